@@ -1,0 +1,45 @@
+# `make demo` and `make test` work on a fresh Debian or Ubuntu machine with a
+# Rust toolchain: what is missing is installed first, as root or through sudo.
+
+# Programs that the product or its tests call, each with its Debian package.
+DEMO_NEEDS := cc:build-essential setpriv:util-linux unshare:util-linux
+TEST_NEEDS := $(DEMO_NEEDS) age:age zstd:zstd tar:tar ssh-keygen:openssh-client openssl:openssl \
+	python3:python3 python-venv
+
+BENCH_NEEDS := $(TEST_NEEDS) pgbackrest:pgbackrest
+
+CARGO ?= cargo
+# cargo-nextest where it is installed, cargo's own runner elsewhere.
+RUN_TESTS := $(if $(shell command -v cargo-nextest),nextest run --no-fail-fast,test --no-fail-fast)
+
+.PHONY: demo test check bench deny packages-demo packages-test packages-bench
+
+demo: packages-demo
+	$(CARGO) build --release --locked
+	@$(CARGO) run --quiet --release --locked -- demo $(ARGS)
+
+test: packages-test
+	$(CARGO) $(RUN_TESTS) --locked
+
+check:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+
+# Beside the peers, on a cluster of 3.6 GB and one of 100,000 relations: about
+# 20 minutes and 15 GB of disk. `ARGS="--scale 0.1 --relations 1000"` is quick.
+bench: packages-bench
+	$(CARGO) bench --locked --bench vault -- --write docs/benchmarks.md $(ARGS)
+
+deny:
+	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny check bans licenses sources
+
+packages-demo:
+	@deploy/install-packages postgresql $(DEMO_NEEDS)
+
+packages-test:
+	@deploy/install-packages postgresql $(TEST_NEEDS)
+	@deploy/install-python
+
+packages-bench:
+	@deploy/install-packages postgresql $(BENCH_NEEDS)

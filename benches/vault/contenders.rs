@@ -1,0 +1,198 @@
+//! Who takes and restores the backups: Lifeboat, pgBackRest, and a pipe of
+//! `pg_basebackup`, zstd and age. All compress with zstd at level 3 on two
+//! cores, encrypt, and have what they wrote on disk when their time ends.
+
+use std::path::{Path, PathBuf};
+
+use lifeboat::process::Program;
+
+use super::{
+    estate::{Estate, bytes_below},
+    measure::{Measured, measured},
+};
+
+pub(crate) enum Contender {
+    Lifeboat(PathBuf),
+    PgBackRest(PathBuf),
+    Pipe(PathBuf),
+}
+
+impl Contender {
+    pub(crate) async fn all(estate: &Estate) -> Vec<Self> {
+        let lifeboat = estate.folder("lifeboat");
+        lifeboat_files(estate, &lifeboat);
+        let rest = estate.folder("pgbackrest");
+        pgbackrest_files(estate, &rest);
+        let create = ["--stanza=bench", "--no-online", "stanza-create"];
+        pgbackrest(estate, &rest).args(create).output(std::time::Duration::from_secs(60)).await.unwrap();
+        let pipe = estate.folder("pipe");
+        shell(estate, "age-keygen -o \"$1/key\" 2>/dev/null; age-keygen -y \"$1/key\" > \"$1/recipient\"", &[&pipe])
+            .output(std::time::Duration::from_secs(10))
+            .await
+            .unwrap();
+        vec![Self::Lifeboat(lifeboat), Self::PgBackRest(rest), Self::Pipe(pipe)]
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Lifeboat(_) => "Lifeboat",
+            Self::PgBackRest(_) => "pgBackRest",
+            Self::Pipe(_) => "pg_basebackup, zstd, age",
+        }
+    }
+
+    /// Takes a full backup; those of before are removed first.
+    pub(crate) async fn back_up(&self, estate: &Estate) -> Measured {
+        match self {
+            Self::Lifeboat(folder) => {
+                for left in ["vault", "lifeboat.db", "lifeboat.db-wal", "lifeboat.db-shm"] {
+                    remove(&folder.join(left));
+                }
+                measured(lifeboat(folder).args(["backup", "wallet"]), &folder.join("log")).await
+            }
+            Self::PgBackRest(folder) => {
+                let backup = ["--stanza=bench", "--type=full", "--no-archive-check", "backup"];
+                measured(pgbackrest(estate, folder).args(backup), &folder.join("out")).await
+            }
+            Self::Pipe(folder) => {
+                let script = "pg_basebackup -D - -F tar -X none -c fast --no-manifest | zstd -q -3 -T2 \
+                              | age -r \"$(cat \"$1/recipient\")\" > \"$1/backup\"; sync \"$1/backup\"";
+                remove(&folder.join("backup"));
+                measured(shell(estate, script, &[folder]), &folder.join("log")).await
+            }
+        }
+    }
+
+    /// Restores the newest backup into an empty folder, which is removed again.
+    pub(crate) async fn restore(&self, estate: &Estate) -> Measured {
+        let target = estate.path("restored");
+        remove(&target);
+        let restored = match self {
+            Self::Lifeboat(folder) => {
+                let restore = ["restore", "wallet", "--immediate", "--to"];
+                measured(lifeboat(folder).args(restore).arg(&target), &folder.join("log")).await
+            }
+            Self::PgBackRest(folder) => {
+                let target = estate.folder("restored");
+                let restore = ["--stanza=bench", "--type=immediate", "restore"];
+                let program = pgbackrest(estate, folder).arg(format!("--pg1-path={}", target.display())).args(restore);
+                measured(program, &folder.join("out")).await
+            }
+            Self::Pipe(folder) => {
+                let target = estate.folder("restored");
+                let script = "age -d -i \"$1/key\" \"$1/backup\" | zstd -q -d | tar -x -C \"$2\"; sync -f \"$2\"";
+                measured(shell(estate, script, &[folder, &target]), &folder.join("log")).await
+            }
+        };
+        assert!(target.join("PG_VERSION").exists());
+        remove(&target);
+        restored
+    }
+
+    /// Bytes of the newest backup, without WAL.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        match self {
+            Self::Lifeboat(folder) => newest_below(&folder.join("vault"), "backups"),
+            Self::PgBackRest(folder) => newest_below(&folder.join("repo"), "bench"),
+            Self::Pipe(folder) => std::fs::metadata(folder.join("backup")).unwrap().len(),
+        }
+    }
+}
+
+/// The newest folder below the one of this name, wherever that is.
+fn newest_below(root: &Path, name: &str) -> u64 {
+    let mut folders = vec![root.to_owned()];
+    let mut newest = None;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            if !entry.file_type().unwrap().is_dir() || path.ends_with("archive") {
+                continue;
+            }
+            if folder.ends_with(name) && entry.file_name() != "backup.history" {
+                newest = newest.max(Some((entry.metadata().unwrap().modified().unwrap(), path)));
+            } else {
+                folders.push(path);
+            }
+        }
+    }
+    bytes_below(&newest.unwrap().1)
+}
+
+fn remove(path: &Path) {
+    if path.is_dir() {
+        std::fs::remove_dir_all(path).unwrap();
+    } else if path.exists() {
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
+fn shell(estate: &Estate, script: &str, args: &[&Path]) -> Program {
+    let path = format!("{}:/usr/bin:/bin", estate.cluster.binaries.path("").display());
+    let program = Program::new("bash").account(estate.cluster.account.clone()).args(["-euo", "pipefail", "-c", script]);
+    let program = args.iter().fold(program.arg("bash"), Program::arg);
+    let program = program.env("PATH", &path).env("PGUSER", "postgres").env("PGPORT", &estate.port.to_string());
+    program.env("PGHOST", estate.cluster.socket_folder().to_str().unwrap())
+}
+
+pub(crate) fn lifeboat(folder: &Path) -> Program {
+    Program::new(env!("CARGO_BIN_EXE_lifeboat")).arg("--config").arg(folder.join("lifeboat.yaml")).arg("--json")
+}
+
+fn lifeboat_files(estate: &Estate, folder: &Path) {
+    use age::secrecy::ExposeSecret;
+    let identity = age::x25519::Identity::generate();
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    };
+    write("identity.age", identity.to_string().expose_secret());
+    write(
+        "lifeboat.yaml",
+        &format!(
+            "node: {{name: bench, region: lab}}\nstate: {{url: \"sqlite:lifeboat.db\"}}\n\
+             keys: {{recipients: [{}], single_recipient_reason: bench, identity: {{file: identity.age}}, signing: {{file: signing.key}}}}\n\
+             vaults: {{primary: {{kind: directory, path: vault, region: lab}}}}\n",
+            identity.to_public()
+        ),
+    );
+    write(
+        "schedules/wallet.yaml",
+        &format!(
+            "database: wallet\nengine: postgres\nconnection: {{host: {}, port: {}}}\n\
+             login: {{user: postgres, sslmode: disable}}\nobjectives: {{rto: 1h, rpo: 15m}}\nvaults: [primary]\n\
+             backups: [{{kind: full, cron: \"0 2 29 2 *\", keep: {{daily: 1}}}}]\nwal: {{stream: true, window: 1d, flush_every: 1s}}\n",
+            estate.cluster.socket_folder().display(),
+            estate.port
+        ),
+    );
+}
+
+fn pgbackrest(estate: &Estate, folder: &Path) -> Program {
+    Program::new("pgbackrest")
+        .account(estate.cluster.account.clone())
+        .arg(format!("--config={}", folder.join("pgbackrest.conf").display()))
+}
+
+fn pgbackrest_files(estate: &Estate, folder: &Path) {
+    for name in ["repo", "log", "lock", "spool"] {
+        estate.folder(&format!("pgbackrest/{name}"));
+    }
+    let path = |name: &str| folder.join(name).display().to_string();
+    let text = format!(
+        "[global]\nrepo1-path={}\nrepo1-cipher-type=aes-256-cbc\nrepo1-cipher-pass=a-benchmark-needs-no-secret\n\
+         repo1-retention-full=1\ncompress-type=zst\ncompress-level=3\nprocess-max=2\nstart-fast=y\n\
+         log-level-console=warn\nlog-level-file=off\nlog-path={}\nlock-path={}\nspool-path={}\n\
+         [bench]\npg1-path={}\npg1-port={}\npg1-socket-path={}\npg1-user=postgres\n",
+        path("repo"),
+        path("log"),
+        path("lock"),
+        path("spool"),
+        estate.cluster.data().display(),
+        estate.port,
+        estate.cluster.socket_folder().display(),
+    );
+    std::fs::write(folder.join("pgbackrest.conf"), text).unwrap();
+}

@@ -1,0 +1,66 @@
+-- One row per run. `state`, `step` and `error` repeat what the journal says, for listings.
+CREATE TABLE runs (
+    id TEXT PRIMARY KEY,
+    flow TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    params TEXT NOT NULL,
+    requester TEXT NOT NULL,
+    created_ms BIGINT NOT NULL,
+    begun_ms BIGINT,
+    finished_ms BIGINT,
+    state TEXT NOT NULL,
+    step TEXT,
+    error TEXT,
+    conclusion TEXT,
+    fence BIGINT NOT NULL,
+    lease_owner TEXT,
+    lease_until_ms BIGINT NOT NULL
+);
+-- At most one run of a flow and subject has begun and not finished.
+CREATE UNIQUE INDEX runs_one_at_a_time ON runs (flow, subject) WHERE begun_ms IS NOT NULL AND finished_ms IS NULL;
+CREATE INDEX runs_unfinished ON runs (created_ms) WHERE finished_ms IS NULL;
+CREATE INDEX runs_by_creation ON runs (created_ms);
+
+-- Append-only. `fence` is 0 for signals, which anybody may append. `nonce` makes
+-- a repeated append of one event the same append.
+CREATE TABLE journal (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    run_id TEXT NOT NULL REFERENCES runs (id),
+    nonce TEXT NOT NULL UNIQUE,
+    at_ms BIGINT NOT NULL,
+    fence BIGINT NOT NULL,
+    event TEXT NOT NULL
+);
+CREATE INDEX journal_by_run ON journal (run_id, seq);
+
+CREATE TABLE findings (
+    id TEXT PRIMARY KEY,
+    subject TEXT NOT NULL,
+    message TEXT NOT NULL,
+    opened_ms BIGINT NOT NULL,
+    closed_ms BIGINT
+);
+
+-- Acknowledged heartbeats. `acknowledged_us` is by the clock of the writing node.
+CREATE TABLE heartbeats (
+    database TEXT NOT NULL,
+    seq BIGINT NOT NULL,
+    acknowledged_us BIGINT NOT NULL,
+    commit_lsn TEXT NOT NULL,
+    timeline BIGINT NOT NULL,
+    PRIMARY KEY (database, seq)
+);
+CREATE INDEX heartbeats_by_time ON heartbeats (database, acknowledged_us);
+
+-- Wakes other nodes, in the transaction that gives them something to do.
+CREATE FUNCTION lifeboat_notify_run() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('lifeboat_runs', '');
+    RETURN NULL;
+END $$;
+CREATE TRIGGER journal_signalled AFTER INSERT ON journal
+    FOR EACH ROW WHEN (NEW.fence = 0) EXECUTE FUNCTION lifeboat_notify_run();
+CREATE TRIGGER runs_submitted AFTER INSERT ON runs
+    FOR EACH ROW EXECUTE FUNCTION lifeboat_notify_run();
+CREATE TRIGGER runs_finished_or_released AFTER UPDATE ON runs
+    FOR EACH ROW WHEN (NEW.lease_owner IS NULL AND OLD.lease_owner IS NOT NULL) EXECUTE FUNCTION lifeboat_notify_run();

@@ -1,0 +1,59 @@
+//! The app as the API's source.
+
+use async_trait::async_trait;
+
+use super::{Source, SourceError};
+use crate::{
+    app::App,
+    domain::{Backup, DatabaseName, RunId},
+    evidence::{Entry, Filter, Month},
+    flow::{RunSummary, runner::FlowError},
+    report::{EstateStatus, Report},
+    telemetry,
+};
+
+#[async_trait]
+impl Source for App {
+    async fn ready(&self) -> Result<(), SourceError> {
+        self.runner.list(1).await.map(drop).map_err(SourceError::reading("the state database"))
+    }
+
+    async fn status(&self) -> Result<EstateStatus, SourceError> {
+        App::status(self).await.map_err(SourceError::reading("the status"))
+    }
+
+    async fn runs(&self, limit: usize) -> Result<Vec<RunSummary>, SourceError> {
+        self.runner.list(limit).await.map_err(SourceError::reading("the runs"))
+    }
+
+    async fn run(&self, id: &RunId) -> Result<Option<RunSummary>, SourceError> {
+        match self.runner.get(id).await {
+            Ok(run) => Ok(Some(run)),
+            Err(FlowError::NoSuchRun(_)) => Ok(None),
+            Err(error) => Err(SourceError::reading("the run")(error)),
+        }
+    }
+
+    async fn backups(&self, database: Option<&DatabaseName>) -> Result<Vec<Backup>, SourceError> {
+        let mut backups = Vec::new();
+        for (name, known) in &self.resources.databases {
+            if database.is_none_or(|wanted| wanted == name) {
+                backups.extend(self.held(known).await.map_err(SourceError::reading("the backups"))?.backups);
+            }
+        }
+        backups.sort_by_key(|backup| std::cmp::Reverse(backup.finished_at));
+        Ok(backups)
+    }
+
+    async fn evidence(&self, filter: &Filter) -> Result<Vec<Entry>, SourceError> {
+        self.resources.evidence.records(filter).await.map_err(SourceError::reading("the evidence"))
+    }
+
+    async fn report(&self, month: Option<Month>) -> Result<Report, SourceError> {
+        App::report(self, month).await.map_err(SourceError::reading("the report"))
+    }
+
+    fn metrics_text(&self) -> String {
+        telemetry::metrics_handle().map(|handle| handle.render()).unwrap_or_default()
+    }
+}

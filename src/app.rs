@@ -1,0 +1,324 @@
+//! The one composition root: turns what the operator wrote into engines,
+//! vaults, DNS providers, keys and flows. Nothing else constructs them.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use crate::{
+    clock::Clock,
+    config::{
+        self, SecretError,
+        daemon::DnsConfig,
+        schedule::{EngineKind, MemberConfig, SslMode},
+    },
+    db::{Db, DbError},
+    dns::{Dns, DnsError, embedded::EmbeddedDns},
+    domain::{DatabaseName, MemberName, RunbookName, VaultName, with_causes},
+    engine::{
+        Engine, EngineError,
+        postgres::{Login, Member, Postgres, Tls, protect::BeatSession},
+    },
+    evidence::EvidenceLog,
+    flow::Runner,
+    flows::{
+        Database, Keys, Parts, Resources, Vault, backup::BackupFlow, copy::CopyFlow, drill::DrillFlow,
+        prune::PruneFlow, restore_test::RestoreTestFlow, rotate_keys::RotateKeysFlow, verify::VerifyFlow,
+    },
+    process::{Account, ProcessError},
+    vault::{
+        self, Known, Owned, SharedStore, StoreError, VaultError,
+        signature::{SignatureError, Signer, Verifier},
+    },
+};
+
+mod known;
+pub mod rebuild;
+pub mod status;
+mod stores;
+
+use known::{KnownVaults, NothingKnown};
+use stores::{open_stores, owned, shared};
+
+/// Why nothing was started. All of it is the caller's to mend: exit code 2.
+#[derive(Debug, thiserror::Error)]
+pub enum SetUpError {
+    #[error(transparent)]
+    State(#[from] DbError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Dns(#[from] DnsError),
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    #[error("the password of `{database}` cannot be read")]
+    Password {
+        database: DatabaseName,
+        #[source]
+        source: SecretError,
+    },
+    #[error("no schedule names the database `{name}`; there are: {known}")]
+    NoDatabase { name: String, known: String },
+    #[error("no runbook is named `{name}`; there are: {known}")]
+    NoRunbook { name: String, known: String },
+    #[error(
+        "the signing key {path} is not here, so nobody knows whose backups to trust; name its fingerprint: `--signed-by SHA256:…` (the daemon printed it when the key was made)"
+    )]
+    NoSigningKey { path: PathBuf },
+}
+
+/// Whether this process answers for DNS zones and drills, or only for the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Opens DNS providers too; an embedded server binds its port.
+    Everything,
+    WithoutDns,
+}
+
+/// Everything a command or the daemon works with.
+pub struct App {
+    /// What the operator wrote.
+    pub estate: config::Estate,
+    pub clock: Clock,
+    pub signer: Signer,
+    /// All vaults, also those that no schedule names.
+    pub vaults: BTreeMap<VaultName, Arc<Owned>>,
+    pub resources: Arc<Resources>,
+    pub runner: Arc<Runner>,
+}
+
+impl App {
+    /// Opens all that the files name. Connects to no database server.
+    pub async fn open(estate: config::Estate, clock: Clock, role: Role) -> Result<Arc<Self>, SetUpError> {
+        let (signer, is_new) = Signer::load_or_create(&estate.daemon.keys.signing.file)?;
+        if is_new {
+            tracing::info!(
+                fingerprint = signer.verifier().fingerprint(),
+                "made the signing key; keep this fingerprint outside the vaults"
+            );
+        }
+        let db = Db::open(&estate.daemon.state.url).await?;
+        let known: Arc<dyn Known> = Arc::new(KnownVaults(db.clone()));
+        let vaults = owned(open_stores(&estate, &clock).await, Some(&signer), &known);
+        let stores = shared(&vaults);
+        let mut databases = BTreeMap::new();
+        for schedule in &estate.schedules {
+            let database = open_database(&estate, schedule, &stores, &signer).await?;
+            databases.insert(database.name.clone(), Arc::new(database));
+        }
+        let mirrors = stores.values().map(|store| (Arc::clone(store), String::new())).collect();
+        let evidence = Arc::new(EvidenceLog::new(db.clone(), signer.clone(), mirrors, clock.clone()));
+        let dns = match role {
+            Role::Everything => open_dns(&estate, &clock).await?,
+            Role::WithoutDns => BTreeMap::new(),
+        };
+        let runner = Runner::new(
+            db.clone(),
+            estate.daemon.node.name.clone(),
+            clock.clone(),
+            estate.daemon.node.lease.as_duration(),
+        );
+        let resources = Arc::new(Resources { databases, dns, evidence, db });
+        runner.register(Arc::new(BackupFlow::new(Arc::clone(&resources))));
+        runner.register(Arc::new(PruneFlow::new(Arc::clone(&resources))));
+        runner.register(Arc::new(CopyFlow::new(Arc::clone(&resources))));
+        runner.register(Arc::new(RestoreTestFlow::new(Arc::clone(&resources))));
+        runner.register(Arc::new(RotateKeysFlow::new(Arc::clone(&resources))));
+        runner.register(Arc::new(VerifyFlow::new(Arc::clone(&resources))));
+        runner.register(Arc::new(DrillFlow::new(Arc::clone(&resources) as Arc<_>)));
+        Ok(Arc::new(Self { estate, clock, signer, vaults, resources, runner }))
+    }
+
+    pub fn database(&self, name: &DatabaseName) -> Result<&Arc<Database>, SetUpError> {
+        self.resources.databases.get(name).ok_or_else(|| SetUpError::NoDatabase {
+            name: name.to_string(),
+            known: listed(self.resources.databases.keys()),
+        })
+    }
+
+    /// The named database, or all of them.
+    pub fn chosen(&self, name: Option<&DatabaseName>) -> Result<Vec<Arc<Database>>, SetUpError> {
+        match name {
+            Some(name) => Ok(vec![Arc::clone(self.database(name)?)]),
+            None => Ok(self.resources.databases.values().cloned().collect()),
+        }
+    }
+
+    pub fn runbook(&self, name: &RunbookName) -> Result<&config::Loaded<config::RunbookConfig>, SetUpError> {
+        self.estate.runbooks.iter().find(|runbook| runbook.config.runbook == *name).ok_or_else(|| {
+            SetUpError::NoRunbook {
+                name: name.to_string(),
+                known: listed(self.estate.runbooks.iter().map(|runbook| &runbook.config.runbook)),
+            }
+        })
+    }
+
+    /// Makes new vaults ours and brings the evidence log and its copies together,
+    /// before a run is driven. Refuses to work on a vault that is another
+    /// estate's; one that is away for the moment is told by whoever needs it.
+    pub async fn settle(&self) -> Result<(), SetUpError> {
+        for vault in self.vaults.values() {
+            match vault.claim().await {
+                Err(error @ StoreError::Foreign { .. }) => return Err(error.into()),
+                Err(error) => tracing::warn!(error = %with_causes(&error), "a vault cannot be used"),
+                Ok(()) => {}
+            }
+        }
+        for (vault, error) in Box::pin(self.resources.evidence.settle()).await {
+            tracing::warn!(%vault, %error, "evidence and this vault do not agree");
+        }
+        Ok(())
+    }
+
+    /// Where the law of a database's data is made.
+    pub fn jurisdiction(&self, name: &DatabaseName) -> Option<String> {
+        self.resources.databases.get(name)?.jurisdiction()
+    }
+
+    /// The last part of the id of a run that a person asks for now.
+    pub fn stamp(&self) -> String {
+        format!("{}-{:04x}", self.clock.now().strftime("%Y%m%dt%H%M%Sz"), rand::random::<u16>())
+    }
+}
+
+fn listed<T: ToString>(names: impl Iterator<Item = T>) -> String {
+    names.map(|name| name.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+async fn open_dns(estate: &config::Estate, clock: &Clock) -> Result<BTreeMap<String, Arc<dyn Dns>>, SetUpError> {
+    let mut providers: BTreeMap<String, Arc<dyn Dns>> = BTreeMap::new();
+    for (name, provider) in &estate.daemon.dns {
+        let provider = match provider {
+            DnsConfig::Embedded(embedded) => {
+                EmbeddedDns::start(
+                    embedded.listen,
+                    &embedded.zone,
+                    &embedded.records,
+                    embedded.ttl_seconds,
+                    embedded.file.clone(),
+                    clock.clone(),
+                )
+                .await?
+            }
+        };
+        providers.insert(name.clone(), Arc::new(provider));
+    }
+    Ok(providers)
+}
+
+/// The database that a command restores: without state database, DNS, server or
+/// the server's password. `trusted` is who signed the backups: our own key where
+/// it is here, when nobody else is named.
+pub async fn open_for_restore(
+    estate: &config::Estate,
+    name: &DatabaseName,
+    trusted: Option<Verifier>,
+) -> Result<Database, SetUpError> {
+    let path = &estate.daemon.keys.signing.file;
+    let verifier = match trusted {
+        Some(verifier) => verifier,
+        None if path.exists() => Signer::load_or_create(path)?.0.verifier(),
+        None => return Err(SetUpError::NoSigningKey { path: path.clone() }),
+    };
+    let mut schedule = scheduled(estate, name)?.clone();
+    schedule.config.login.password = None;
+    let mut database =
+        open_database(estate, &schedule, &open_stores(estate, &Clock::system()).await, &Signer::ephemeral()).await?;
+    database.keys.verifier = verifier;
+    Ok(database)
+}
+
+/// The same to look at its servers and vaults. Neither a signing key nor a state
+/// database is made for it; a vault is made ours where there is a key.
+pub async fn open_to_look(estate: &config::Estate, name: &DatabaseName) -> Result<Database, SetUpError> {
+    let path = &estate.daemon.keys.signing.file;
+    let signer = if path.exists() { Some(Signer::load_or_create(path)?.0) } else { None };
+    let url = &estate.daemon.state.url;
+    let is_there = url.strip_prefix("sqlite:").is_none_or(|path| std::path::Path::new(path).exists());
+    let known: Arc<dyn Known> =
+        if is_there { Arc::new(KnownVaults(Db::open(url).await?)) } else { Arc::new(NothingKnown) };
+    let vaults = owned(open_stores(estate, &Clock::system()).await, signer.as_ref(), &known);
+    let signer = signer.unwrap_or_else(Signer::ephemeral);
+    open_database(estate, scheduled(estate, name)?, &shared(&vaults), &signer).await
+}
+
+fn scheduled<'a>(
+    estate: &'a config::Estate,
+    name: &DatabaseName,
+) -> Result<&'a config::Loaded<config::ScheduleConfig>, SetUpError> {
+    estate.schedules.iter().find(|schedule| schedule.config.database == *name).ok_or_else(|| SetUpError::NoDatabase {
+        name: name.to_string(),
+        known: listed(estate.schedules.iter().map(|schedule| &schedule.config.database)),
+    })
+}
+
+async fn open_database(
+    estate: &config::Estate,
+    schedule: &config::Loaded<config::ScheduleConfig>,
+    stores: &BTreeMap<VaultName, SharedStore>,
+    signer: &Signer,
+) -> Result<Database, SetUpError> {
+    let daemon = &estate.daemon;
+    let vaults = schedule
+        .config
+        .vaults
+        .iter()
+        // `config::load` has made sure that they exist.
+        .filter_map(|name| Some((stores.get(name)?, daemon.vaults.get(name)?)))
+        .map(|(store, config)| Vault { store: Arc::clone(store), durability: config.durable() })
+        .collect();
+    let keys = Keys {
+        recipients: vault::recipients_from(&daemon.keys.recipients)?,
+        identity: daemon.keys.identity.clone(),
+        escrow: daemon.keys.escrow.clone(),
+        signer: signer.clone(),
+        verifier: signer.verifier(),
+    };
+    Ok(Database::new(Parts {
+        engine: open_engine(&schedule.config).await?,
+        schedule: schedule.clone(),
+        vaults,
+        keys,
+        region: daemon.node.region.clone(),
+        scratch: daemon.node.scratch.clone().unwrap_or_else(std::env::temp_dir),
+    }))
+}
+
+async fn open_engine(schedule: &config::ScheduleConfig) -> Result<Arc<dyn Engine>, SetUpError> {
+    match schedule.engine {
+        EngineKind::Postgres => open_postgres(schedule).await.map(|postgres| Arc::new(postgres) as Arc<dyn Engine>),
+    }
+}
+
+/// The PostgreSQL of a schedule; `check --connect` looks at it through this too.
+async fn open_postgres(schedule: &config::ScheduleConfig) -> Result<Postgres, SetUpError> {
+    let password = match &schedule.login.password {
+        Some(reference) => Some(
+            reference
+                .read()
+                .await
+                .map_err(|source| SetUpError::Password { database: schedule.database.clone(), source })?,
+        ),
+        None => None,
+    };
+    let tls = match schedule.login.sslmode {
+        SslMode::Disable => Tls::Disable,
+        SslMode::Require => Tls::Require,
+        SslMode::VerifyFull => Tls::VerifyFull { root_certificate: schedule.login.sslrootcert.clone() },
+    };
+    Ok(Postgres {
+        database: schedule.database.clone(),
+        members: schedule.all_members().into_iter().map(member).collect(),
+        login: Login { user: schedule.login.user.clone(), password, tls, dbname: schedule.login.dbname.clone() },
+        account: Account::for_postgres()?,
+        beats: BeatSession::default(),
+    })
+}
+
+fn member((name, config): (MemberName, MemberConfig)) -> Member {
+    Member { name, host: config.host, port: config.port, site: config.site }
+}

@@ -1,0 +1,353 @@
+//! Gathers what status, API, pages and reports show. Reads and changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use metrics::gauge;
+
+use super::App;
+use crate::{
+    db::{findings, heartbeats},
+    decide::{
+        copy::{self, Holding, Lag},
+        due::Schedule,
+        exposure, recovery,
+    },
+    domain::{Backup, Beat, DatabaseName, Lsn, RecoveryTarget, RunId, Span, Timeline, VaultName, Verdict, with_causes},
+    evidence::{self, Entry, Filter, Month},
+    flow::runner::FlowError,
+    flows::{self, Database, copy::look, restore},
+    report::{
+        self, EstateStatus, Report,
+        status::{
+            DatabaseStatus, Finding, LastDrill, LastRestoreTest, NextRun, StreamingState, VaultCopies, VaultExposure,
+            WalStreaming,
+        },
+    },
+    telemetry,
+    vault::{CatalogEntry, Layout},
+};
+
+/// Runs that the status shows.
+const RUNS_SHOWN: usize = 20;
+
+/// How far back heartbeats are looked at: well beyond the objective, so that an
+/// exposure over it is seen as what it is.
+fn window(rpo: Span) -> SignedDuration {
+    let objective = SignedDuration::try_from(rpo.as_duration()).unwrap_or(SignedDuration::MAX);
+    objective.saturating_mul(2).saturating_add(SignedDuration::from_hours(1)).min(SignedDuration::from_hours(31 * 24))
+}
+
+/// What could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    #[error(transparent)]
+    State(#[from] crate::db::DbError),
+    #[error(transparent)]
+    Run(#[from] FlowError),
+    #[error(transparent)]
+    Evidence(#[from] evidence::EvidenceError),
+    #[error(transparent)]
+    Vault(#[from] restore::RestoreError),
+}
+
+impl App {
+    /// Are we recoverable, to which second, how long would it take, when was it last proven?
+    pub async fn status(&self) -> Result<EstateStatus, StatusError> {
+        let now = self.clock.now();
+        let entries = self.resources.evidence.records(&Filter::default()).await?;
+        let findings: Vec<Finding> = findings::open_findings(&self.resources.db)
+            .await?
+            .into_iter()
+            .map(|finding| Finding { subject: finding.subject, message: finding.message, opened_at: finding.opened_at })
+            .collect();
+        let mut databases = Vec::new();
+        for database in self.resources.databases.values() {
+            let held = self.held(database).await?;
+            held.publish(&database.name);
+            databases.push(self.status_of(database, &held, &entries, &findings, now).await?);
+        }
+        let runs = self.runner.list(RUNS_SHOWN).await?;
+        let node = &self.estate.daemon.node;
+        let status = EstateStatus::new(node.name.clone(), node.region.clone(), now, databases, runs, findings);
+        publish(&status);
+        Ok(status)
+    }
+
+    async fn status_of(
+        &self,
+        database: &Database,
+        held: &Held,
+        entries: &[Entry],
+        findings: &[Finding],
+        now: Timestamp,
+    ) -> Result<DatabaseStatus, StatusError> {
+        let config = &database.schedule.config;
+        let objectives = config.objectives;
+        let beats = heartbeats::between(&self.resources.db, &database.name, now - window(objectives.rpo), now).await?;
+        let exposure = held.exposure(&beats, now);
+        let of = |kind: &str| {
+            entries
+                .iter()
+                .rev()
+                .find(move |entry| entry.record.kind == kind && entry.record.subject == database.name.as_str())
+        };
+        let last_restore_test = of(flows::restore_test::NAME).map(|entry| LastRestoreTest {
+            run_id: RunId::from(entry.record.run_id.clone()),
+            at: entry.record.finished_at,
+            verdict: entry.record.verdict,
+            restore_seconds: entry.record.measured.restore_seconds,
+            rpo_seconds: entry.record.measured.rpo_seconds,
+        });
+        let newest_backup = held.backups.iter().max_by_key(|backup| backup.finished_at).cloned();
+        Ok(DatabaseStatus {
+            database: database.name.clone(),
+            engine: format!("{:?}", config.engine).to_lowercase(),
+            objectives,
+            // Both are set by `EstateStatus::new`.
+            verdict: Verdict::Inconclusive,
+            headline: String::new(),
+            recoverable_to: newest_backup
+                .as_ref()
+                .map(|backup| held.newest_commit(&beats).unwrap_or(backup.finished_at)),
+            weakest_state: held.backups.iter().map(|backup| backup.state).min(),
+            would_take_seconds: estimate(entries, &database.name),
+            newest_backup,
+            exposure: exposure
+                .into_iter()
+                .map(|(vault, seconds)| VaultExposure {
+                    vault,
+                    seconds,
+                    over_objective: seconds.is_some_and(|seconds| seconds > objectives.rpo.as_secs_f64()),
+                })
+                .collect(),
+            copies: held.copies(config.copy.lag_max, now),
+            wal_streaming: streaming(database),
+            last_restore_test,
+            last_drill: self.last_drill(&database.name, entries),
+            next_runs: next_runs(database, now),
+            findings: findings
+                .iter()
+                .filter(|f| f.subject == database.name.as_str())
+                .map(|f| f.message.clone())
+                .collect(),
+        })
+    }
+
+    fn last_drill(&self, database: &DatabaseName, entries: &[Entry]) -> Option<LastDrill> {
+        let runbooks: Vec<&str> = self
+            .estate
+            .runbooks
+            .iter()
+            .filter(|runbook| runbook.config.database == *database)
+            .map(|runbook| runbook.config.runbook.as_str())
+            .collect();
+        let is_drill = |entry: &&Entry| {
+            entry.record.kind == flows::drill::NAME && runbooks.contains(&entry.record.subject.as_str())
+        };
+        entries.iter().rev().find(is_drill).map(|entry| LastDrill {
+            run_id: RunId::from(entry.record.run_id.clone()),
+            runbook: entry.record.subject.clone(),
+            at: entry.record.finished_at,
+            verdict: entry.record.verdict,
+            rto_seconds: entry.record.measured.rto_seconds,
+            rpo_seconds: entry.record.measured.rpo_seconds,
+        })
+    }
+
+    /// Up to where the latest state can be restored, behind no gap; none when nothing can.
+    async fn restorable_tip(
+        &self,
+        vault: &flows::Vault,
+        held: &restore::Held,
+    ) -> Result<Option<(Timeline, Lsn)>, StatusError> {
+        let facts = restore::facts(&[(vault, held)], self.clock.now()).await?;
+        let latest = facts.and_then(|facts| recovery::choose(&facts, &RecoveryTarget::Latest, None).ok());
+        Ok(latest.map(|latest| (latest.timeline, latest.end)))
+    }
+
+    /// What the vaults hold of a database, read from their listings.
+    pub(crate) async fn held(&self, database: &Database) -> Result<Held, StatusError> {
+        let mut held = Held::default();
+        for vault in &database.vaults {
+            // Of a vault that is away nothing is known; the others still tell.
+            let histories = match restore::histories(database, vault).await {
+                Ok(histories) => histories,
+                Err(error) => {
+                    let vault = &vault.store.place().vault;
+                    tracing::warn!(%vault, error = %with_causes(&error), "a vault cannot be looked at");
+                    held.tips.push((vault.clone(), None));
+                    continue;
+                }
+            };
+            held.vaults.push((
+                vault.store.place().vault.clone(),
+                histories.iter().map(|held| (held.listing.layout().clone(), look::holding(held))).collect(),
+            ));
+            for history in &histories {
+                held.backups.extend(history.catalog.entries.iter().map(CatalogEntry::summary));
+            }
+            let tip = match &restore::newest_of(histories) {
+                Some(newest) => self.restorable_tip(vault, newest).await?,
+                None => None,
+            };
+            held.tips.push((vault.store.place().vault.clone(), tip));
+        }
+        Ok(held)
+    }
+}
+
+/// What the vaults hold of one database.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) backups: Vec<Backup>,
+    /// Per vault up to where the latest state can be restored.
+    tips: Vec<(VaultName, Option<(Timeline, Lsn)>)>,
+    /// What each vault that can be looked at holds of each history.
+    vaults: Vec<(VaultName, BTreeMap<Layout, Holding>)>,
+}
+
+impl Held {
+    fn publish(&self, database: &DatabaseName) {
+        for (vault, tip) in &self.tips {
+            if let Some((_, lsn)) = tip {
+                #[expect(
+                    clippy::cast_precision_loss,
+                    reason = "a monitor compares it with seconds ago, not with a byte"
+                )]
+                gauge!(telemetry::WAL_DURABLE_LSN, "database" => database.to_string(), "vault" => vault.to_string())
+                    .set(lsn.0 as f64);
+            }
+        }
+    }
+
+    fn exposure(&self, beats: &[Beat], now: Timestamp) -> Vec<(VaultName, Option<f64>)> {
+        let seconds = |tip| exposure::exposure(now, beats, tip).map(|exposure| exposure.as_secs_f64());
+        self.tips.iter().map(|(vault, tip)| (vault.clone(), seconds(*tip))).collect()
+    }
+
+    /// What each vault lacks that another one has.
+    fn copies(&self, lag_max: Span, now: Timestamp) -> Vec<VaultCopies> {
+        if self.vaults.len() < 2 {
+            return Vec::new();
+        }
+        let copies = self.vaults.iter().map(|(vault, target)| {
+            let lag = self.lag(vault, target);
+            let lag_seconds = lag.oldest_backup.map_or(0.0, |at| now.duration_since(at).as_secs_f64().max(0.0));
+            VaultCopies {
+                vault: vault.clone(),
+                lag_seconds,
+                missing_backups: lag.backups,
+                missing_wal: lag.segments,
+                fell_behind: lag_seconds > lag_max.as_secs_f64(),
+            }
+        });
+        copies.collect()
+    }
+
+    fn lag(&self, vault: &VaultName, target: &BTreeMap<Layout, Holding>) -> Lag {
+        let others = || self.vaults.iter().filter(|(other, _)| other != vault);
+        let layouts: BTreeSet<&Layout> = others().flat_map(|(_, histories)| histories.keys()).collect();
+        layouts.into_iter().fold(Lag::default(), |sum, layout| {
+            let sources: Vec<Holding> = others().filter_map(|(_, histories)| histories.get(layout)).cloned().collect();
+            let lag = copy::lag(&sources, target.get(layout).unwrap_or(&Holding::default()));
+            Lag {
+                oldest_backup: sum.oldest_backup.into_iter().chain(lag.oldest_backup).min(),
+                backups: sum.backups + lag.backups,
+                segments: sum.segments + lag.segments,
+            }
+        })
+    }
+
+    /// The newest acknowledged heartbeat that some vault holds.
+    fn newest_commit(&self, beats: &[Beat]) -> Option<Timestamp> {
+        let is_held = |beat: &&Beat| self.tips.iter().any(|(_, tip)| exposure::is_durable(beat, *tip));
+        beats.iter().filter(is_held).map(|beat| beat.acknowledged_at).max()
+    }
+}
+
+fn streaming(database: &Database) -> WalStreaming {
+    let streaming = &database.streaming;
+    let durable_lsn =
+        streaming.snapshot().and_then(|snapshot| snapshot.vaults.values().map(|vault| vault.durable).min());
+    let error = streaming.error();
+    let state = match (streaming.is_connected(), &error) {
+        (true, _) => StreamingState::Streaming,
+        (false, Some(_)) => StreamingState::CatchingUp,
+        // Not in this process: the daemon streams, or nobody does; exposure tells.
+        (false, None) => StreamingState::Off,
+    };
+    WalStreaming { state, durable_lsn, error }
+}
+
+/// What the last restore test took; a restore now takes about as long.
+fn estimate(entries: &[Entry], database: &DatabaseName) -> Option<f64> {
+    let of_database =
+        |entry: &&Entry| entry.record.kind == flows::restore_test::NAME && entry.record.subject == database.as_str();
+    entries.iter().rev().filter(of_database).find_map(|entry| entry.record.measured.restore_seconds)
+}
+
+fn next_runs(database: &Database, now: Timestamp) -> Vec<NextRun> {
+    let config = &database.schedule.config;
+    let next = |cron: &str| Schedule::parse(cron, &config.timezone).ok()?.next_after(now);
+    let backups = config.backups.iter().filter_map(|backup| {
+        Some(NextRun { what: format!("{} backup", backup.kind.as_str()), at: next(&backup.cron)? })
+    });
+    let tests = config
+        .restore_test
+        .iter()
+        .filter_map(|test| Some(NextRun { what: "restore test".to_owned(), at: next(&test.cron)? }));
+    let rotation = flows::verify::rotation(&config.verify);
+    let verifications = config.vaults.iter().filter_map(|vault| {
+        let at = rotation.next(&flows::verify::rotation_name(&database.name, vault), now)?;
+        Some(NextRun { what: format!("verification of {vault}"), at })
+    });
+    let mut runs: Vec<NextRun> = backups.chain(tests).chain(verifications).collect();
+    runs.sort_by_key(|run| run.at);
+    runs
+}
+
+/// The same figures as metrics.
+fn publish(status: &EstateStatus) {
+    for database in &status.databases {
+        let name = database.database.to_string();
+        for vault in &database.exposure {
+            if let Some(seconds) = vault.seconds {
+                gauge!(telemetry::EXPOSURE_SECONDS, "database" => name.clone(), "vault" => vault.vault.to_string())
+                    .set(seconds);
+            }
+        }
+        for copies in &database.copies {
+            let labels = [("database", name.clone()), ("vault", copies.vault.to_string())];
+            gauge!(telemetry::COPY_LAG_SECONDS, &labels).set(copies.lag_seconds);
+            #[expect(clippy::cast_precision_loss, reason = "nobody lacks 2^52 segments")]
+            gauge!(telemetry::COPY_MISSING_SEGMENTS, &labels).set(copies.missing_wal as f64);
+        }
+        let age = |at: Timestamp| status.generated_at.duration_since(at).as_secs_f64();
+        if let Some(backup) = &database.newest_backup {
+            gauge!(telemetry::BACKUP_AGE_SECONDS, "database" => name.clone()).set(age(backup.finished_at));
+        }
+        if let Some(test) = database.last_restore_test.as_ref().filter(|test| test.verdict == Verdict::Pass) {
+            gauge!(telemetry::LAST_PROVEN_AGE_SECONDS, "database" => name.clone()).set(age(test.at));
+        }
+        if let Some(seconds) = database.would_take_seconds {
+            gauge!(telemetry::RESTORE_SECONDS, "database" => name.clone()).set(seconds);
+        }
+    }
+    #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 findings")]
+    gauge!(telemetry::FINDINGS_OPEN).set(status.findings.len() as f64);
+}
+
+impl App {
+    /// Objectives against what was achieved, over a month or over all time.
+    pub async fn report(&self, month: Option<Month>) -> Result<Report, evidence::EvidenceError> {
+        let entries = self.resources.evidence.records(&Filter::default()).await?;
+        let objectives = self
+            .resources
+            .databases
+            .iter()
+            .map(|(name, database)| (name.to_string(), database.schedule.config.objectives))
+            .collect();
+        Ok(report::build(&entries, month, &objectives, self.clock.now(), self.signer.verifier().fingerprint()))
+    }
+}

@@ -1,0 +1,152 @@
+//! `lifeboat backup DB` and `lifeboat backups [DB]`.
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{Invocation, open, progress, vault, who};
+use crate::{
+    app::{App, Role},
+    domain::{Backup, BackupKind, BackupState, ByteSize, DatabaseName, RunId, Verdict, with_causes},
+    flow::NewRun,
+    flows::{Database, backup, restore},
+    vault::CatalogEntry,
+};
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The database, as its schedule names it.
+    database: DatabaseName,
+    #[arg(long, value_enum, default_value = "full")]
+    kind: Kind,
+    /// No increment builds upon it; it is counted by the lines that say `standalone: true`.
+    #[arg(long)]
+    standalone: bool,
+}
+
+/// The kinds that this version takes.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Kind {
+    Full,
+}
+
+#[derive(Debug, Args)]
+pub struct ListOptions {
+    /// All databases when none is named.
+    database: Option<DatabaseName>,
+}
+
+pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
+    let app = open(invocation, Role::WithoutDns).await?;
+    let database = app.database(&options.database)?;
+    let kind = match options.kind {
+        Kind::Full => BackupKind::Full,
+    };
+    let id = RunId::new(backup::NAME, database.name.as_str(), "manual", &app.stamp());
+    let params = backup::Params { database: database.name.clone(), kind, standalone: options.standalone, due_at: None };
+    let mut summary = progress::drive(&app, NewRun::new(id, &database.name, &params, who())?).await?;
+    if let Some(conclusion) = summary.conclusion.as_mut().filter(|ended| ended.verdict == Verdict::Pass) {
+        let copies = copied(&app, database, &conclusion.output).await?;
+        if let (Some(figures), false) = (conclusion.output.as_object_mut(), copies.is_empty()) {
+            figures.insert("copies".to_owned(), Value::Array(copies));
+        }
+    }
+    super::runs::print_conclusion(invocation, &summary)
+}
+
+/// Copies a backup to the further vaults of the schedule. One that cannot be
+/// brought level does not make the backup a failed one: a daemon tries again.
+async fn copied(app: &App, database: &Database, backup: &Value) -> Result<Vec<Value>> {
+    let mut copies = Vec::new();
+    let id = backup.get("id").and_then(Value::as_str).unwrap_or_default();
+    for vault in database.vaults.iter().skip(1) {
+        let to = vault.store.place().vault.clone();
+        let (ended, _) = vault::copy::driven(app, &database.name, None, to.clone(), id).await?;
+        let figure = |name: &str| ended.get(name).cloned().unwrap_or_default();
+        copies.push(json!({
+            "name": to, "verdict": figure("verdict"), "copied_bytes": figure("copied_bytes"), "run_id": figure("run_id"),
+            "finding": figure("findings").get(0).cloned().unwrap_or_default(),
+        }));
+    }
+    Ok(copies)
+}
+
+/// One line of the list: the backup and the vaults that hold it.
+#[derive(Debug, Serialize)]
+struct Listed {
+    /// The first one that holds it.
+    vault: String,
+    /// All of them, with what is known of it there.
+    vaults: Vec<HeldIn>,
+    /// `state` is the strongest of all vaults.
+    #[serde(flatten)]
+    backup: Backup,
+}
+
+#[derive(Debug, Serialize)]
+struct HeldIn {
+    vault: String,
+    state: BackupState,
+}
+
+pub async fn list(options: ListOptions, invocation: &Invocation) -> Result<u8> {
+    let app = open(invocation, Role::WithoutDns).await?;
+    let mut listed: Vec<Listed> = Vec::new();
+    for database in app.chosen(options.database.as_ref())? {
+        for vault in &database.vaults {
+            let name = vault.store.place().vault.to_string();
+            let histories = match restore::histories(&database, vault).await {
+                Ok(histories) => histories,
+                Err(error) if database.vaults.len() == 1 => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!(vault = %name, error = %with_causes(&error), "this vault is not listed");
+                    continue;
+                }
+            };
+            for restore::Held { catalog, .. } in histories {
+                for backup in catalog.entries.iter().map(CatalogEntry::summary) {
+                    let held = HeldIn { vault: name.clone(), state: backup.state };
+                    let is_same = |listed: &&mut Listed| {
+                        listed.backup.id == backup.id && listed.backup.database == backup.database
+                    };
+                    match listed.iter_mut().find(is_same) {
+                        Some(listed) => {
+                            listed.backup.state = listed.backup.state.max(backup.state);
+                            listed.vaults.push(held);
+                        }
+                        None => listed.push(Listed { vault: name.clone(), vaults: vec![held], backup }),
+                    }
+                }
+            }
+        }
+    }
+    let now = app.clock.now();
+    invocation.print(&listed, |listed| {
+        let mut table = super::table(["database", "backup", "kind", "state", "size", "stored", "age", "vaults"]);
+        for Listed { vaults, backup, .. } in listed {
+            let age = now.duration_since(backup.finished_at);
+            table.add_row([
+                backup.database.to_string(),
+                backup.id.to_string(),
+                backup.kind.as_str().to_owned(),
+                backup.state.as_str().to_owned(),
+                ByteSize::from_bytes(backup.size_bytes).to_string(),
+                ByteSize::from_bytes(backup.stored_bytes).to_string(),
+                super::age(age),
+                vaults.iter().map(|held| held_in(held, backup.state)).collect::<Vec<_>>().join("\n"),
+            ]);
+        }
+        if listed.is_empty() {
+            "no backup yet; take one with `lifeboat backup DB`".to_owned()
+        } else {
+            table.to_string()
+        }
+    })?;
+    Ok(0)
+}
+
+/// The vault, with the state where it is not the one that is shown.
+fn held_in(held: &HeldIn, shown: BackupState) -> String {
+    if held.state == shown { held.vault.clone() } else { format!("{} ({})", held.vault, held.state.as_str()) }
+}

@@ -1,0 +1,169 @@
+//! `lifeboat plan`: what runs next, and what expires. Starts nothing, and needs
+//! no state database: what the vaults alone tell is shown.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+};
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{print_problems, vault};
+use crate::{
+    app,
+    config::{Estate, load, schedule::ScheduleConfig},
+    decide::due::Schedule,
+    domain::{DatabaseName, VaultName, with_causes},
+    flows::prune,
+};
+
+/// One due run.
+pub(super) struct Due<'a> {
+    at: Timestamp,
+    pub(super) local: String,
+    pub(super) database: &'a DatabaseName,
+    pub(super) flow: &'static str,
+    kind: &'static str,
+    cron: &'a str,
+    zone: &'a str,
+}
+
+/// Prints the next `next` due runs after `now` over all databases, each in its
+/// own zone. Answers the exit code: 0, or 2 when the configuration is wrong.
+pub async fn run(
+    file: &Path,
+    next: usize,
+    now: Timestamp,
+    json: bool,
+    out: &mut (impl Write + Send),
+) -> io::Result<u8> {
+    let estate = match load(file) {
+        Ok(estate) => estate,
+        Err(problems) => {
+            print_problems(&problems, json, out)?;
+            return Ok(2);
+        }
+    };
+    let due = coming(&estate, next, now);
+    let expires = expires(&estate, now).await;
+    if json {
+        let runs = due.iter().map(|due| {
+            json!({
+                "due": due.at, "local": due.local, "database": due.database, "flow": due.flow, "kind": due.kind,
+                "cron": due.cron, "timezone": due.zone,
+            })
+        });
+        writeln!(out, "{}", json!({"runs": runs.collect::<Vec<_>>(), "expires": expires}))?;
+        return Ok(0);
+    }
+    let mut table = super::table(["due", "UTC", "database", "run", "because"]);
+    for due in &due {
+        table.add_row([
+            due.local.clone(),
+            due.at.to_string(),
+            due.database.to_string(),
+            format!("{} ({})", due.flow, due.kind),
+            format!("`{}` {}", due.cron, due.zone),
+        ]);
+    }
+    writeln!(out, "{table}")?;
+    expires.iter().try_for_each(|expires| writeln!(out, "{}", expires.describe()))?;
+    Ok(0)
+}
+
+/// What the next prune lets go of one database in one vault.
+#[derive(serde::Serialize)]
+struct Expires {
+    database: DatabaseName,
+    vault: VaultName,
+    /// None where the vault holds no backup, or cannot be looked at.
+    plan: Option<crate::decide::retention::Plan>,
+    unknown: Option<String>,
+    #[serde(skip)]
+    goes: Vec<String>,
+}
+
+impl Expires {
+    fn describe(&self) -> String {
+        let Self { database, vault, plan, unknown, goes } = self;
+        let head = format!("expiry of {database} in vault {vault}");
+        match (plan, unknown) {
+            (_, Some(error)) => format!("{head} is not known: {error}"),
+            (None, None) => format!("{head}: no backup yet"),
+            (Some(plan), None) if !plan.refusals.is_empty() => {
+                let why: Vec<String> = plan.refusals.iter().map(ToString::to_string).collect();
+                format!(
+                    "{head}: nothing, as far as the vault alone tells: {}; `lifeboat vault prune {database}` looks at the evidence too",
+                    why.join("; ")
+                )
+            }
+            (Some(plan), None) => format!("{head}: {} backups stay\n  {}", plan.keep.len(), goes.join("\n  ")),
+        }
+    }
+}
+
+async fn expires(estate: &Estate, now: Timestamp) -> Vec<Expires> {
+    let mut all = Vec::new();
+    for schedule in &estate.schedules {
+        let opened = app::open_for_restore(estate, &schedule.config.database, None).await;
+        for vault in &schedule.config.vaults {
+            let looked = match &opened {
+                Ok(database) => match database.vault(Some(vault)) {
+                    Some(vault) => {
+                        let memory = prune::Memory::default();
+                        prune::look(database, vault, &memory, &[], now).await.map_err(|error| with_causes(&error))
+                    }
+                    None => Ok(None),
+                },
+                Err(error) => Err(with_causes(error)),
+            };
+            let (look, unknown) = looked.map_or_else(|error| (None, Some(error)), |look| (look, None));
+            all.push(Expires {
+                database: schedule.config.database.clone(),
+                vault: vault.clone(),
+                goes: look
+                    .as_ref()
+                    .map_or_else(Vec::new, |look| vault::prune::expires(&look.plan.expire, look.segment_size)),
+                plan: look.map(|look| look.plan),
+                unknown,
+            });
+        }
+    }
+    all
+}
+
+/// The next `next` runs over all databases, soonest first.
+pub(super) fn coming(estate: &Estate, next: usize, now: Timestamp) -> Vec<Due<'_>> {
+    let mut due: Vec<_> = estate.schedules.iter().flat_map(|schedule| of(&schedule.config, next, now)).collect();
+    due.sort_by_key(|due| (due.at, due.database.as_str(), due.flow));
+    due.truncate(next);
+    due
+}
+
+/// The next runs of one database, `next` of each line of its schedule.
+fn of(config: &ScheduleConfig, next: usize, now: Timestamp) -> impl Iterator<Item = Due<'_>> {
+    let backups = config.backups.iter().map(|line| ("backup", line.kind.as_str(), line.cron.as_str()));
+    let tests = config
+        .restore_test
+        .iter()
+        .map(|test| ("restore_test", test.recovery_point.algorithm.as_str(), test.cron.as_str()));
+    backups.chain(tests).flat_map(move |(flow, kind, cron)| {
+        // What was loaded parses; a line that did not would have been a problem.
+        let schedule = Schedule::parse(cron, &config.timezone).ok();
+        let instants = schedule.iter().flat_map(|schedule| {
+            std::iter::successors(schedule.next_after(now), |at| schedule.next_after(*at)).take(next)
+        });
+        instants
+            .map(|at| Due {
+                at,
+                local: schedule.as_ref().map_or_else(String::new, |schedule| schedule.on_the_wall(at)),
+                database: &config.database,
+                flow,
+                kind,
+                cron,
+                zone: &config.timezone,
+            })
+            .collect::<Vec<_>>()
+    })
+}

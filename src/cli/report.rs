@@ -1,0 +1,48 @@
+//! `lifeboat report`: recovery time and point, objectives against achieved.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+
+use super::{Invocation, open};
+use crate::{app::Role, evidence::Month, report};
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Like `2026-11`; everything when absent.
+    #[arg(long)]
+    month: Option<Month>,
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Into this file; standard output when absent.
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Html,
+    Json,
+    Csv,
+}
+
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the report is the output")]
+pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
+    let app = open(invocation, Role::WithoutDns).await?;
+    let built = app.report(options.month).await?;
+    let format = options.format.unwrap_or(if invocation.json { Format::Json } else { Format::Html });
+    let text = match format {
+        Format::Html => report::html(&built)?,
+        Format::Json => serde_json::to_string_pretty(&built)?,
+        Format::Csv => report::csv(&built),
+    };
+    match &options.output {
+        Some(path) => {
+            std::fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
+            eprintln!("report in {}", path.display());
+        }
+        None => println!("{text}"),
+    }
+    Ok(0)
+}

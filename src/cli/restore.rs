@@ -1,0 +1,218 @@
+//! `lifeboat restore DB --to DIR`: needs no daemon and no state database.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::{Invocation, UsageError, progress::Line};
+use crate::{
+    app, config,
+    domain::{BackupId, DatabaseName, Lsn, Opener, RecoveryTarget, VaultName},
+    flows::{
+        Database, Vault,
+        restore::{self, Request},
+    },
+    vault::signature::{SignatureError, Verifier},
+};
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The database, as its schedule names it.
+    database: DatabaseName,
+    /// An empty or new folder; becomes the data folder of the restored cluster.
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    #[command(flatten)]
+    target: TargetOptions,
+    /// This backup and no other.
+    #[arg(long, value_name = "ID")]
+    backup: Option<BackupId>,
+    /// Who signed the backups: `SHA256:…`, or a file with `ssh-ed25519 AAAA…`.
+    /// Our own signing key when absent.
+    #[arg(long, value_name = "KEY")]
+    signed_by: Option<String>,
+    /// From this vault and no other; from the first of the schedule when absent,
+    /// and from the next ones what it lacks or has damaged.
+    #[arg(long, value_name = "VAULT")]
+    from: Option<VaultName>,
+}
+
+/// What to recover to; the latest state when nothing is said.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub struct TargetOptions {
+    /// The last commit at or before this time, with its zone: `2026-11-21T14:05:00+01:00`.
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+    #[arg(long)]
+    lsn: Option<Lsn>,
+    #[arg(long)]
+    xid: Option<String>,
+    /// A restore point made with `pg_create_restore_point`.
+    #[arg(long)]
+    name: Option<String>,
+    /// The end of the backup itself.
+    #[arg(long)]
+    immediate: bool,
+    /// The newest state that the vault proves.
+    #[arg(long)]
+    latest: bool,
+}
+
+impl TargetOptions {
+    /// What was asked for; none when nothing was.
+    pub fn target(&self) -> Result<Option<RecoveryTarget>, UsageError> {
+        if let Some(text) = &self.at {
+            let at: Timestamp = text.parse().map_err(|_| {
+                UsageError(format!(
+                    "`{text}` is not a time with a zone; write it like `2026-11-21T14:05:00Z` or `…+01:00`"
+                ))
+            })?;
+            return Ok(Some(RecoveryTarget::Time(at)));
+        }
+        if let Some(xid) = &self.xid
+            && !xid.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            return Err(UsageError(format!("`{xid}` is not a transaction number")));
+        }
+        Ok(self
+            .lsn
+            .map(RecoveryTarget::Lsn)
+            .or_else(|| self.xid.clone().map(RecoveryTarget::Xid))
+            .or_else(|| self.name.clone().map(RecoveryTarget::Name))
+            .or_else(|| self.immediate.then_some(RecoveryTarget::Immediate))
+            .or_else(|| self.latest.then_some(RecoveryTarget::Latest)))
+    }
+}
+
+pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
+    let target = options.target.target()?.unwrap_or(RecoveryTarget::Latest);
+    let estate = config::load(&invocation.config)?;
+    let trusted = options.signed_by.as_deref().map(trusted).transpose()?;
+    let database = app::open_for_restore(&estate, &options.database, trusted).await?;
+    let vaults = match &options.from {
+        None => database.vaults.as_slice(),
+        Some(name) => std::slice::from_ref(chosen_vault(&database, name)?),
+    };
+    let folder = Folder::claim(&options.to)?;
+    let line = Line::start("reading the vault");
+    let request = Request {
+        target,
+        backup: options.backup,
+        data: options.to.clone(),
+        wal_folder: options.to.join("lifeboat_wal"),
+        is_isolated: false,
+        opener: Opener::Node,
+    };
+    let say = |message: &str, done: Option<u64>, total: Option<u64>| {
+        line.say(match (done, total) {
+            (Some(done), Some(total)) if total > 0 => format!("{message}: {} %", done.saturating_mul(100) / total),
+            _ => message.to_owned(),
+        });
+    };
+    let stop = CancellationToken::new();
+    let mut restoring = std::pin::pin!(restore::run(&database, vaults, &request, &stop, &say));
+    let restored = tokio::select! {
+        restored = &mut restoring => restored,
+        interrupt = tokio::signal::ctrl_c() => {
+            interrupt?;
+            stop.cancel();
+            restoring.await
+        }
+    };
+    line.clear();
+    let restored = match restored {
+        Ok(restored) => restored,
+        Err(_) if stop.is_cancelled() => {
+            folder.clear()?;
+            anyhow::bail!("interrupted; what was restored so far is removed again");
+        }
+        Err(error) => {
+            if !error.is_target_occupied() {
+                folder.clear()?;
+            }
+            return Err(error.into());
+        }
+    };
+    invocation.print(&restored, |restored| {
+        format!(
+            "Restored {} from backup {} in vault {} to {}.\nIt recovers to {} by itself when PostgreSQL is started on it:\n  pg_ctl -D {} start",
+            options.database,
+            restored.backup.id,
+            restored.vault,
+            options.to.display(),
+            restored.target,
+            options.to.display(),
+        )
+    })?;
+    Ok(0)
+}
+
+/// The vault of a database that a command names.
+pub(super) fn chosen_vault<'a>(database: &'a Database, name: &VaultName) -> Result<&'a Vault, UsageError> {
+    database.vault(Some(name)).ok_or_else(|| {
+        let known: Vec<String> = database.vaults.iter().map(|vault| vault.store.place().vault.to_string()).collect();
+        UsageError(format!("`{name}` is no vault of `{}`; it has: {}", database.name, known.join(", ")))
+    })
+}
+
+/// The key whose signatures count, by its fingerprint or its file.
+pub(super) fn trusted(text: &str) -> Result<Verifier, UsageError> {
+    let usage = |error: SignatureError| UsageError(error.to_string());
+    if text.starts_with("SHA256:") {
+        return Verifier::from_fingerprint(text).map_err(usage);
+    }
+    let key =
+        fs::read_to_string(text).map_err(|error| UsageError(format!("cannot read the public key {text}: {error}")))?;
+    Verifier::from_openssh(&key).map_err(usage)
+}
+
+/// The folder to restore into. That it holds nothing is known before anything
+/// else is done, so that all that is in it later is ours to remove.
+struct Folder<'a> {
+    path: &'a Path,
+    was_there: bool,
+}
+
+impl<'a> Folder<'a> {
+    fn claim(path: &'a Path) -> Result<Self, UsageError> {
+        let was_there = match fs::read_dir(path) {
+            Ok(mut entries) => {
+                if entries.next().is_some() {
+                    return Err(UsageError(format!("{} is not empty; restore into an empty folder", path.display())));
+                }
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => {
+                return Err(UsageError(format!("cannot restore into {}: {error}; name a new folder", path.display())));
+            }
+        };
+        Ok(Self { path, was_there })
+    }
+
+    /// Removes what an ended restore left; a folder that was there stays, empty.
+    fn clear(&self) -> Result<()> {
+        let cleared = if self.was_there { remove_entries(self.path) } else { fs::remove_dir_all(self.path) };
+        match cleared {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("remove what was restored to {} so far", self.path.display()))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+fn remove_entries(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
+    }
+    Ok(())
+}

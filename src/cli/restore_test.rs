@@ -1,0 +1,40 @@
+//! `lifeboat restore-test DB`: restore into an isolated instance, check,
+//! measure, tear down; prints the evidence record's figures.
+
+use anyhow::Result;
+use clap::Args;
+
+use super::{Invocation, UsageError, open, progress, restore::TargetOptions, who};
+use crate::{
+    app::Role,
+    domain::{DatabaseName, RunId},
+    flow::NewRun,
+    flows::{restore::RestoreError, restore_test},
+};
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The database, as its schedule names it.
+    database: DatabaseName,
+    #[command(flatten)]
+    target: TargetOptions,
+}
+
+pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
+    let point = options.target.target()?.map_or(restore_test::Point::Scheduled, restore_test::Point::Asked);
+    let app = open(invocation, Role::WithoutDns).await?;
+    let database = app.database(&options.database)?;
+    if database.schedule.config.restore_test.is_none() {
+        return Err(UsageError(format!(
+            "`{}` has no `restore_test` in its schedule; add one with its checks",
+            options.database
+        ))
+        .into());
+    }
+    // Before there is a run, and evidence of it.
+    database.keys.identities().await.map_err(RestoreError::from)?;
+    let id = RunId::new(restore_test::NAME, database.name.as_str(), "manual", &app.stamp());
+    let params = restore_test::Params { database: database.name.clone(), point, due_at: None };
+    let summary = progress::drive(&app, NewRun::new(id, &database.name, &params, who())?).await?;
+    super::runs::print_conclusion(invocation, &summary)
+}

@@ -1,0 +1,74 @@
+//! `lifeboat serve`: the daemon.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::{Context, Result};
+
+use super::{Invocation, UsageError, open};
+use crate::{
+    api,
+    app::{App, Role},
+    process::Tasks,
+    tasks::{self, schedule},
+    telemetry,
+};
+
+/// Runs driven at the same time on this node.
+const RUNS_AT_ONCE: usize = 4;
+
+pub async fn run(invocation: &Invocation) -> Result<u8> {
+    let app = open(invocation, Role::Everything).await?;
+    // What is counted before the first scrape counts too.
+    telemetry::metrics_handle()?;
+    let background = Tasks::new();
+    app.settle().await?;
+    // First, as it is what a second daemon fails at.
+    let listen = match &app.estate.daemon.api {
+        Some(_) => Some(start_api(&app, &background).await?),
+        None => None,
+    };
+    tasks::protect(&app, &background);
+    tasks::care(&app, &background);
+    let runner = Arc::clone(&app.runner);
+    let stop = background.stop().clone();
+    background.spawn(async move { runner.serve(stop, RUNS_AT_ONCE).await });
+    let (scheduled, stop) = (Arc::clone(&app), background.stop().clone());
+    background.spawn(async move {
+        if let Err(error) = schedule::run(scheduled, stop).await {
+            tracing::error!(%error, "the scheduler stopped; restart the daemon");
+        }
+    });
+    tracing::info!(
+        node = app.estate.daemon.node.name,
+        databases = app.resources.databases.len(),
+        fingerprint = app.signer.verifier().fingerprint(),
+        page = listen.map(|listen| format!("http://{listen}/")),
+        "serving"
+    );
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        interrupt = tokio::signal::ctrl_c() => interrupt.context("listen for Ctrl-C")?,
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("stopping: steps are asked to stop and awaited, runs go on at the next start");
+    background.shut_down().await;
+    app.resources.db.close().await;
+    Ok(0)
+}
+
+/// Starts the status API and page; answers where they listen.
+pub async fn start_api(app: &Arc<App>, tasks: &Tasks) -> Result<SocketAddr> {
+    let wanted = app.estate.daemon.api.as_ref().context("lifeboat.yaml has no `api: {listen: …}`")?.listen;
+    let listener = tokio::net::TcpListener::bind(wanted).await.map_err(|error| {
+        UsageError(format!("cannot listen on {wanted}: {error}; choose another `api.listen` or end who uses it"))
+    })?;
+    let listen = listener.local_addr()?;
+    let router = api::router(Arc::clone(app) as Arc<dyn api::Source>);
+    let stop = tasks.stop().clone();
+    tasks.spawn(async move {
+        if let Err(error) = api::serve(listener, router, stop).await {
+            tracing::error!(%error, "the status API stopped");
+        }
+    });
+    Ok(listen)
+}

@@ -1,0 +1,87 @@
+//! `lifeboat status`: are we recoverable, to which second, how long would it
+//! take, when was it last proven. `lifeboat findings`: what a person must fix.
+
+use anyhow::Result;
+
+use super::{Invocation, age, open};
+use crate::{app::Role, report::status::EstateStatus};
+
+pub async fn run(invocation: &Invocation) -> Result<u8> {
+    let app = open(invocation, Role::WithoutDns).await?;
+    let status = app.status().await?;
+    invocation.print(&status, text)?;
+    Ok(status.verdict.exit_code())
+}
+
+fn text(status: &EstateStatus) -> String {
+    let mut table = super::table([
+        "database",
+        "verdict",
+        "recoverable to",
+        "exposure",
+        "newest backup",
+        "last proven",
+        "would take",
+    ]);
+    for database in &status.databases {
+        let exposure: Vec<String> = database
+            .exposure
+            .iter()
+            .map(|vault| {
+                format!(
+                    "{}: {}",
+                    vault.vault,
+                    vault.seconds.map_or("unknown".to_owned(), |seconds| format!("{seconds:.0} s"))
+                )
+            })
+            .collect();
+        table.add_row([
+            database.database.to_string(),
+            database.verdict.to_string(),
+            database.recoverable_to.map_or("nothing".to_owned(), |at| at.to_string()),
+            exposure.join("\n"),
+            database.newest_backup.as_ref().map_or("none".to_owned(), |backup| {
+                format!(
+                    "{} ({}, {})",
+                    backup.id,
+                    backup.state.as_str(),
+                    age(status.generated_at.duration_since(backup.finished_at))
+                )
+            }),
+            database
+                .last_restore_test
+                .as_ref()
+                .map_or("never".to_owned(), |test| format!("{} ({})", test.at, test.verdict)),
+            database.would_take_seconds.map_or("unknown".to_owned(), |seconds| format!("about {seconds:.0} s")),
+        ]);
+    }
+    let mut text = format!("{}\n{table}", status.headline);
+    for database in &status.databases {
+        text = format!("{text}\n{}: {}", database.database, database.headline);
+    }
+    for (database, copies) in status.databases.iter().flat_map(|of| of.copies.iter().map(move |copies| (of, copies))) {
+        if copies.missing_backups + copies.missing_wal > 0 {
+            text = format!(
+                "{text}\n{}: vault {} lacks {} backups ({:.0} s behind) and {} WAL segments that another vault has",
+                database.database, copies.vault, copies.missing_backups, copies.lag_seconds, copies.missing_wal
+            );
+        }
+    }
+    for finding in &status.findings {
+        text = format!("{text}\nFINDING {}: {}", finding.subject, finding.message);
+    }
+    text
+}
+
+pub async fn findings(invocation: &Invocation) -> Result<u8> {
+    let app = open(invocation, Role::WithoutDns).await?;
+    let findings = app.status().await?.findings;
+    invocation.print(&findings, |findings| {
+        let lines: Vec<String> = findings
+            .iter()
+            .map(|finding| format!("{}: {} (since {})", finding.subject, finding.message, finding.opened_at))
+            .collect();
+        if lines.is_empty() { "nothing to fix".to_owned() } else { lines.join("\n") }
+    })?;
+    Ok(u8::from(!findings.is_empty()))
+}

@@ -1,0 +1,110 @@
+//! The page of the DR kit, and the configuration that its commands use. Its
+//! commands are run literally by a test: what stands here must work at 3 am.
+
+use jiff::Timestamp;
+
+use crate::{
+    config::{Estate, ScheduleConfig, daemon::VaultConfig},
+    domain::Region,
+    vault::signature::Verifier,
+};
+
+/// The page, in Markdown.
+pub(super) fn written(estate: &Estate, verifier: &Verifier, kit: &str, now: Timestamp) -> String {
+    let daemon = &estate.daemon;
+    let schedules = || estate.schedules.iter().map(|schedule| &schedule.config);
+    let fingerprint = verifier.fingerprint();
+    let lines = |lines: Vec<String>| lines.join("\n");
+    let vaults = daemon.vaults.iter().map(|(name, vault)| {
+        let (kind, region, place) = described(vault);
+        format!("| {name} | {kind} | {region} | `{place}` |")
+    });
+    let blocks = |command: &dyn Fn(&ScheduleConfig) -> String| {
+        lines(schedules().map(|schedule| format!("```sh\n{}\n```", command(schedule))).collect())
+    };
+    let with = |schedule: &ScheduleConfig| {
+        let name = &schedule.database;
+        format!(
+            "lifeboat --config \"$RESTORED/kit/restore/lifeboat.yaml\" restore {name} --to \"$RESTORED/{name}\" --latest --signed-by {fingerprint}"
+        )
+    };
+    let without = |schedule: &ScheduleConfig| {
+        let name = &schedule.database;
+        format!(
+            "MANIFEST=$(ls \"$VAULT\"/{name}/*/*/backups/*/manifest.json | awk -F/ '{{ print $(NF - 1), $0 }}' | sort | tail -1 | cut -d' ' -f2-)\nsh \"$(dirname \"$MANIFEST\")/restore.sh\" \"$IDENTITY\" \"$RESTORED/{name}\" latest {fingerprint}"
+        )
+    };
+    let start = |schedule: &ScheduleConfig| {
+        let name = &schedule.database;
+        format!(
+            "chown -R postgres: \"$RESTORED/{name}\"\nrunuser -u postgres -- \"/usr/lib/postgresql/$(cat \"$RESTORED/{name}/PG_VERSION\")/bin/pg_ctl\" -D \"$RESTORED/{name}\" -l \"$RESTORED/{name}/startup.log\" -w -t 3600 start"
+        )
+    };
+    let fields = [
+        ("{node}", daemon.node.name.clone()),
+        ("{made_at}", now.to_string()),
+        ("{version}", env!("CARGO_PKG_VERSION").to_owned()),
+        ("{public_key}", verifier.to_openssh()),
+        ("{fingerprint}", fingerprint.clone()),
+        ("{vaults}", lines(vaults.collect())),
+        ("{databases}", lines(schedules().map(database).collect())),
+        ("{recipients}", lines(daemon.keys.recipients.iter().map(|key| format!("- `{key}`")).collect())),
+        ("{kit}", kit.to_owned()),
+        // Whichever of them it is: a copy of one vault has what it takes.
+        (
+            "{links}",
+            lines(daemon.vaults.keys().map(|name| format!("ln -s \"$VAULT\" restore/vaults/{name}")).collect()),
+        ),
+        ("{with_lifeboat}", blocks(&with)),
+        ("{without_lifeboat}", blocks(&without)),
+        ("{start}", blocks(&start)),
+    ];
+    fields.into_iter().fold(include_str!("page.md").to_owned(), |page, (name, value)| page.replace(name, &value))
+}
+
+fn database(schedule: &ScheduleConfig) -> String {
+    let vaults: Vec<&str> = schedule.vaults.iter().map(crate::domain::VaultName::as_str).collect();
+    let members = schedule.all_members();
+    let servers: Vec<String> = members.values().map(|member| format!("{}:{}", member.host, member.port)).collect();
+    format!(
+        "| {} | {} | {}, {} | {} |",
+        schedule.database,
+        vaults.join(", "),
+        schedule.objectives.rto,
+        schedule.objectives.rpo,
+        servers.join(", ")
+    )
+}
+
+/// Kind, region, and where it is.
+fn described(vault: &VaultConfig) -> (&'static str, &Region, String) {
+    match vault {
+        VaultConfig::Directory(directory) => ("directory", &directory.region, directory.path.display().to_string()),
+        VaultConfig::S3(s3) => {
+            let prefix = s3.prefix.as_deref().unwrap_or_default();
+            let at = s3.endpoint.as_ref().map_or_else(String::new, |endpoint| format!(" at {endpoint}"));
+            ("s3", &s3.region, format!("s3://{}/{prefix}{at}", s3.bucket))
+        }
+    }
+}
+
+/// `lifeboat.yaml` for a bare machine: every vault is a folder beside it, of
+/// which one that is there is enough, and the identity lies there too.
+pub(super) fn restore_config(estate: &Estate) -> String {
+    let daemon = &estate.daemon;
+    let mut text = format!(
+        "# Made for restoring on a bare machine; what the node ran with is in ../lifeboat.yaml.\nnode: {{name: {}, region: {}}}\nstate: {{url: \"sqlite:lifeboat.db\"}}\nkeys:\n  recipients: [{}]\n",
+        serde_json::Value::from(daemon.node.name.clone()),
+        daemon.node.region,
+        daemon.keys.recipients.join(", "),
+    );
+    if let Some(reason) = &daemon.keys.single_recipient_reason {
+        text = format!("{text}  single_recipient_reason: {}\n", serde_json::Value::from(reason.clone()));
+    }
+    text += "  identity: {file: identity.age}\n  signing: {file: signing.key}\nvaults:\n";
+    for (name, vault) in &daemon.vaults {
+        let (_, region, _) = described(vault);
+        text = format!("{text}  {name}: {{kind: directory, path: vaults/{name}, region: {region}}}\n");
+    }
+    text
+}

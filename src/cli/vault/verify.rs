@@ -1,0 +1,196 @@
+//! `lifeboat vault verify [DB]`: needs no daemon and no state database.
+
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    app::{self, Role},
+    cli::{Invocation, UsageError, open, progress, progress::Line, restore, table, who},
+    clock::Clock,
+    config,
+    domain::{ByteSize, DatabaseName, RunId, Share, VaultName, Verdict},
+    flow::{NewRun, StepError},
+    flows::{
+        Database, Vault,
+        verify::{self, Asked, Params},
+    },
+    vault::verify::Report,
+};
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// All databases when none is named.
+    database: Option<DatabaseName>,
+    /// This vault and no other; all of the schedule when absent.
+    #[arg(long, value_name = "VAULT")]
+    vault: Option<VaultName>,
+    #[command(flatten)]
+    depth: Depth,
+    /// Who signed the backups: `SHA256:…`, or a file with `ssh-ed25519 AAAA…`.
+    /// Our own signing key when absent.
+    #[arg(long, value_name = "KEY", conflicts_with = "record")]
+    signed_by: Option<String>,
+    /// Verify as a run of this node, with evidence, findings and a signed
+    /// verification that makes backups VERIFIED; needs the state database.
+    #[arg(long)]
+    record: bool,
+}
+
+/// How much is read; everything when nothing is said.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+struct Depth {
+    /// Names, sizes, versions, signatures and gaps in the WAL, and no content.
+    #[arg(long)]
+    quick: bool,
+    /// Read and decrypt everything.
+    #[arg(long)]
+    full: bool,
+    /// That, and the share of the content whose turn it is now, such as `5%`.
+    #[arg(long, value_name = "SHARE")]
+    sample: Option<Share>,
+}
+
+impl Depth {
+    fn asked(&self, database: &Database) -> Asked {
+        let rotation = verify::rotation(&database.schedule.config.verify);
+        match self.sample {
+            Some(share) => Asked::Sample(crate::decide::sample::Rotation { share, ..rotation }),
+            None if self.quick => Asked::Quick,
+            None => Asked::Full,
+        }
+    }
+}
+
+/// What is printed.
+#[derive(Debug, Serialize)]
+struct Verified {
+    verdict: Verdict,
+    reports: Vec<Report>,
+}
+
+pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
+    if options.record {
+        return record(options, invocation).await;
+    }
+    let estate = config::load(&invocation.config)?;
+    let names: Vec<DatabaseName> = match &options.database {
+        Some(name) => vec![name.clone()],
+        None => estate.schedules.iter().map(|schedule| schedule.config.database.clone()).collect(),
+    };
+    let mut reports = Vec::new();
+    let mut verdicts = Vec::new();
+    for name in names {
+        let trusted = options.signed_by.as_deref().map(restore::trusted).transpose()?;
+        let database = app::open_for_restore(&estate, &name, trusted).await?;
+        for vault in chosen(&database, options.vault.as_ref())? {
+            let found = of_vault(&database, vault, &options.depth).await?;
+            // A vault that holds nothing of it has passed nothing.
+            verdicts.push(verify::verdict(&found));
+            reports.extend(found);
+        }
+    }
+    let verified = Verified { verdict: Verdict::worst(verdicts), reports };
+    invocation.print(&verified, text)?;
+    Ok(verified.verdict.exit_code())
+}
+
+fn chosen<'a>(database: &'a Database, name: Option<&VaultName>) -> Result<Vec<&'a Vault>, UsageError> {
+    match name {
+        Some(name) => Ok(vec![restore::chosen_vault(database, name)?]),
+        None => Ok(database.vaults.iter().collect()),
+    }
+}
+
+/// Verifies one vault, and shows how far it is. Ctrl-C ends it.
+async fn of_vault(database: &Database, vault: &Vault, depth: &Depth) -> Result<Vec<Report>> {
+    let name = &vault.store.place().vault;
+    let line = Line::start(format!("verifying `{}` in `{name}`", database.name));
+    let say = |what: &str, done: Option<u64>, total: Option<u64>| {
+        line.say(match (done, total) {
+            (Some(done), Some(total)) if total > 0 => {
+                let (done, total) = (ByteSize::from_bytes(done), ByteSize::from_bytes(total));
+                format!("`{}` in `{name}`: {what} {done} of about {total}", database.name)
+            }
+            _ => format!("`{}` in `{name}`: {what}", database.name),
+        });
+    };
+    let stop = CancellationToken::new();
+    let asked = (depth.asked(database), Clock::system().now());
+    let mut verifying = std::pin::pin!(verify::vault(database, vault, asked, &stop, &say));
+    let found = tokio::select! {
+        found = &mut verifying => found,
+        interrupt = tokio::signal::ctrl_c() => {
+            interrupt?;
+            stop.cancel();
+            verifying.await
+        }
+    };
+    line.clear();
+    match found {
+        Err(StepError::Stopped) => anyhow::bail!("interrupted: nothing is known of what was not read yet"),
+        found => Ok(found?),
+    }
+}
+
+/// The same as durable runs, one per vault.
+async fn record(options: Options, invocation: &Invocation) -> Result<u8> {
+    let app = open(invocation, Role::WithoutDns).await?;
+    let mut verdicts = Vec::new();
+    let mut concluded = Vec::new();
+    for database in app.chosen(options.database.as_ref())? {
+        for vault in chosen(&database, options.vault.as_ref())? {
+            let name = vault.store.place().vault.clone();
+            let id = RunId::new(verify::NAME, database.name.as_str(), name.as_str(), &app.stamp());
+            let depth = options.depth.asked(&database);
+            let params = Params { database: database.name.clone(), vault: name, depth, due_at: None };
+            let summary = progress::drive(&app, NewRun::new(id, &database.name, &params, who())?).await?;
+            verdicts.push(summary.conclusion.as_ref().map_or(Verdict::Error, |conclusion| conclusion.verdict));
+            concluded.push(summary);
+        }
+    }
+    if invocation.json {
+        let outputs: Vec<_> = concluded.iter().filter_map(|run| Some(&run.conclusion.as_ref()?.output)).collect();
+        invocation.print(&serde_json::json!({"runs": outputs}), ToString::to_string)?;
+    } else {
+        for summary in &concluded {
+            crate::cli::runs::print_conclusion(invocation, summary)?;
+        }
+    }
+    Ok(Verdict::worst(verdicts).exit_code())
+}
+
+fn text(verified: &Verified) -> String {
+    let mut text = String::new();
+    for report in &verified.reports {
+        let mut table = table(["", "listed", "read", "bytes"]);
+        for (kind, tally) in &report.objects {
+            table.add_row([
+                kind.as_str().to_owned(),
+                tally.listed.to_string(),
+                tally.read.to_string(),
+                ByteSize::from_bytes(tally.read_bytes).to_string(),
+            ]);
+        }
+        text = format!(
+            "{text}{} in {}, system id {}: {}, {} backup(s)\n{table}\n",
+            report.database,
+            report.vault,
+            report.system_id,
+            report.verdict(),
+            report.backups.len()
+        );
+        for defect in &report.defects {
+            text = format!("{text}{defect}\n");
+        }
+        for what in &report.unchecked {
+            text = format!("{text}not checked: {what}\n");
+        }
+    }
+    if verified.reports.is_empty() {
+        text.push_str("the vault holds nothing of the database; take a backup with `lifeboat backup DB`\n");
+    }
+    format!("{text}{}", verified.verdict)
+}

@@ -1,0 +1,313 @@
+//! `lifeboat.yaml`: the daemon.
+
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::SecretRef;
+use crate::domain::{ByteSize, Region, Span, VaultName};
+
+/// `lifeboat.yaml`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DaemonConfig {
+    /// Who this node is.
+    pub node: NodeConfig,
+    /// Where runs, catalog and evidence are kept.
+    pub state: StateConfig,
+    /// Who can open backups, and who signs.
+    pub keys: KeysConfig,
+    /// Places that hold backups, by name; schedules refer to them.
+    #[schemars(extend("propertyNames" = {"format": "VaultName"}))]
+    pub vaults: BTreeMap<VaultName, VaultConfig>,
+    /// DNS providers by name; runbooks refer to them.
+    #[serde(default)]
+    pub dns: BTreeMap<String, DnsConfig>,
+    /// The status API and pages; none are served when absent.
+    pub api: Option<ApiConfig>,
+}
+
+/// Who this node is.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Appears in runs and evidence.
+    #[schemars(extend("format" = "filled"))]
+    pub name: String,
+    /// Where it stands; restores must stay inside a residency too.
+    pub region: Region,
+    /// Where isolated instances are made; the system's temporary folder when absent.
+    pub scratch: Option<PathBuf>,
+    /// How long a node that vanished keeps its runs from others, and from
+    /// itself when it comes back; `15s` when absent.
+    #[serde(default = "lease")]
+    pub lease: Span,
+}
+
+fn lease() -> Span {
+    Span::from_secs(15)
+}
+
+/// Where runs, catalog and evidence are kept.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StateConfig {
+    /// `sqlite:PATH` or `postgres://…`.
+    #[schemars(extend("format" = "state-url"))]
+    pub url: String,
+}
+
+/// Who can open backups, and who signs.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeysConfig {
+    /// age public keys; at least two, or `single_recipient_reason`.
+    #[schemars(extend("items" = {"type": "string", "format": "age-recipient"}))]
+    pub recipients: Vec<String>,
+    /// Why one recipient is enough, for whoever loses that key.
+    #[schemars(extend("format" = "filled"))]
+    pub single_recipient_reason: Option<String>,
+    /// An age identity; only on nodes that restore.
+    pub identity: Option<SecretRef>,
+    /// A second age identity, kept elsewhere; the first restore test of each
+    /// quarter opens the backup with it and with nothing else.
+    pub escrow: Option<SecretRef>,
+    /// How often the keys of backups and WAL are wrapped for the recipients
+    /// configured then, such as `90d`; only when asked for when absent.
+    pub rotate: Option<Span>,
+    /// The Ed25519 signing key in OpenSSH form; made at first start if absent.
+    pub signing: SigningConfig,
+}
+
+/// Where the signing key is.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SigningConfig {
+    /// An OpenSSH private key file.
+    pub file: PathBuf,
+}
+
+/// A place that holds backups.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum VaultConfig {
+    /// A folder on this machine or on a share.
+    Directory(DirectoryVaultConfig),
+    /// A bucket of S3, or of a store that speaks it.
+    S3(Box<S3VaultConfig>),
+}
+
+impl VaultConfig {
+    /// Where the vault is, as written.
+    pub fn region(&self) -> &Region {
+        match self {
+            Self::Directory(directory) => &directory.region,
+            Self::S3(s3) => &s3.region,
+        }
+    }
+
+    /// Whether the server may forget WAL before this vault has it.
+    pub fn durable(&self) -> Durability {
+        match self {
+            Self::Directory(directory) => directory.durable,
+            Self::S3(s3) => s3.durable,
+        }
+    }
+
+    /// What the vault may take of line and store.
+    pub fn limits(&self) -> Option<&LimitsConfig> {
+        match self {
+            Self::Directory(directory) => directory.limits.as_ref(),
+            Self::S3(s3) => s3.limits.as_ref(),
+        }
+    }
+}
+
+/// A vault in a folder.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryVaultConfig {
+    /// The folder; made when absent.
+    pub path: PathBuf,
+    /// Declared, as nobody can verify where a folder is.
+    pub region: Region,
+    /// Whether the server may forget WAL before this vault has it.
+    #[serde(default)]
+    pub durable: Durability,
+    /// What it may take of line and store; not limited when absent.
+    pub limits: Option<LimitsConfig>,
+}
+
+/// A vault in a bucket.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct S3VaultConfig {
+    /// The bucket's name; it must exist.
+    #[schemars(extend("format" = "bucket"))]
+    pub bucket: String,
+    /// Where the bucket is; verified with the store before anything is written.
+    pub region: Region,
+    /// What every object's name begins with, such as `prod/`; the whole bucket when absent.
+    #[schemars(extend("format" = "prefix"))]
+    pub prefix: Option<String>,
+    /// `https://HOST` of a store that is not Amazon's.
+    #[schemars(extend("format" = "endpoint"))]
+    pub endpoint: Option<String>,
+    /// Where the bucket's name stands in requests; `path` with an `endpoint`, else `host`.
+    pub addressing: Option<Addressing>,
+    /// What requests are signed for, where the store of `endpoint` names its regions otherwise.
+    pub signing_region: Option<Region>,
+    /// The access key; environment, profile, container and instance are asked when absent.
+    pub credentials: Option<CredentialsConfig>,
+    /// Another access key, used to delete and for nothing else.
+    pub delete_credentials: Option<CredentialsConfig>,
+    /// How the store encrypts; as the bucket's default says when absent.
+    pub encryption: Option<EncryptionConfig>,
+    /// The class of storage; the bucket's default when absent. Those that answer
+    /// after hours are no place for a vault.
+    pub storage_class: Option<StorageClass>,
+    /// Keeps objects from being deleted while they are kept; needs a bucket with Object Lock.
+    pub object_lock: Option<ObjectLockConfig>,
+    /// Whether the server may forget WAL before this vault has it.
+    #[serde(default)]
+    pub durable: Durability,
+    /// What it may take of line and store; not limited when absent.
+    pub limits: Option<LimitsConfig>,
+}
+
+/// Where the bucket's name stands in requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Addressing {
+    /// `https://HOST/BUCKET`
+    Path,
+    /// `https://BUCKET.HOST`
+    Host,
+}
+
+/// An access key. Its id is no secret; the rest is named by reference.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialsConfig {
+    /// The access key's id.
+    #[schemars(extend("format" = "filled"))]
+    pub access_key_id: String,
+    /// Where the secret access key is found.
+    pub secret_access_key: SecretRef,
+    /// Where the token of a temporary key is found.
+    pub session_token: Option<SecretRef>,
+}
+
+/// How the store encrypts what it is given, which is encrypted already.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EncryptionConfig {
+    /// The KMS key's id, ARN or alias.
+    #[schemars(extend("format" = "filled"))]
+    pub kms_key: String,
+}
+
+/// Classes of storage that answer at once, as S3 spells them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum StorageClass {
+    Standard,
+    StandardIa,
+    OnezoneIa,
+    IntelligentTiering,
+    GlacierIr,
+}
+
+impl StorageClass {
+    /// As S3 spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Standard => "STANDARD",
+            Self::StandardIa => "STANDARD_IA",
+            Self::OnezoneIa => "ONEZONE_IA",
+            Self::IntelligentTiering => "INTELLIGENT_TIERING",
+            Self::GlacierIr => "GLACIER_IR",
+        }
+    }
+}
+
+/// Keeps objects from being deleted while they are kept.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectLockConfig {
+    /// Who may lift a lock.
+    pub mode: LockMode,
+}
+
+/// Who may lift a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LockMode {
+    /// Whoever has a right of its own.
+    Governance,
+    /// Nobody, not even the account's owner, before its time.
+    Compliance,
+}
+
+/// What a vault may take of line and store.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Bytes a second into the vault.
+    pub upload: Option<ByteSize>,
+    /// Bytes a second out of it.
+    pub download: Option<ByteSize>,
+    /// Calls a second.
+    pub requests: Option<NonZeroU32>,
+    /// Calls under way at once.
+    pub concurrent: Option<NonZeroU32>,
+}
+
+/// Whether the server may forget WAL before this vault has it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The server keeps WAL until this vault has it.
+    #[default]
+    Required,
+    /// The server may forget WAL that this vault lacks.
+    BestEffort,
+}
+
+/// A DNS provider.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum DnsConfig {
+    /// An authoritative server inside this process; for labs and demos.
+    Embedded(EmbeddedDnsConfig),
+}
+
+/// The server inside this process and the zone it answers for.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddedDnsConfig {
+    /// Address and port, UDP and TCP.
+    #[schemars(extend("format" = "socket-address"))]
+    pub listen: SocketAddr,
+    /// Fully qualified, with the final dot.
+    #[schemars(extend("format" = "fqdn"))]
+    pub zone: String,
+    /// Full name to first address.
+    #[schemars(extend("propertyNames" = {"format": "fqdn"}))]
+    pub records: BTreeMap<String, std::net::IpAddr>,
+    /// How long resolvers may keep an answer.
+    pub ttl_seconds: u32,
+    /// Keeps what drills changed, so that a restart gives the same answers; without it
+    /// every start begins with `records`. What is kept ends when `records` is edited.
+    pub file: Option<PathBuf>,
+}
+
+/// The status API and pages.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApiConfig {
+    /// A loopback address and a port.
+    #[schemars(extend("format" = "socket-address"))]
+    pub listen: SocketAddr,
+}

@@ -1,0 +1,247 @@
+//! Reads `lifeboat.yaml` and, beside it, `schedules/*.yaml` and
+//! `runbooks/*.yaml`, all of them before anything is reported.
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use super::{
+    DaemonConfig, Problems, RunbookConfig, ScheduleConfig, SecretRef,
+    daemon::{DnsConfig, VaultConfig},
+    problem::Place,
+    rules,
+    vocabulary::Document,
+    walk::Walk,
+    yaml::{self, Node, Spot},
+};
+use crate::domain::record::PlanFile;
+
+/// Everything that is configured, free of problems. Paths in it are absolute.
+#[derive(Debug, Clone)]
+pub struct Estate {
+    pub daemon: DaemonConfig,
+    /// Where `lifeboat.yaml` is; what relative paths in YAML start from.
+    pub folder: PathBuf,
+    /// Sorted by file name; at least one.
+    pub schedules: Vec<Loaded<ScheduleConfig>>,
+    /// Sorted by file name.
+    pub runbooks: Vec<Loaded<RunbookConfig>>,
+}
+
+/// A file that was read.
+#[derive(Debug, Clone)]
+pub struct Loaded<T> {
+    pub config: T,
+    pub file: PathBuf,
+    /// Hex, of the file's bytes; evidence names it.
+    pub sha256: String,
+}
+
+impl<T> Loaded<T> {
+    /// What evidence calls the file: its name without the folders of this machine.
+    pub fn plan_file(&self) -> PlanFile {
+        let file = self.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        PlanFile { file, sha256: self.sha256.clone() }
+    }
+}
+
+/// Larger files are not configuration, and would only cost memory.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Reads and checks all files; reports all problems of all of them.
+pub fn load(daemon_file: &Path) -> Result<Estate, Problems> {
+    let mut problems = Problems::default();
+    let folder = folder_of(daemon_file);
+    let daemon = read::<DaemonConfig>(Document::Daemon, daemon_file, &mut problems);
+    let schedules = read_all::<ScheduleConfig>(Document::Schedule, &folder.shown.join("schedules"), &mut problems);
+    let runbooks = read_all::<RunbookConfig>(Document::Runbook, &folder.shown.join("runbooks"), &mut problems);
+    if schedules.is_empty() {
+        let remedy =
+            format!("write a schedule per database as `{}`", folder.shown.join("schedules/NAME.yaml").display());
+        problems.add(daemon_file, Place::START, "no database has a schedule", remedy);
+    }
+    rules::check(&daemon.tree(), &trees(&schedules), &trees(&runbooks), &mut problems);
+
+    let config = daemon.config;
+    let schedules: Option<Vec<_>> = schedules.into_iter().map(Written::loaded).collect();
+    let runbooks: Option<Vec<_>> = runbooks.into_iter().map(Written::loaded).collect();
+    problems.sort();
+    match (config, schedules, runbooks) {
+        (Some(mut daemon), Some(mut schedules), Some(runbooks)) if problems.is_empty() => {
+            let folder = folder.absolute;
+            anchor_daemon(&mut daemon, &folder);
+            for schedule in &mut schedules {
+                anchor_schedule(&mut schedule.config, &folder);
+            }
+            Ok(Estate { daemon, folder, schedules, runbooks })
+        }
+        _ => Err(problems),
+    }
+}
+
+/// The folder of `lifeboat.yaml`, as it was named and in full.
+struct Folder {
+    shown: PathBuf,
+    absolute: PathBuf,
+}
+
+fn folder_of(file: &Path) -> Folder {
+    let shown = file.parent().unwrap_or(Path::new("")).to_owned();
+    let named = if shown.as_os_str().is_empty() { Path::new(".") } else { &shown };
+    let absolute = std::fs::canonicalize(named).or_else(|_| std::path::absolute(named));
+    Folder { absolute: absolute.unwrap_or_else(|_| named.to_owned()), shown }
+}
+
+/// A file as far as it could be read.
+struct Written<T> {
+    file: PathBuf,
+    sha256: String,
+    node: Option<Node>,
+    config: Option<T>,
+}
+
+impl<T> Written<T> {
+    fn tree(&self) -> rules::Tree<'_> {
+        rules::Tree { file: &self.file, root: Spot::of(self.node.as_ref()) }
+    }
+
+    fn loaded(self) -> Option<Loaded<T>> {
+        Some(Loaded { config: self.config?, file: self.file, sha256: self.sha256 })
+    }
+}
+
+fn trees<T>(written: &[Written<T>]) -> Vec<rules::Tree<'_>> {
+    written.iter().map(Written::tree).collect()
+}
+
+fn read_all<T: DeserializeOwned + JsonSchema>(
+    document: Document,
+    folder: &Path,
+    problems: &mut Problems,
+) -> Vec<Written<T>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => {
+            problems.add(folder, Place::START, format!("this folder cannot be read ({error})"), "make it readable");
+            return Vec::new();
+        }
+    };
+    // Hidden files are what editors leave behind.
+    let shown = |file: &PathBuf| !file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    let mut files: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).filter(shown).collect();
+    files.sort();
+    let mut written = Vec::new();
+    for file in files {
+        match file.extension().and_then(|extension| extension.to_str()) {
+            Some("yaml") => written.push(read(document, &file, problems)),
+            Some("yml") => problems.add(&file, Place::START, "this file is not read", "rename it to end in `.yaml`"),
+            _ => {}
+        }
+    }
+    written
+}
+
+fn read<T: DeserializeOwned + JsonSchema>(document: Document, file: &Path, problems: &mut Problems) -> Written<T> {
+    let nothing = |sha256| Written { file: file.to_owned(), sha256, node: None, config: None };
+    let bytes = match read_bytes(file) {
+        Ok(bytes) => bytes,
+        Err((what, remedy)) => {
+            problems.add(file, Place::START, what, remedy);
+            return nothing(String::new());
+        }
+    };
+    let sha256 = hex::encode(Sha256::digest(&bytes));
+    let text = match std::str::from_utf8(&bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let before = String::from_utf8_lossy(bytes.get(..error.valid_up_to()).unwrap_or_default()).into_owned();
+            let line = before.lines().count().max(1);
+            let column = before.rsplit('\n').next().map_or(1, |line| line.chars().count() + 1);
+            problems.add(file, Place { line, column }, "this is not UTF-8 text", "save the file as UTF-8");
+            return nothing(sha256);
+        }
+    };
+    let before = problems.len();
+    let Some(node) = yaml::parse(text, file, problems) else { return nothing(sha256) };
+    let schema = schema_of::<T>();
+    let value = Walk { document, schema: &schema, file, problems }.run(&node);
+    let config = value.and_then(|value| match serde_json::from_value(value) {
+        Ok(config) => Some(config),
+        Err(error) => {
+            // Reached only where the types ask for more than their schema says.
+            problems.add(file, Place::START, format!("this file cannot be used ({error})"), "correct it");
+            None
+        }
+    });
+    let config = config.filter(|_| problems.len() == before);
+    Written { file: file.to_owned(), sha256, node: Some(node), config }
+}
+
+fn read_bytes(file: &Path) -> Result<Vec<u8>, (String, String)> {
+    let unreadable =
+        |error: std::io::Error| (format!("this file cannot be read ({error})"), "make it readable".to_owned());
+    let meta = std::fs::metadata(file).map_err(unreadable)?;
+    if meta.len() > FILE_BYTES_MAX {
+        return Err(("this file is larger than 1 MiB".to_owned(), "split it".to_owned()));
+    }
+    std::fs::read(file).map_err(unreadable)
+}
+
+/// The JSON Schema of a kind of file.
+pub fn schema_of<T: JsonSchema>() -> serde_json::Value {
+    schemars::schema_for!(T).to_value()
+}
+
+fn anchor_daemon(daemon: &mut DaemonConfig, folder: &Path) {
+    if let Some(scratch) = &mut daemon.node.scratch {
+        anchor(scratch, folder);
+    }
+    if let Some(path) = daemon.state.url.strip_prefix("sqlite:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        daemon.state.url = format!("sqlite:{}", folder.join(path).display());
+    }
+    anchor(&mut daemon.keys.signing.file, folder);
+    for provider in daemon.dns.values_mut() {
+        let DnsConfig::Embedded(embedded) = provider;
+        if let Some(file) = &mut embedded.file {
+            anchor(file, folder);
+        }
+    }
+    for identity in [&mut daemon.keys.identity, &mut daemon.keys.escrow].into_iter().flatten() {
+        anchor_secret(identity, folder);
+    }
+    for vault in daemon.vaults.values_mut() {
+        match vault {
+            VaultConfig::Directory(directory) => anchor(&mut directory.path, folder),
+            VaultConfig::S3(s3) => {
+                for key in [&mut s3.credentials, &mut s3.delete_credentials].into_iter().flatten() {
+                    anchor_secret(&mut key.secret_access_key, folder);
+                    key.session_token.iter_mut().for_each(|token| anchor_secret(token, folder));
+                }
+            }
+        }
+    }
+}
+
+fn anchor_schedule(schedule: &mut ScheduleConfig, folder: &Path) {
+    if let Some(password) = &mut schedule.login.password {
+        anchor_secret(password, folder);
+    }
+    if let Some(authority) = &mut schedule.login.sslrootcert {
+        anchor(authority, folder);
+    }
+}
+
+fn anchor_secret(secret: &mut SecretRef, folder: &Path) {
+    if let SecretRef::File(file) = secret {
+        anchor(file, folder);
+    }
+}
+
+/// Makes a path absolute; what is absolute already stays.
+fn anchor(path: &mut PathBuf, folder: &Path) {
+    *path = folder.join(&*path);
+}

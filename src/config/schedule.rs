@@ -1,0 +1,327 @@
+//! `schedules/*.yaml`: one database each.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::SecretRef;
+use crate::domain::{
+    BackupKind, DatabaseName, KeepPeriod, MemberName, Objectives, Residency, Share, SiteName, Span, VaultName,
+};
+
+/// One protected database.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleConfig {
+    /// Its name here; no two schedules have the same.
+    pub database: DatabaseName,
+    /// What kind of database it is.
+    pub engine: EngineKind,
+    /// Its servers by name; or `connection` when there is one.
+    #[serde(default)]
+    #[schemars(extend("propertyNames" = {"format": "MemberName"}))]
+    pub members: BTreeMap<MemberName, MemberConfig>,
+    /// The only server, when there is no standby.
+    pub connection: Option<ConnectionConfig>,
+    /// How to log in.
+    pub login: LoginConfig,
+    /// What was promised.
+    pub objectives: Objectives,
+    /// Where its data may be; anywhere when absent.
+    pub residency: Option<Residency>,
+    /// WAL goes to all of them; backups to the first, and are copied to the rest.
+    pub vaults: Vec<VaultName>,
+    /// How the copies to the further vaults are watched.
+    #[serde(default)]
+    pub copy: CopyConfig,
+    /// IANA zone of the schedules below.
+    #[serde(default = "utc")]
+    #[schemars(extend("format" = "timezone"))]
+    pub timezone: String,
+    /// When to take backups; at least one.
+    pub backups: Vec<BackupScheduleConfig>,
+    /// How WAL is kept.
+    pub wal: WalConfig,
+    /// How the vaults are verified.
+    #[serde(default)]
+    pub verify: VerifyConfig,
+    /// When and how backups are proven.
+    pub restore_test: Option<RestoreTestConfig>,
+}
+
+fn utc() -> String {
+    "UTC".to_owned()
+}
+
+/// What kind a database is.
+impl ScheduleConfig {
+    /// Its servers by name, also where there is one `connection` only.
+    pub fn all_members(&self) -> BTreeMap<MemberName, MemberConfig> {
+        let only = self.connection.as_ref().and_then(|connection| {
+            let member =
+                MemberConfig { host: connection.host.clone(), port: connection.port, site: ONLY.parse().ok()? };
+            Some((ONLY.parse().ok()?, member))
+        });
+        self.members.clone().into_iter().chain(only).collect()
+    }
+}
+
+/// Member and site of a database that has one server.
+const ONLY: &str = "only";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineKind {
+    /// A self-managed PostgreSQL cluster.
+    Postgres,
+}
+
+/// One server of a database.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MemberConfig {
+    /// A host name, an address, or the folder of a Unix socket (starts with `/`).
+    #[schemars(extend("format" = "filled"))]
+    pub host: String,
+    /// TCP port, and part of the socket's name.
+    #[serde(default = "postgres_port")]
+    #[schemars(range(min = 1))]
+    pub port: u16,
+    /// Where it stands; runbooks name sites.
+    pub site: SiteName,
+}
+
+fn postgres_port() -> u16 {
+    5432
+}
+
+/// The only server of a database; its member name and site are `only`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionConfig {
+    /// A host name, an address, or the folder of a Unix socket (starts with `/`).
+    #[schemars(extend("format" = "filled"))]
+    pub host: String,
+    /// TCP port, and part of the socket's name.
+    #[serde(default = "postgres_port")]
+    #[schemars(range(min = 1))]
+    pub port: u16,
+}
+
+/// How to log in: a role with REPLICATION that may write `lifeboat.heartbeat`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoginConfig {
+    /// The role.
+    #[schemars(extend("format" = "filled"))]
+    pub user: String,
+    /// Where its password is found; none is sent when absent.
+    pub password: Option<SecretRef>,
+    /// How the connection is protected.
+    #[serde(default)]
+    pub sslmode: SslMode,
+    /// PEM file of the authority that signed the server's certificate; the system's when absent.
+    pub sslrootcert: Option<std::path::PathBuf>,
+    /// The database that holds `lifeboat.heartbeat`.
+    #[serde(default = "postgres_dbname")]
+    pub dbname: String,
+}
+
+fn postgres_dbname() -> String {
+    "postgres".to_owned()
+}
+
+/// How a connection is protected.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SslMode {
+    /// Plain text.
+    Disable,
+    /// Encrypts; does not check who answers.
+    Require,
+    /// Encrypts and checks the server's certificate and name. Over a Unix socket nothing is encrypted.
+    #[default]
+    VerifyFull,
+}
+
+/// One line of the backup schedule.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackupScheduleConfig {
+    /// What kind of backup to take.
+    pub kind: BackupKind,
+    /// Minute, hour, day, month and weekday in the schedule's zone; seconds may come first.
+    #[schemars(extend("format" = "cron"))]
+    pub cron: String,
+    /// A full backup that no increment builds upon; kept beyond `wal.window` it
+    /// needs just the WAL that was written while it ran.
+    #[serde(default)]
+    pub standalone: bool,
+    /// How many periods to keep the newest backup of; nothing of this line ever
+    /// expires when absent.
+    pub keep: Option<BTreeMap<KeepPeriod, u32>>,
+}
+
+/// How the copies to the further vaults are watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CopyConfig {
+    /// A vault that lacks a backup for longer is a finding; `6h` when absent.
+    #[serde(default = "six_hours")]
+    pub lag_max: Span,
+}
+
+fn six_hours() -> Span {
+    Span::from_secs(6 * 3600)
+}
+
+impl Default for CopyConfig {
+    fn default() -> Self {
+        Self { lag_max: six_hours() }
+    }
+}
+
+/// How WAL is kept.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WalConfig {
+    /// Must be true: a backup is worth nothing without the WAL written while it ran.
+    pub stream: bool,
+    /// How far back every instant can be restored.
+    pub window: Span,
+    /// How often the open segment is made durable in the vaults; the recovery point follows it.
+    #[serde(default = "one_second")]
+    pub flush_every: Span,
+}
+
+fn one_second() -> Span {
+    Span::from_secs(1)
+}
+
+/// How the vaults are verified. Names, sizes, versions, signatures and gaps in
+/// the WAL are looked at every time; of the content a share is read.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyConfig {
+    /// How often each vault is verified.
+    #[serde(default = "one_day")]
+    pub every: Span,
+    /// How much of the content is read and decrypted each time, by rotation.
+    #[serde(default = "five_percent")]
+    pub sample: Share,
+    /// Within which time everything must have been read once.
+    #[serde(default = "thirty_days")]
+    pub period: Span,
+}
+
+impl Default for VerifyConfig {
+    fn default() -> Self {
+        Self { every: one_day(), sample: five_percent(), period: thirty_days() }
+    }
+}
+
+fn one_day() -> Span {
+    Span::from_secs(86_400)
+}
+
+const fn five_percent() -> Share {
+    Share::percent(5)
+}
+
+fn thirty_days() -> Span {
+    Span::from_secs(30 * 86_400)
+}
+
+/// When and how backups are proven.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreTestConfig {
+    /// Minute, hour, day, month and weekday in the schedule's zone; seconds may come first.
+    #[schemars(extend("format" = "cron"))]
+    pub cron: String,
+    /// Which recovery point is restored.
+    pub recovery_point: RecoveryPointConfig,
+    /// Where it is restored to.
+    #[serde(default)]
+    pub target: RestoreTargetConfig,
+    /// What is asked of the copy; at least one check.
+    pub checks: Vec<CheckConfig>,
+    /// How long recovery may take before the test fails.
+    #[serde(default = "one_hour")]
+    pub limit: Span,
+}
+
+fn one_hour() -> Span {
+    Span::from_secs(3600)
+}
+
+/// Which recovery point a test restores.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryPointConfig {
+    /// How the recovery point is chosen.
+    pub algorithm: RecoveryPointAlgorithm,
+    /// For `random_within_window`: how far back it may reach; within `wal.window`.
+    pub window: Option<Span>,
+}
+
+/// How a test's recovery point is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RecoveryPointAlgorithm {
+    /// The newest state at a disaster instant that was drawn ahead; measures RPO.
+    LatestAtDisaster,
+    /// A random instant of the past; reports how exactly it was reached.
+    RandomWithinWindow,
+}
+
+impl RecoveryPointAlgorithm {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LatestAtDisaster => "latest_at_disaster",
+            Self::RandomWithinWindow => "random_within_window",
+        }
+    }
+}
+
+/// Where a test restores to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum RestoreTargetConfig {
+    /// An isolated instance on this machine.
+    #[default]
+    Local,
+}
+
+/// One check of a restored copy.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum CheckConfig {
+    /// A check that is known by its name.
+    Named(NamedCheck),
+    /// A query and its answer.
+    Sql(SqlCheckConfig),
+}
+
+/// A check that is known by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NamedCheck {
+    /// Which acknowledged heartbeats the copy holds.
+    Heartbeat,
+}
+
+/// A query and its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SqlCheckConfig {
+    /// The first column of the first row is compared as text.
+    #[schemars(extend("format" = "filled"))]
+    pub sql: String,
+    /// The database of the cluster it runs in.
+    #[schemars(extend("format" = "filled"))]
+    pub dbname: String,
+    /// The answer, as text.
+    pub expect: String,
+}

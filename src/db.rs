@@ -1,0 +1,192 @@
+//! The state database: SQLite on one machine, PostgreSQL when many nodes share
+//! it. All SQL of ours on our own state stands here, one file per table group;
+//! SQL spoken to protected servers stands in their engine.
+//!
+//! Statements are written once for both: numbered placeholders, TEXT and BIGINT
+//! columns only, instants as milliseconds since 1970 by the *database's* clock
+//! (`Db::now_ms`).
+
+use std::{str::FromStr, time::Duration};
+
+use jiff::Timestamp;
+use sqlx::{
+    Connection, PgPool, SqlitePool,
+    postgres::PgPoolOptions,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+pub mod changes;
+pub mod evidence;
+pub mod findings;
+pub mod heartbeats;
+pub mod runs;
+pub mod vaults;
+
+/// What can go wrong with the state database.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    #[error("state url `{url}` is not understood; write `sqlite:PATH` or `postgres://USER@HOST/DBNAME`")]
+    Url { url: String },
+    #[error("cannot open the state database `{url}`; check the path or address and this user's rights")]
+    Open {
+        url: String,
+        #[source]
+        source: sqlx::Error,
+    },
+    #[error("cannot bring the state database up to date")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    #[error("cannot {action}")]
+    Query {
+        action: &'static str,
+        #[source]
+        source: sqlx::Error,
+    },
+    #[error("cannot {action}: the state database did not answer within {limit:?}")]
+    Silent { action: &'static str, limit: Duration },
+    #[error("the state database holds something unreadable in {place}: {reason}")]
+    Corrupt { place: &'static str, reason: String },
+}
+
+impl DbError {
+    /// For `map_err`: names what was being done.
+    pub(crate) fn query(action: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
+        move |source| Self::Query { action, source }
+    }
+
+    /// Whether the same call can only fail again: everything but a blip.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Query { source, .. } | Self::Open { source, .. } => match source {
+                sqlx::Error::Io(_)
+                // What a connection that breaks in the middle of an answer looks like.
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::BeginFailed
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed => false,
+                // Busy and locked for SQLite; connection, resource and intervention classes for PostgreSQL,
+                // and 25006: still connected to what is a standby now.
+                sqlx::Error::Database(error) => !error.code().is_some_and(|code| {
+                    ["08", "40", "53", "57", "25006"].iter().any(|class| code.len() == 5 && code.starts_with(class))
+                        || code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 10))
+                }),
+                _ => true,
+            },
+            Self::Silent { .. } => false,
+            Self::Url { .. } | Self::Migrate(_) | Self::Corrupt { .. } => true,
+        }
+    }
+}
+
+/// An open state database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub enum Db {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+}
+
+/// Runs the same query on whichever database is open: `on!(db, pool => …)`.
+macro_rules! on {
+    ($db:expr, $pool:ident => $body:expr) => {
+        match $db {
+            $crate::db::Db::Sqlite($pool) => $body,
+            $crate::db::Db::Postgres($pool) => $body,
+        }
+    };
+}
+pub(crate) use on;
+
+impl Db {
+    /// Opens the database, makes it if it is a SQLite file that does not exist,
+    /// and brings it up to date.
+    pub async fn open(url: &str) -> Result<Self, DbError> {
+        let opened = |source| DbError::Open { url: redacted(url), source };
+        if let Some(path) = url.strip_prefix("sqlite:") {
+            let options = SqliteConnectOptions::from_str(&format!("sqlite:{path}"))
+                .map_err(opened)?
+                .create_if_missing(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Full)
+                .foreign_keys(true)
+                .busy_timeout(Duration::from_secs(10));
+            let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(opened)?;
+            sqlx::migrate!("migrations/sqlite").run(&pool).await.map_err(DbError::Migrate)?;
+            Ok(Self::Sqlite(pool))
+        } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            let pool = PgPoolOptions::new()
+                .max_connections(8)
+                .acquire_timeout(Duration::from_secs(5))
+                // A connection whose server fell silent must not hold its place in the pool for ever.
+                .after_release(|connection, _| {
+                    Box::pin(async move {
+                        match tokio::time::timeout(Duration::from_secs(2), connection.ping()).await {
+                            Ok(alive) => alive.map(|()| true),
+                            Err(_) => Err(sqlx::Error::PoolTimedOut),
+                        }
+                    })
+                })
+                .connect(url)
+                .await
+                .map_err(opened)?;
+            sqlx::migrate!("migrations/postgres").run(&pool).await.map_err(DbError::Migrate)?;
+            Ok(Self::Postgres(pool))
+        } else {
+            Err(DbError::Url { url: redacted(url) })
+        }
+    }
+
+    /// The SQL expression for now, in milliseconds since 1970, by the database's clock.
+    pub(crate) const fn now_ms(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
+            Self::Postgres(_) => "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
+        }
+    }
+
+    /// Gives up on a call to a PostgreSQL that does not answer within `limit`, as
+    /// behind a partition that swallows packets. SQLite answers by itself.
+    pub(crate) async fn within<T>(
+        &self,
+        limit: Duration,
+        action: &'static str,
+        call: impl Future<Output = Result<T, DbError>>,
+    ) -> Result<T, DbError> {
+        match self {
+            Self::Sqlite(_) => call.await,
+            Self::Postgres(_) => {
+                tokio::time::timeout(limit, call).await.unwrap_or(Err(DbError::Silent { action, limit }))
+            }
+        }
+    }
+
+    /// Closes all connections; later calls fail.
+    pub async fn close(&self) {
+        on!(self, pool => pool.close().await);
+    }
+}
+
+/// A stored instant.
+pub(crate) fn instant(place: &'static str, ms: i64) -> Result<Timestamp, DbError> {
+    Timestamp::from_millisecond(ms).map_err(|error| DbError::Corrupt { place, reason: error.to_string() })
+}
+
+/// The URL without its password.
+fn redacted(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => match url[scheme + 3..at].split_once(':') {
+            Some((user, _)) => format!("{}{user}:***{}", &url[..scheme + 3], &url[at..]),
+            None => url.to_owned(),
+        },
+        _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_password_never_stands_in_an_error() {
+        assert_eq!(super::redacted("postgres://u:p@ss@h/db"), "postgres://u:***@h/db");
+        assert_eq!(super::redacted("postgres://u@h/db"), "postgres://u@h/db");
+    }
+}

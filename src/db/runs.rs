@@ -1,0 +1,237 @@
+//! Runs and their journal. A journal write by a driver and its check that the
+//! driver still owns the run are one transaction that begins by locking the
+//! run's row, so a take-over comes wholly before or wholly after it. Nothing
+//! here updates or deletes a journal entry.
+
+use sqlx::AssertSqlSafe;
+
+use super::{Db, DbError, on};
+
+/// A run as it is stored. Instants are milliseconds since 1970 by the database's clock.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct RunRow {
+    pub id: String,
+    pub flow: String,
+    pub subject: String,
+    pub params: String,
+    pub requester: String,
+    pub created_ms: i64,
+    pub finished_ms: Option<i64>,
+    pub state: String,
+    pub step: Option<String>,
+    pub error: Option<String>,
+    pub conclusion: Option<String>,
+}
+
+const RUN_COLUMNS: &str =
+    "id, flow, subject, params, requester, created_ms, finished_ms, state, step, error, conclusion";
+
+/// What listings repeat from the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cached {
+    pub state: &'static str,
+    pub step: Option<String>,
+    pub error: Option<String>,
+    /// JSON; the run is finished when it is there.
+    pub conclusion: Option<String>,
+}
+
+/// One journal entry as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct EntryRow {
+    pub seq: i64,
+    pub at_ms: i64,
+    pub event: String,
+}
+
+/// How a driver's append ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appended {
+    At {
+        seq: i64,
+        at_ms: i64,
+    },
+    /// The run has another fence now; nothing was written.
+    Fenced,
+}
+
+/// Stores a new run; false when its id exists already.
+pub async fn insert(db: &Db, run: &RunRow) -> Result<bool, DbError> {
+    let sql = format!(
+        "INSERT INTO runs (id, flow, subject, params, requester, created_ms, state, fence, lease_until_ms)
+         VALUES ($1, $2, $3, $4, $5, {}, $6, 0, 0) ON CONFLICT (id) DO NOTHING",
+        db.now_ms()
+    );
+    let query = on!(db, pool => sqlx::query(AssertSqlSafe(sql))
+        .bind(&run.id).bind(&run.flow).bind(&run.subject).bind(&run.params).bind(&run.requester).bind(&run.state)
+        .execute(pool).await.map(|done| done.rows_affected()));
+    Ok(query.map_err(DbError::query("store a new run"))? == 1)
+}
+
+pub async fn get(db: &Db, id: &str) -> Result<Option<RunRow>, DbError> {
+    let sql = format!("SELECT {RUN_COLUMNS} FROM runs WHERE id = $1");
+    on!(db, pool => sqlx::query_as(AssertSqlSafe(sql)).bind(id).fetch_optional(pool).await)
+        .map_err(DbError::query("read a run"))
+}
+
+/// The newest runs, newest first.
+pub async fn list(db: &Db, limit: i64) -> Result<Vec<RunRow>, DbError> {
+    let sql = format!("SELECT {RUN_COLUMNS} FROM runs ORDER BY created_ms DESC, id DESC LIMIT $1");
+    on!(db, pool => sqlx::query_as(AssertSqlSafe(sql)).bind(limit).fetch_all(pool).await)
+        .map_err(DbError::query("list runs"))
+}
+
+/// Ids and flows of the runs that nobody drives and that may be driven now, oldest first.
+pub async fn claimable(db: &Db) -> Result<Vec<(String, String)>, DbError> {
+    let sql = format!(
+        "SELECT id, flow FROM runs WHERE finished_ms IS NULL AND lease_until_ms <= {} AND (begun_ms IS NOT NULL
+            OR NOT EXISTS (SELECT 1 FROM runs begun WHERE begun.flow = runs.flow AND begun.subject = runs.subject
+                           AND begun.begun_ms IS NOT NULL AND begun.finished_ms IS NULL))
+         ORDER BY created_ms, id",
+        db.now_ms()
+    );
+    on!(db, pool => sqlx::query_as(AssertSqlSafe(sql)).fetch_all(pool).await)
+        .map_err(DbError::query("look for runs to drive"))
+}
+
+/// Ids of the runs that have begun and not ended and whose subject is this one or
+/// a part of it (`wallet`, `wallet/dr`), oldest first.
+pub async fn under_way(db: &Db, subject: &str) -> Result<Vec<String>, DbError> {
+    let sql = "SELECT id FROM runs WHERE (subject = $1 OR subject LIKE $2)
+           AND begun_ms IS NOT NULL AND finished_ms IS NULL
+         ORDER BY created_ms, id";
+    on!(db, pool => sqlx::query_scalar(sql).bind(subject).bind(format!("{subject}/%")).fetch_all(pool).await)
+        .map_err(DbError::query("look for runs that are under way"))
+}
+
+/// Milliseconds until the first lease ends that is held by anybody; none when none is held.
+pub async fn next_expiry_ms(db: &Db) -> Result<Option<i64>, DbError> {
+    let now = db.now_ms();
+    let sql =
+        format!("SELECT MIN(lease_until_ms) - {now} FROM runs WHERE finished_ms IS NULL AND lease_until_ms > {now}");
+    on!(db, pool => sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(pool).await)
+        .map_err(DbError::query("look for the next lease to end"))
+}
+
+/// Takes the lease of a run that nobody holds, and journals `event` under the
+/// new fence, which it answers. None when somebody holds it, when another run
+/// of its flow and subject has begun, or when it is finished.
+pub async fn claim(
+    db: &Db,
+    id: &str,
+    owner: &str,
+    ttl_ms: i64,
+    nonce: &str,
+    event: &str,
+) -> Result<Option<i64>, DbError> {
+    let now = db.now_ms();
+    let take = format!(
+        "UPDATE runs SET fence = fence + 1, lease_owner = $2, lease_until_ms = {now} + $3,
+            begun_ms = COALESCE(begun_ms, {now})
+         WHERE id = $1 AND finished_ms IS NULL AND lease_until_ms <= {now} RETURNING fence"
+    );
+    let append = insert_entry(db);
+    let claimed: Result<Option<i64>, sqlx::Error> = on!(db, pool => async {
+        let mut transaction = pool.begin().await?;
+        let fence: Option<i64> = sqlx::query_scalar(AssertSqlSafe(take))
+            .bind(id).bind(owner).bind(ttl_ms).fetch_optional(&mut *transaction).await?;
+        if let Some(fence) = fence {
+            sqlx::query(AssertSqlSafe(append))
+                .bind(id).bind(nonce).bind(fence).bind(event).execute(&mut *transaction).await?;
+        }
+        transaction.commit().await?;
+        Ok(fence)
+    }.await);
+    match claimed {
+        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(None),
+        other => other.map_err(DbError::query("take the lease of a run")),
+    }
+}
+
+/// Prolongs a lease, also an expired one that nobody else has taken; false when somebody has.
+pub async fn renew(db: &Db, id: &str, fence: i64, ttl_ms: i64) -> Result<bool, DbError> {
+    let sql = format!("UPDATE runs SET lease_until_ms = {} + $3 WHERE id = $1 AND fence = $2", db.now_ms());
+    let renewed = on!(db, pool => sqlx::query(AssertSqlSafe(sql)).bind(id).bind(fence).bind(ttl_ms)
+        .execute(pool).await.map(|done| done.rows_affected()));
+    Ok(renewed.map_err(DbError::query("renew the lease of a run"))? == 1)
+}
+
+/// Gives a lease back, if it is still ours.
+pub async fn release(db: &Db, id: &str, fence: i64) -> Result<(), DbError> {
+    let sql = "UPDATE runs SET lease_until_ms = 0, lease_owner = NULL WHERE id = $1 AND fence = $2";
+    on!(db, pool => sqlx::query(sql).bind(id).bind(fence).execute(pool).await.map(drop))
+        .map_err(DbError::query("release the lease of a run"))
+}
+
+/// Appends an event of the driver that holds `fence`. Repeated with the same
+/// nonce it is the same append, so it may be tried again when its outcome is unknown.
+pub async fn append(
+    db: &Db,
+    id: &str,
+    fence: i64,
+    nonce: &str,
+    event: &str,
+    cached: &Cached,
+) -> Result<Appended, DbError> {
+    let update = format!(
+        "UPDATE runs SET state = $3, step = $4, error = $5, conclusion = $6,
+            finished_ms = CASE WHEN $6 IS NULL THEN NULL ELSE {} END,
+            lease_owner = CASE WHEN $6 IS NULL THEN lease_owner ELSE NULL END
+         WHERE id = $1 AND fence = $2",
+        db.now_ms()
+    );
+    let insert = insert_entry(db);
+    let appended: Result<Appended, sqlx::Error> = on!(db, pool => async {
+        let mut transaction = pool.begin().await?;
+        let owned = sqlx::query(AssertSqlSafe(update)).bind(id).bind(fence).bind(cached.state)
+            .bind(&cached.step).bind(&cached.error).bind(&cached.conclusion).execute(&mut *transaction).await?;
+        if owned.rows_affected() == 0 {
+            return Ok(Appended::Fenced);
+        }
+        sqlx::query(AssertSqlSafe(insert))
+            .bind(id).bind(nonce).bind(fence).bind(event).execute(&mut *transaction).await?;
+        let (seq, at_ms) = sqlx::query_as("SELECT seq, at_ms FROM journal WHERE nonce = $1")
+            .bind(nonce).fetch_one(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(Appended::At { seq, at_ms })
+    }.await);
+    appended.map_err(DbError::query("write the journal of a run"))
+}
+
+/// Appends a signal, which needs no fence; false when the run is unknown or finished.
+pub async fn append_signal(db: &Db, id: &str, nonce: &str, event: &str) -> Result<bool, DbError> {
+    let sql = format!(
+        "INSERT INTO journal (run_id, nonce, at_ms, fence, event)
+         SELECT id, $2, {}, 0, $3 FROM runs WHERE id = $1 AND finished_ms IS NULL ON CONFLICT (nonce) DO NOTHING",
+        db.now_ms()
+    );
+    let appended = on!(db, pool => sqlx::query(AssertSqlSafe(sql)).bind(id).bind(nonce).bind(event)
+        .execute(pool).await.map(|done| done.rows_affected()));
+    Ok(appended.map_err(DbError::query("store a signal"))? == 1)
+}
+
+/// The whole journal of a run, in order, and the time now by the database's clock.
+pub async fn journal(db: &Db, id: &str) -> Result<(i64, Vec<EntryRow>), DbError> {
+    let now = format!("SELECT {}", db.now_ms());
+    let read: Result<_, sqlx::Error> = on!(db, pool => async {
+        let entries = sqlx::query_as("SELECT seq, at_ms, event FROM journal WHERE run_id = $1 ORDER BY seq")
+            .bind(id).fetch_all(pool).await?;
+        Ok((sqlx::query_scalar(AssertSqlSafe(now)).fetch_one(pool).await?, entries))
+    }.await);
+    read.map_err(DbError::query("read the journal of a run"))
+}
+
+/// The signals sent to a run so far.
+pub async fn signals(db: &Db, id: &str) -> Result<Vec<EntryRow>, DbError> {
+    let sql = "SELECT seq, at_ms, event FROM journal WHERE run_id = $1 AND fence = 0 ORDER BY seq";
+    on!(db, pool => sqlx::query_as(sql).bind(id).fetch_all(pool).await)
+        .map_err(DbError::query("read the signals of a run"))
+}
+
+fn insert_entry(db: &Db) -> String {
+    format!(
+        "INSERT INTO journal (run_id, nonce, at_ms, fence, event) VALUES ($1, $2, {}, $3, $4)
+         ON CONFLICT (nonce) DO NOTHING",
+        db.now_ms()
+    )
+}

@@ -1,0 +1,13 @@
+//! Pure decisions: (facts, now) -> plan or verdict. No I/O, no async, no clock;
+//! nothing else of ours but `domain`. Flows carry out what is decided here.
+
+pub mod copy;
+pub mod drill;
+pub mod due;
+pub mod escrow;
+pub mod exposure;
+pub mod recovery;
+pub mod retention;
+pub mod rotation;
+pub mod rpo;
+pub mod sample;

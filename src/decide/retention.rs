@@ -1,0 +1,233 @@
+//! What a vault keeps of one history of a database, and what may go: (facts,
+//! policy, now) -> plan. Each thing that is kept has its reasons; what none
+//! needs may go, and where the picture is unclear nothing goes.
+//!
+//! What must never happen: something expires that a kept recovery point needs,
+//! its ancestors, keys and WAL included. Counting is therefore by periods that
+//! have a backup and not by the clock; only the window of WAL follows the clock,
+//! and a clock that jumped expires nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    due::Schedule,
+    recovery::{Coverage, History},
+};
+use crate::domain::{
+    BackupId, BackupKind, BackupState, KeepPeriod, Lsn, RunId, Segment, SegmentSize, Timeline, Verdict,
+};
+
+mod calendar;
+mod doubt;
+pub mod locks;
+mod outcome;
+pub mod tails;
+mod wal;
+
+pub use doubt::Doubt;
+use outcome::runs;
+pub use outcome::{Expiry, Kept, KeptWal, Plan, Reason, SegmentRun, Tail};
+
+/// A backup that exists in the vault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    pub id: BackupId,
+    pub kind: BackupKind,
+    pub standalone: bool,
+    pub timeline: Timeline,
+    pub start_lsn: Lsn,
+    pub stop_lsn: Lsn,
+    pub started_at: Timestamp,
+    pub finished_at: Timestamp,
+    pub size_bytes: u64,
+    pub state: BackupState,
+    /// Whether any vault of the database holds a proof of it.
+    pub is_proven: bool,
+    pub parent: Option<BackupId>,
+    /// The vault refuses to delete it before.
+    pub locked_until: Option<Timestamp>,
+}
+
+impl Held {
+    /// Newest last; no clock takes part.
+    fn age(&self) -> (Timeline, Lsn, &BackupId) {
+        (self.timeline, self.stop_lsn, &self.id)
+    }
+
+    fn is_sound(&self) -> bool {
+        self.state >= BackupState::WalComplete
+    }
+}
+
+/// An upload without a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upload {
+    pub id: BackupId,
+    /// None where its name does not tell.
+    pub started_at: Option<Timestamp>,
+    /// Whether another vault holds it committed: then it is a copy that is not whole yet.
+    pub is_copy: bool,
+}
+
+/// The key object of a stretch of WAL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct WalKey {
+    pub first: Segment,
+    pub number: u32,
+}
+
+/// All that is known of one history of a database in one vault.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub backups: Vec<Held>,
+    pub uploads: Vec<Upload>,
+    pub coverage: Coverage,
+    pub histories: BTreeMap<Timeline, History>,
+    pub wal_keys: Vec<WalKey>,
+    pub segment_size: SegmentSize,
+    /// What could not be read or is not what it should be.
+    pub problems: Vec<String>,
+    /// Instants at which something surely happened, from evidence and heartbeats;
+    /// those of the backups need not be among them.
+    pub signs: Vec<Timestamp>,
+    /// How the newest backup run ended.
+    pub last_run: Option<(RunId, Verdict)>,
+    /// Another run that works with this vault now.
+    pub busy: Option<RunId>,
+}
+
+/// One line of the schedule.
+#[derive(Debug, Clone)]
+pub struct Line {
+    pub kind: BackupKind,
+    pub standalone: bool,
+    pub due: Schedule,
+    /// None: nothing of it ever expires.
+    pub keep: Option<BTreeMap<KeepPeriod, u32>>,
+}
+
+/// What the operator promised.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    pub lines: Vec<Line>,
+    /// Periods are those of this zone's calendar.
+    pub zone: chrono_tz::Tz,
+    /// Every instant of it stays restorable.
+    pub window: SignedDuration,
+}
+
+/// Uploads without a manifest are left alone for this long: no upload takes longer.
+pub const ORPHAN_AGE: SignedDuration = SignedDuration::from_hours(24);
+
+/// Decides. The same facts and instant have the same plan.
+pub fn plan(facts: &Facts, policy: &Policy, now: Timestamp) -> Plan {
+    let window_start = now.checked_sub(policy.window).unwrap_or(Timestamp::MIN);
+    let mut refusals = doubt::doubts(facts, policy, now, window_start);
+    let mut reasons = Reasons(BTreeMap::new());
+    calendar::keep(facts, policy, &mut reasons);
+    keep_newest(facts, &mut reasons);
+    for backup in facts.backups.iter().filter(|backup| !backup.is_sound() && backup.finished_at > window_start) {
+        reasons.add(backup, Reason::Unsound);
+    }
+    for backup in &facts.backups {
+        if let Some(until) = backup.locked_until.filter(|until| *until > now) {
+            reasons.add(backup, Reason::Locked(until));
+        }
+    }
+    let mut wal = match wal::window(facts, window_start, &mut reasons) {
+        Ok(wal) => wal,
+        Err(doubt) => {
+            refusals.push(doubt);
+            Vec::new()
+        }
+    };
+    keep_ancestors(facts, &mut reasons);
+    let is_kept = |backup: &&Held| reasons.0.contains_key(&backup.id);
+    wal.extend(facts.backups.iter().filter(is_kept).flat_map(|backup| wal::of_backup(facts, backup)));
+    let mut left = Vec::new();
+    let expire = if refusals.is_empty() {
+        let mut gone: Vec<&Held> = facts.backups.iter().filter(|backup| !is_kept(backup)).collect();
+        gone.sort_by_key(|backup| std::cmp::Reverse(backup.age()));
+        Expiry {
+            backups: gone.iter().map(|backup| backup.id.clone()).collect(),
+            uploads: orphans(facts, now, &mut left),
+            ..wal::unneeded(facts, &wal, &reasons.timelines(facts))
+        }
+    } else {
+        Expiry::default()
+    };
+    let mut held: Vec<&Held> = facts.backups.iter().collect();
+    held.sort_by_key(|backup| backup.age());
+    let keep = held.into_iter().filter_map(|backup| {
+        let reasons = reasons.0.get(&backup.id).cloned();
+        // What is in doubt stays too; then there is a refusal to say why.
+        (reasons.is_some() || !refusals.is_empty())
+            .then(|| Kept { backup: backup.id.clone(), reasons: reasons.unwrap_or_default() })
+    });
+    Plan { decided_at: now, window_start, keep: keep.collect(), wal, expire, refusals: refusals.clone(), left }
+}
+
+/// Why which backups stay.
+struct Reasons(BTreeMap<BackupId, Vec<Reason>>);
+
+impl Reasons {
+    fn add(&mut self, backup: &Held, reason: Reason) {
+        let reasons = self.0.entry(backup.id.clone()).or_default();
+        if !reasons.contains(&reason) {
+            reasons.push(reason);
+        }
+    }
+
+    /// The timelines of kept backups.
+    fn timelines(&self, facts: &Facts) -> BTreeSet<Timeline> {
+        facts.backups.iter().filter(|backup| self.0.contains_key(&backup.id)).map(|backup| backup.timeline).collect()
+    }
+}
+
+/// The newest sound backup, the newest sound full one and the last PROVEN one stay.
+fn keep_newest(facts: &Facts, reasons: &mut Reasons) {
+    let newest = |is_meant: &dyn Fn(&&Held) -> bool| facts.backups.iter().filter(is_meant).max_by_key(|b| b.age());
+    let full = |backup: &&Held| backup.is_sound() && backup.kind == BackupKind::Full;
+    for last in [newest(&|backup| backup.is_sound()), newest(&full)].into_iter().flatten() {
+        reasons.add(last, Reason::Last);
+    }
+    if let Some(proven) = newest(&|backup| backup.is_proven) {
+        reasons.add(proven, Reason::LastProven);
+    }
+}
+
+/// Whatever stays, its parents stay.
+fn keep_ancestors(facts: &Facts, reasons: &mut Reasons) {
+    let by_id: BTreeMap<&BackupId, &Held> = facts.backups.iter().map(|backup| (&backup.id, backup)).collect();
+    let mut open: Vec<BackupId> = reasons.0.keys().cloned().collect();
+    while let Some(child) = open.pop() {
+        let parent = by_id.get(&child).and_then(|child| by_id.get(child.parent.as_ref()?));
+        if let Some(parent) = parent {
+            if !reasons.0.contains_key(&parent.id) {
+                open.push(parent.id.clone());
+            }
+            reasons.add(parent, Reason::ParentOf(child));
+        }
+    }
+}
+
+/// Uploads that nobody will finish.
+fn orphans(facts: &Facts, now: Timestamp, left: &mut Vec<String>) -> Vec<BackupId> {
+    let is_old = |at: Timestamp| now.duration_since(at) > ORPHAN_AGE;
+    let mut orphans = Vec::new();
+    for Upload { id, started_at, .. } in &facts.uploads {
+        match started_at {
+            // A younger one is a doubt, and nothing goes.
+            Some(at) if is_old(*at) => orphans.push(id.clone()),
+            Some(_) => {}
+            None => left.push(format!("upload {id}: its name does not tell how old it is; remove it by hand")),
+        }
+    }
+    orphans
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! What must hold over any history: full backups, chains, standalone ones,
+//! failovers, gaps of WAL, streams that begin anew, damaged backups, any zone.
+
+use proptest::prelude::*;
+
+use super::{
+    history::{SIZE, World, after, days, hours},
+    *,
+};
+use crate::{
+    decide::recovery::{self, Candidate, Selection},
+    domain::RecoveryTarget,
+};
+
+#[derive(Debug, Clone)]
+enum Event {
+    Full { standalone: bool },
+    Increment,
+    Damaged,
+    FailOver,
+    Gap(u64),
+    Restart(u64),
+    Proven,
+}
+
+fn event() -> impl Strategy<Value = (Event, i64, u64)> {
+    let kind = prop_oneof![
+        5 => any::<bool>().prop_map(|standalone| Event::Full { standalone }),
+        4 => Just(Event::Increment),
+        1 => Just(Event::Damaged),
+        1 => Just(Event::FailOver),
+        1 => (1u64..4).prop_map(Event::Gap),
+        2 => (0u64..4).prop_map(Event::Restart),
+        1 => Just(Event::Proven),
+    ];
+    (kind, 1i64..40, 0u64..4)
+}
+
+fn any_policy() -> impl Strategy<Value = Policy> {
+    let keep = || {
+        let period = prop::sample::select(KeepPeriod::ALL.to_vec());
+        prop::option::weighted(0.9, prop::collection::btree_map(period, 1u32..5, 1..3))
+    };
+    let zone = prop::sample::select(vec!["UTC", "Europe/Malta", "Asia/Kathmandu", "Australia/Lord_Howe"]);
+    (keep(), keep(), keep(), zone, 1i64..12).prop_map(|(full, standalone, increment, zone, window)| {
+        let mut lines = vec![
+            line(BackupKind::Full, false, &[]),
+            line(BackupKind::Full, true, &[]),
+            line(BackupKind::Incremental, false, &[]),
+        ];
+        for (line, keep) in lines.iter_mut().zip([full, standalone, increment]) {
+            line.keep = keep;
+        }
+        Policy { lines, zone: parse_zone(zone).unwrap(), window: days(window) }
+    })
+}
+
+fn happen(world: &mut World, (event, pause, segments): &(Event, i64, u64)) {
+    match event {
+        Event::Full { standalone } => world.full(*standalone),
+        Event::Increment => world.increment(),
+        Event::Damaged => {
+            world.full(false);
+            world.newest().state = BackupState::Degraded;
+        }
+        Event::FailOver => world.fail_over(),
+        Event::Gap(count) => world.gap(*count),
+        Event::Restart(behind) => world.restart(*behind),
+        Event::Proven => {
+            if let Some(newest) = world.facts.backups.last_mut().filter(|backup| backup.state != BackupState::Degraded)
+            {
+                newest.is_proven = true;
+            }
+        }
+    }
+    world.pass(hours(*pause), *segments);
+}
+
+/// The facts of a restore.
+fn view(world: &World) -> recovery::Facts {
+    let candidate = |backup: &Held| Candidate {
+        id: backup.id.clone(),
+        timeline: backup.timeline,
+        start_lsn: backup.start_lsn,
+        stop_lsn: backup.stop_lsn,
+        finished_at: backup.finished_at,
+    };
+    recovery::Facts {
+        backups: world.facts.backups.iter().map(candidate).collect(),
+        coverage: world.facts.coverage.clone(),
+        histories: world.facts.histories.clone(),
+        segment_size: SIZE,
+        not_after: Some(world.now),
+    }
+}
+
+fn chosen(view: &recovery::Facts, target: &RecoveryTarget, backup: Option<&BackupId>) -> Option<Selection> {
+    recovery::choose(view, target, backup).ok()
+}
+
+/// Nothing that this restore reads is gone, keys included.
+fn assert_can_be_fetched(left: &World, selection: &Selection) -> Result<(), TestCaseError> {
+    for piece in &selection.wal {
+        let key = &left.opened_by[&piece.segment];
+        prop_assert!(left.facts.wal_keys.contains(key), "no key opens {:?}", piece.segment);
+    }
+    let mut backup = left.backup(selection.backup.as_str());
+    while let Some(parent) = &backup.parent {
+        let found = left.facts.backups.iter().find(|other| other.id == *parent);
+        prop_assert!(found.is_some(), "{} lost its parent {parent}", backup.id);
+        backup = found.unwrap();
+    }
+    Ok(())
+}
+
+/// What could be restored of the window and of each kept backup still can.
+fn assert_nothing_lost(whole: &World, left: &World, plan: &Plan) -> Result<(), TestCaseError> {
+    let (before_all, after_all) = (&view(whole), &view(left));
+    for kept in &plan.keep {
+        let before = chosen(before_all, &RecoveryTarget::Immediate, Some(&kept.backup));
+        let after = chosen(after_all, &RecoveryTarget::Immediate, Some(&kept.backup));
+        prop_assert_eq!(before.as_ref().map(|s| &s.wal), after.as_ref().map(|s| &s.wal), "{}", kept.backup);
+        if let Some(selection) = after {
+            assert_can_be_fetched(left, &selection)?;
+        }
+    }
+    let latest = chosen(before_all, &RecoveryTarget::Latest, None).map(|s| (s.timeline, s.end));
+    prop_assert_eq!(latest, chosen(after_all, &RecoveryTarget::Latest, None).map(|s| (s.timeline, s.end)));
+    let mut instant = plan.window_start;
+    while instant <= whole.now {
+        if let Some(before) = chosen(before_all, &RecoveryTarget::Time(instant), None) {
+            let after = chosen(after_all, &RecoveryTarget::Time(instant), None);
+            prop_assert!(after.is_some(), "{instant} was restorable from {}", before.backup);
+            let after = after.unwrap();
+            prop_assert_eq!((before.timeline, before.end), (after.timeline, after.end), "{}", instant);
+            assert_can_be_fetched(left, &after)?;
+        }
+        instant = after(instant, hours(7));
+    }
+    Ok(())
+}
+
+fn proven(world: &World) -> Option<&Held> {
+    world.facts.backups.iter().filter(|backup| backup.is_proven).max_by_key(|backup| backup.age())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Pruned each time anything happened, a vault has what one that is never
+    /// pruned has, of the window and of what is kept.
+    #[test]
+    fn nothing_that_is_kept_or_in_the_window_is_ever_lost(
+        events in prop::collection::vec(event(), 3..30),
+        policy in any_policy(),
+    ) {
+        let mut whole = World::new();
+        let mut gone = Expiry::default();
+        for event in &events {
+            happen(&mut whole, event);
+            let pruned = whole.without(&gone);
+            let plan = pruned.plan(&policy);
+            if !plan.refusals.is_empty() {
+                prop_assert!(plan.expire.is_empty());
+                continue;
+            }
+            let left = pruned.without(&plan.expire);
+            assert_nothing_lost(&pruned, &left, &plan)?;
+            // The same window in a vault that was never pruned.
+            let (ever, now) = (view(&whole), view(&left));
+            let mut instant = plan.window_start;
+            while instant <= whole.now {
+                let found = |view| chosen(view, &RecoveryTarget::Time(instant), None).map(|s| (s.timeline, s.end));
+                prop_assert!(found(&ever).is_none() || found(&ever) == found(&now), "{} is lost", instant);
+                instant = after(instant, hours(11));
+            }
+            if let Some(proven) = proven(&whole) {
+                prop_assert!(left.facts.backups.iter().any(|backup| backup.id == proven.id));
+            }
+            // Decided again, the rest stays.
+            prop_assert!(left.plan(&policy).expire.is_empty(), "{:#?}", left.plan(&policy).expire);
+            gone.backups.extend(plan.expire.backups);
+            gone.segments.extend(plan.expire.segments);
+            gone.tails.extend(plan.expire.tails);
+            gone.histories.extend(plan.expire.histories);
+            gone.wal_keys.extend(plan.expire.wal_keys);
+        }
+    }
+
+    /// Whatever the clock says, nothing goes that would not go by a true clock.
+    #[test]
+    fn a_jump_of_the_clock_expires_nothing(
+        events in prop::collection::vec(event(), 3..30),
+        policy in any_policy(),
+        jump in prop_oneof![4i64..4000, -4000i64..-1],
+        goes_on in any::<bool>(),
+    ) {
+        let mut world = World::new();
+        for event in &events {
+            happen(&mut world, event);
+        }
+        world.full(false);
+        if goes_on && jump > 0 {
+            // Heartbeats and a backup by the clock that jumped.
+            world.jump(days(jump));
+            world.full(false);
+        } else {
+            world.now = after(world.now, days(jump));
+        }
+        let plan = world.plan(&policy);
+        prop_assert!(plan.expire.is_empty() && !plan.refusals.is_empty());
+    }
+
+    /// A last backup that failed, shrank, is damaged or incomplete, stops all.
+    #[test]
+    fn nothing_goes_after_a_bad_backup(
+        events in prop::collection::vec(event(), 3..30),
+        policy in any_policy(),
+        what in 0..5,
+    ) {
+        let mut world = World::new();
+        world.full(false);
+        for event in &events {
+            happen(&mut world, event);
+        }
+        world.full(false);
+        match what {
+            0 => world.facts.last_run = Some((run(), Verdict::Fail)),
+            1 => world.newest().size_bytes = 49,
+            2 => world.newest().state = BackupState::Degraded,
+            3 => world.newest().state = BackupState::Uploaded,
+            _ => {
+                world.newest().state = BackupState::Degraded;
+                world.increment();
+            }
+        }
+        let plan = world.plan(&policy);
+        prop_assert!(plan.expire.is_empty() && !plan.refusals.is_empty());
+    }
+
+    /// Each line keeps the newest sound backup of as many periods as it says.
+    #[test]
+    fn periods_are_counted(events in prop::collection::vec(event(), 3..40), policy in any_policy()) {
+        let mut world = World::new();
+        for event in &events {
+            happen(&mut world, event);
+        }
+        world.full(false);
+        let plan = world.plan(&policy);
+        for line in &policy.lines {
+            let of_line: Vec<&Held> = world.facts.backups.iter()
+                .filter(|b| b.is_sound() && b.kind == line.kind && b.standalone == line.standalone).collect();
+            for (period, count) in line.keep.iter().flatten() {
+                let counted = plan.keep.iter().filter(|kept| of_line.iter().any(|b| b.id == kept.backup))
+                    .flat_map(|kept| &kept.reasons)
+                    .filter(|reason| matches!(reason, Reason::Newest { period: of, .. } if of == period)).count();
+                prop_assert!(counted <= usize::try_from(*count).unwrap());
+                // The newest of the line stands for the newest period.
+                if let Some(newest) = of_line.iter().max_by_key(|b| b.started_at) {
+                    let stands = reasons_of(&plan, newest.id.as_str()).iter()
+                        .any(|reason| matches!(reason, Reason::Newest { period: of, .. } if of == period));
+                    prop_assert!(stands, "{} {:?}", newest.id, period);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The words of the product as plain types: no I/O, no async, nothing else of
+//! ours. Every type here means the same in code, YAML, API and pages.
+
+pub mod amount;
+pub mod backup;
+pub mod beat;
+pub mod causes;
+pub mod ids;
+pub mod lsn;
+pub mod objective;
+pub mod record;
+pub mod recovery;
+pub mod verdict;
+
+pub use amount::{ByteSize, Share, Span};
+pub use backup::{Backup, BackupKind, BackupState, KeepPeriod};
+pub use beat::Beat;
+pub use causes::with_causes;
+pub use ids::{BackupId, DatabaseName, MemberName, Region, RunId, RunbookName, SiteName, VaultName};
+pub use lsn::{Lsn, Segment, SegmentSize, Timeline};
+pub use objective::{Objectives, Residency};
+pub use record::EvidenceRecord;
+pub use recovery::{Opener, RecoveryPoint, RecoveryTarget};
+pub use verdict::{Check, Phase, Verdict};

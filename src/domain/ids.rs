@@ -1,0 +1,140 @@
+//! Names and identifiers. A name that exists is valid: it can stand in a path,
+//! an object key and a URL without quoting.
+
+use std::{fmt, str::FromStr};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not a valid name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a valid {what}: use 1 to 63 of a-z, 0-9, `-`, `_`, `.`, starting with a letter or digit")]
+pub struct InvalidName {
+    what: &'static str,
+    text: String,
+}
+
+fn is_name(text: &str) -> bool {
+    let mut chars = text.chars();
+    (1..=63).contains(&text.len())
+        && chars.next().is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+        && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.'))
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+        #[serde(try_from = "String", into = "String")]
+        #[schemars(with = "String")]
+        pub struct $type(String);
+
+        impl $type {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = InvalidName;
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                if is_name(text) {
+                    Ok(Self(text.to_owned()))
+                } else {
+                    Err(InvalidName { what: $what, text: text.to_owned() })
+                }
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = InvalidName;
+            fn try_from(text: String) -> Result<Self, InvalidName> {
+                text.parse()
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(name: $type) -> String {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// A protected database cluster.
+    DatabaseName, "database name");
+name!(
+    /// One server of a database.
+    MemberName, "member name");
+name!(
+    /// Where a member stands.
+    SiteName, "site name");
+name!(
+    /// A place that holds backups.
+    VaultName, "vault name");
+name!(
+    /// A cloud region or any other label of a place with one law.
+    Region, "region");
+name!(
+    /// A drill's plan.
+    RunbookName, "runbook name");
+name!(
+    /// One backup: `20261121t043728z-full-3f9a`. Sorts by start time.
+    BackupId, "backup id");
+
+/// One execution of a flow: `flow/subject/kind/due-time` when scheduled,
+/// `flow/subject/manual/time-random` when asked for. Starting an id twice runs
+/// it once.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct RunId(String);
+
+impl RunId {
+    /// The parts must be names or timestamps; they are joined with `/`.
+    pub fn new(flow: &str, subject: &str, kind: &str, due: &str) -> Self {
+        Self(format!("{flow}/{subject}/{kind}/{due}"))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The flow's name, the part before the first `/`.
+    pub fn flow(&self) -> &str {
+        self.0.split('/').next().unwrap_or_default()
+    }
+}
+
+impl From<String> for RunId {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_fits_in_a_path_or_is_refused() {
+        for good in ["wallet", "a", "mt-1", "eu-south-1", "20261121t043728z-full-3f9a", "a.b_c"] {
+            assert!(good.parse::<DatabaseName>().is_ok(), "{good}");
+        }
+        for bad in ["", "Wallet", "a/b", "..", "-a", "a b", &"x".repeat(64)] {
+            assert!(bad.parse::<DatabaseName>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! An engine knows one kind of database: how it is backed up, restored,
+//! checked and promoted. Flows know only this trait.
+//!
+//! An engine never knows about vaults: it hands bytes to sinks and takes files
+//! from folders.
+
+use std::{
+    fmt,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::{
+    Beat, Check, Lsn, MemberName, RecoveryPoint, RecoveryTarget, Segment, SegmentSize, SiteName, Timeline,
+};
+
+pub mod postgres;
+
+/// What can go wrong at a database server. Each message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error(
+        "member `{member}` at {address} cannot be reached; check host, port and firewall, and that the server runs"
+    )]
+    Unreachable {
+        member: MemberName,
+        address: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(
+        "member `{member}` at {address} refused the login of `{user}`: {reason}; check `login` in the schedule and the server's pg_hba.conf"
+    )]
+    Login { member: MemberName, address: String, user: String, reason: String },
+    #[error("member `{member}`: {what}; {remedy}")]
+    Unfit { member: MemberName, what: String, remedy: String },
+    /// The server answered with an error.
+    #[error("member `{member}`: {action} failed: {message} (SQLSTATE {code})")]
+    Server { member: MemberName, action: &'static str, code: String, message: String },
+    /// The connection broke or spoke nonsense; trying again may help.
+    #[error("member `{member}`: the connection broke during {action}")]
+    Broken {
+        member: MemberName,
+        action: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("no member is a primary that takes writes: {seen}")]
+    NoPrimary { seen: String },
+    /// A sink refused the bytes; the cause is the sink's own error.
+    #[error("the data could not be stored")]
+    Sink {
+        is_permanent: bool,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("the restored server did not {expected}: {log}")]
+    Recovery { expected: String, log: String },
+    #[error("`{program}` is not installed; {remedy}")]
+    MissingProgram { program: String, remedy: String },
+    #[error("cannot {action} {path}")]
+    File {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("member `{member}`: slot `{slot}` is in use by another process; only one may stream")]
+    SlotBusy { member: MemberName, slot: String },
+    #[error("stopped as asked")]
+    Stopped,
+}
+
+impl EngineError {
+    /// Whether the same call can only fail again until a person acts.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Sink { is_permanent, .. } => *is_permanent,
+            Self::Login { .. }
+            | Self::Unfit { .. }
+            | Self::MissingProgram { .. }
+            | Self::Stopped
+            | Self::Recovery { .. } => true,
+            // Connection exceptions, insufficient resources, operator intervention.
+            Self::Server { code, .. } => !["08", "53", "57"].iter().any(|class| code.starts_with(class)),
+            Self::Unreachable { .. }
+            | Self::Broken { .. }
+            | Self::NoPrimary { .. }
+            | Self::File { .. }
+            | Self::SlotBusy { .. } => false,
+        }
+    }
+}
+
+/// Whether a member takes writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    Primary,
+    Standby,
+}
+
+/// What a member says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberFacts {
+    pub member: MemberName,
+    pub site: SiteName,
+    pub role: Role,
+    /// Decimal, as `pg_controldata` prints it.
+    pub system_id: String,
+    pub server_version: String,
+    pub timeline: Timeline,
+    /// Written on a primary, replayed on a standby.
+    pub lsn: Lsn,
+    pub segment_size: SegmentSize,
+}
+
+/// Takes the bytes of a backup while the server sends them. Members of one
+/// archive arrive in order; archives do not interleave.
+#[async_trait]
+pub trait BackupSink: Send {
+    /// A tar archive begins: the data folder (`None`), or the tablespace with this oid.
+    async fn archive(&mut self, tablespace: Option<u32>) -> Result<(), EngineError>;
+    /// Raw tar bytes, cut anywhere.
+    async fn data(&mut self, bytes: Bytes) -> Result<(), EngineError>;
+    /// PostgreSQL's own `backup_manifest`, cut anywhere, after the archives.
+    async fn manifest(&mut self, bytes: Bytes) -> Result<(), EngineError>;
+}
+
+/// What the server says of a finished backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupFacts {
+    pub from: MemberFacts,
+    pub timeline: Timeline,
+    pub start_lsn: Lsn,
+    pub stop_lsn: Lsn,
+    /// Plain bytes received.
+    pub size_bytes: u64,
+    /// Whether the server found damaged pages.
+    pub damaged: bool,
+    /// PostgreSQL's settings that replay requires to be at least these.
+    pub required_settings: Vec<(String, String)>,
+    /// Configuration files as (name, content): postgresql.conf, `pg_hba.conf`, `pg_ident.conf`.
+    pub config_files: Vec<(String, String)>,
+}
+
+/// Where WAL streaming starts, as the engine found the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalSource {
+    pub system_id: String,
+    pub timeline: Timeline,
+    pub segment_size: SegmentSize,
+    /// Current end of WAL on the server, for a vault that holds nothing yet.
+    pub server_lsn: Lsn,
+}
+
+/// Takes WAL while the server sends it.
+#[async_trait]
+pub trait WalSink: Send {
+    /// Answers from where on WAL is wanted: a position on a segment boundary or
+    /// the end of what is durable.
+    async fn begin(&mut self, source: &WalSource) -> Result<Lsn, EngineError>;
+    /// The history file of a timeline.
+    async fn history(&mut self, timeline: Timeline, content: Bytes) -> Result<(), EngineError>;
+    /// Contiguous WAL bytes that start at `at`.
+    async fn wal(&mut self, at: Lsn, bytes: Bytes) -> Result<(), EngineError>;
+    /// Called about every `flush_every` and when the stream ends: makes durable
+    /// what was received so far and answers the position up to which all of it
+    /// is. That is what the server is told.
+    async fn flush(&mut self) -> Result<Lsn, EngineError>;
+}
+
+/// How a stream of WAL ended when it did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WalEnd {
+    /// We were asked to stop.
+    Stopped,
+    /// The server shut down and had sent everything up to here.
+    ServerShutDown(Lsn),
+    /// The timeline ended here; a newer one goes on.
+    TimelineEnded(Lsn),
+}
+
+/// How a restored folder becomes a server that recovers by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveryPlan {
+    /// The restored data folder.
+    pub data: PathBuf,
+    /// Holds every WAL segment and history file that recovery needs, plain.
+    pub wal_folder: PathBuf,
+    /// Never `Latest`: that has been turned into an LSN.
+    pub target: RecoveryTarget,
+    pub timeline: Timeline,
+    /// PostgreSQL's settings that replay requires to be at least these, from the backup.
+    pub required_settings: Vec<(String, String)>,
+    /// Whether the copy is to be an isolated instance (private socket, no TCP)
+    /// or a server that an operator will start and use.
+    pub isolated: bool,
+}
+
+/// How to start a restored copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IsolatedParams {
+    /// Holds the restored `data` folder, `wal`, and everything the instance may touch.
+    pub folder: PathBuf,
+    /// How long recovery may take.
+    pub recovery_timeout: Duration,
+}
+
+/// A restored copy that runs apart from everything.
+#[async_trait]
+pub trait Instance: Send + Sync + fmt::Debug {
+    /// The state that recovery reached.
+    async fn recovery_point(&self) -> Result<RecoveryPoint, EngineError>;
+    fn server_version(&self) -> String;
+    /// Probes that production cannot be reached; what cannot be isolated is INCONCLUSIVE.
+    async fn isolation(&self) -> Result<Vec<Check>, EngineError>;
+    /// The newest heartbeat in the copy and any sequence numbers missing below it.
+    async fn heartbeats(&self) -> Result<CopiedBeats, EngineError>;
+    /// The first column of the first row of a query, as text.
+    async fn query(&self, dbname: &str, sql: &str) -> Result<Option<String>, EngineError>;
+    /// Stops the server and proves that no process of it is left. Idempotent.
+    async fn stop(&self) -> Result<(), EngineError>;
+}
+
+/// The heartbeats that a restored copy holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopiedBeats {
+    /// All sequence numbers present, ascending.
+    pub present: Vec<i64>,
+}
+
+/// Protecting one database: looking at it, backing it up, streaming its log.
+#[async_trait]
+pub trait Protect: Send + Sync {
+    /// Every member that answers, and why the others do not.
+    async fn inspect(&self) -> Vec<(MemberName, Result<MemberFacts, EngineError>)>;
+
+    /// Everything that would stop backups or streaming, each with its remedy;
+    /// the facts of the primary when nothing would.
+    async fn preflight(&self) -> Result<MemberFacts, Vec<EngineError>>;
+
+    /// Takes a physical backup. A damaged page does not stop it: see `BackupFacts::damaged`.
+    async fn backup(&self, label: &str, sink: &mut dyn BackupSink) -> Result<BackupFacts, EngineError>;
+
+    /// Streams WAL from the primary until told to stop, the server shuts down
+    /// or the timeline ends. A dropped connection is an error; the caller backs
+    /// off. Where the slot is active already, another process streams: `SlotBusy`.
+    async fn stream_wal(
+        &self,
+        sink: &mut dyn WalSink,
+        flush_every: Duration,
+        stop: CancellationToken,
+    ) -> Result<WalEnd, EngineError>;
+
+    /// Writes heartbeat `seq` to the primary; returns when it is acknowledged.
+    /// Retrying a `seq` whose outcome is unknown is safe.
+    async fn beat(&self, seq: i64) -> Result<Beat, EngineError>;
+}
+
+/// Bringing a recovery point back from files. Needs no living server.
+#[async_trait]
+pub trait Recover: Send + Sync {
+    /// The start of the last whole WAL record in the segments of `wal_folder`,
+    /// which are named and sized as PostgreSQL does; the known target of a
+    /// restore to the latest state. `data` is the restored data folder, whose
+    /// version's programs read the WAL.
+    async fn last_record(
+        &self,
+        data: &Path,
+        wal_folder: &Path,
+        newest: Segment,
+        size: SegmentSize,
+    ) -> Result<Lsn, EngineError>;
+
+    /// Writes settings, generated from an allow-list, into the restored folder,
+    /// so that the server recovers to `plan.target` by itself when it is started.
+    async fn configure(&self, plan: &RecoveryPlan) -> Result<(), EngineError>;
+
+    /// Starts the configured copy in `params.folder` and waits until it has reached its target.
+    async fn start_isolated(&self, params: &IsolatedParams) -> Result<Box<dyn Instance>, EngineError>;
+
+    /// Stops whatever a crashed run left running in `folder`; nothing there is a success.
+    async fn stop_isolated(&self, folder: &Path) -> Result<(), EngineError>;
+}
+
+/// What a server told a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerAnswer {
+    /// `cluster_name`, or the address that the server says it answered on.
+    pub identity: String,
+    pub wrote: bool,
+}
+
+/// Moving the primary. What it does cannot be undone.
+#[async_trait]
+pub trait Promote: Send + Sync {
+    /// Makes the standby `member` a primary, once it has replayed `past`; waits
+    /// until it takes writes. A member that is a primary already is a success.
+    async fn promote(&self, member: &MemberName, past: Lsn, limit: Duration) -> Result<MemberFacts, EngineError>;
+
+    /// Tries a login and a write on `member` as a client would: PASS when both fail.
+    async fn prove_fenced(&self, member: &MemberName) -> Result<Vec<Check>, EngineError>;
+
+    /// What a client finds that connects to this address: who answers, and
+    /// whether a write committed there.
+    async fn look_at(&self, address: IpAddr, port: u16, dbname: &str) -> Result<ServerAnswer, EngineError>;
+
+    /// Forgets what `member`, a standby by now, keeps for us: its WAL comes from
+    /// the primary. Idempotent.
+    async fn release(&self, member: &MemberName) -> Result<(), EngineError>;
+
+    /// Whether `member` is a standby that receives WAL from the primary now.
+    async fn is_following(&self, member: &MemberName) -> Result<bool, EngineError>;
+
+    /// All heartbeats that the primary holds, for the count of lost commits.
+    async fn heartbeats(&self) -> Result<CopiedBeats, EngineError>;
+}
+
+/// One kind of database. One value stands for one protected database.
+pub trait Engine: Protect + Recover + Promote + fmt::Debug {}
+impl<T: Protect + Recover + Promote + fmt::Debug> Engine for T {}

@@ -1,0 +1,79 @@
+//! Turns what drivers and servers say into errors that tell the operator what to do.
+
+use std::io;
+
+use super::{Member, Postgres, wire::reply::Refusal};
+use crate::{domain::MemberName, engine::EngineError};
+
+/// Nobody answers at this member's address.
+pub(super) fn unreachable(member: &Member, source: io::Error) -> EngineError {
+    EngineError::Unreachable { member: member.name.clone(), address: member.address(), source }
+}
+
+/// The server does not let us in.
+pub(super) fn login(postgres: &Postgres, member: &Member, reason: String) -> EngineError {
+    EngineError::Login {
+        member: member.name.clone(),
+        address: member.address(),
+        user: postgres.login.user.clone(),
+        reason,
+    }
+}
+
+/// What a server's refusal of a new connection means.
+pub(super) fn refused_login(postgres: &Postgres, member: &Member, refusal: Refusal) -> EngineError {
+    match refusal.code.as_str() {
+        // Wrong password; no line in pg_hba.conf, or no such role.
+        "28P01" | "28000" => login(postgres, member, refusal.message),
+        "42501" => lacks_replication(postgres, member),
+        "3D000" => EngineError::Unfit {
+            member: member.name.clone(),
+            what: refusal.message,
+            remedy: "create it, or name an existing one in `login`".to_owned(),
+        },
+        _ => refusal.during("the login", &member.name),
+    }
+}
+
+/// The role may not use the replication protocol.
+pub(super) fn lacks_replication(postgres: &Postgres, member: &Member) -> EngineError {
+    let role = super::wire::identifier(&postgres.login.user);
+    EngineError::Unfit {
+        member: member.name.clone(),
+        what: format!("role {role} may not replicate"),
+        remedy: format!("run `ALTER ROLE {role} REPLICATION` as a superuser"),
+    }
+}
+
+/// What a driver's error during ordinary SQL means.
+pub(super) fn of_sql(member: &MemberName, action: &'static str, error: sqlx::Error) -> EngineError {
+    let broken = |source| EngineError::Broken { member: member.clone(), action, source };
+    match error {
+        sqlx::Error::Database(error) => refusal(error.as_ref()).during(action, member),
+        sqlx::Error::Io(source) => broken(source),
+        other => broken(io::Error::other(other)),
+    }
+}
+
+/// What a driver's error while connecting means.
+pub(super) fn of_connect(postgres: &Postgres, member: &Member, error: sqlx::Error) -> EngineError {
+    match error {
+        sqlx::Error::Database(error) => refused_login(postgres, member, refusal(error.as_ref())),
+        sqlx::Error::Io(source) => {
+            super::wire::tls::refused(member, source).unwrap_or_else(|source| unreachable(member, source))
+        }
+        sqlx::Error::Tls(source) => EngineError::Unfit {
+            member: member.name.clone(),
+            what: format!("TLS failed: {source}"),
+            remedy: super::wire::tls::REMEDY.to_owned(),
+        },
+        other => login(postgres, member, other.to_string()),
+    }
+}
+
+fn refusal(error: &dyn sqlx::error::DatabaseError) -> Refusal {
+    Refusal {
+        code: error.code().map(std::borrow::Cow::into_owned).unwrap_or_default(),
+        message: error.message().to_owned(),
+    }
+}

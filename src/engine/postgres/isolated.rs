@@ -1,0 +1,299 @@
+//! A restored copy that runs apart from everything: its own network, mount,
+//! process and user namespace where they can be had, a private Unix socket, no
+//! TCP, no jobs, no archiving.
+//!
+//! It must never reach production, never count as recovered before its target
+//! was reached, and never stay behind: dropping the handle kills it, and
+//! `stop_in` ends what a crashed run left.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant as Moment},
+};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::{process::Child, sync::Mutex};
+
+use super::{
+    Postgres,
+    cluster::Binaries,
+    restored::{ConfiguredRecovery, RECOVERY_FILE, file_error, make_private, program_error, unfit},
+};
+use crate::{
+    domain::{Check, Lsn, RecoveryPoint, RecoveryTarget, Timeline},
+    engine::{CopiedBeats, EngineError, Instance, IsolatedParams},
+    process::Program,
+};
+
+mod checks;
+mod confinement;
+mod processes;
+mod session;
+
+pub use confinement::Confinement;
+pub use processes::stop_in;
+use session::{Readiness, Session};
+
+/// How soon a starting copy is asked again whether it is ready.
+const POLL_MIN: Duration = Duration::from_millis(20);
+const POLL_MAX: Duration = Duration::from_secs(1);
+
+/// A running copy. Dropping it kills the server.
+#[derive(Debug)]
+pub struct IsolatedInstance {
+    postgres: Postgres,
+    folder: PathBuf,
+    confinement: Confinement,
+    /// The process at the root of the instance's own: `unshare`, or the server itself.
+    root_pid: i32,
+    child: Mutex<Child>,
+    session: Session,
+    configured: ConfiguredRecovery,
+    reached: RecoveryPoint,
+    server_version: String,
+}
+
+/// Starts the configured copy in `params.folder`, confined as said, and waits
+/// until it has reached its target and answers.
+pub async fn start(
+    postgres: &Postgres,
+    params: &IsolatedParams,
+    confinement: Confinement,
+) -> Result<IsolatedInstance, EngineError> {
+    let folder = params.folder.canonicalize().map_err(file_error("open", &params.folder))?;
+    let data = folder.join("data");
+    stop_in(&folder).await?;
+    make_private(&folder, postgres.account.as_ref())?;
+    make_private(&folder.join("socket"), postgres.account.as_ref())?;
+    let configured = configured(&data)?;
+    let log_path = folder.join("log");
+    let log = fs::File::create(&log_path).map_err(file_error("make", &log_path))?;
+    let mut child =
+        server(postgres, &folder, &confinement)?.start(log).map_err(|error| program_error("postgres", error))?;
+    let root_pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+    let Some(root_pid) = root_pid else {
+        return Err(unfit("start", failure_line(&read_log(&log_path))));
+    };
+    let goal = format!("reach {}", configured.target);
+    let ready = wait_until_ready(postgres, &folder, &mut child, params.recovery_timeout, &goal).await;
+    let looked = match ready {
+        Ok(session) => look(session, &data, &configured, &read_log(&log_path)).await,
+        Err(error) => Err(error),
+    };
+    let (session, reached, server_version) = match looked {
+        Ok(looked) => looked,
+        Err(error) => {
+            stop_in(&folder).await?;
+            return Err(error);
+        }
+    };
+    let (postgres, child) = (postgres.clone(), Mutex::new(child));
+    Ok(IsolatedInstance {
+        postgres,
+        folder,
+        confinement,
+        root_pid,
+        child,
+        session,
+        configured,
+        reached,
+        server_version,
+    })
+}
+
+/// The server's command. It inherits none of our environment, which may hold secrets.
+fn server(postgres: &Postgres, folder: &Path, confinement: &Confinement) -> Result<Program, EngineError> {
+    let binaries = Binaries::of(&folder.join("data"))?;
+    let argv = [
+        "env".into(),
+        "-i".into(),
+        "PATH=/usr/bin:/bin".into(),
+        "LC_ALL=C".into(),
+        binaries.path("postgres").into_os_string(),
+        "-D".into(),
+        folder.join("data").into_os_string(),
+    ];
+    Ok(confinement.wrap(postgres, folder, &argv))
+}
+
+fn configured(data: &Path) -> Result<ConfiguredRecovery, EngineError> {
+    let path = data.join(RECOVERY_FILE);
+    let text = fs::read_to_string(&path).map_err(file_error("read", &path))?;
+    let configured = serde_json::from_str(&text).map_err(|error| file_error("understand", &path)(error.into()))?;
+    if data.join("recovery.signal").exists() {
+        Ok(configured)
+    } else {
+        let why = format!("{} has no recovery.signal: it was started before; restore it anew", data.display());
+        Err(unfit("start its recovery", why))
+    }
+}
+
+async fn wait_until_ready(
+    postgres: &Postgres,
+    folder: &Path,
+    child: &mut Child,
+    limit: Duration,
+    goal: &str,
+) -> Result<Session, EngineError> {
+    let log = folder.join("log");
+    let begun = Moment::now();
+    loop {
+        let ended = child.try_wait().map_err(file_error("watch the server of", folder))?;
+        if ended.is_some() {
+            return Err(unfit(goal, failure_line(&read_log(&log))));
+        }
+        match Session::open(&folder.join("socket"), postgres).await? {
+            Readiness::Ready(session) => return Ok(session),
+            Readiness::NotYet if begun.elapsed() >= limit => {
+                let last = failure_line(&read_log(&log));
+                return Err(unfit(&format!("{goal} within {limit:?}"), last));
+            }
+            // Within 1 % of the duration, and without filling the log of a long recovery.
+            Readiness::NotYet => tokio::time::sleep((begun.elapsed() / 100).clamp(POLL_MIN, POLL_MAX)).await,
+        }
+    }
+}
+
+/// What the copy reached, and that it is what was asked for.
+async fn look(
+    session: Session,
+    data: &Path,
+    configured: &ConfiguredRecovery,
+    log: &str,
+) -> Result<(Session, RecoveryPoint, String), EngineError> {
+    let ended = session.recovered().await?;
+    let path = data.join("pg_wal").join(ended.timeline.history_file());
+    let history = fs::read_to_string(&path).map_err(file_error("read", &path))?;
+    let Some((timeline, lsn)) = last_replayed(&history, ended.replayed) else {
+        return Err(unfit("tell where its recovery ended", format!("{} has no entry", path.display())));
+    };
+    let reached = RecoveryPoint { timeline, lsn, last_commit_at: ended.last_commit_at };
+    match missed(&configured.target, &reached, log) {
+        None => Ok((session, reached, ended.server_version)),
+        Some(why) => Err(unfit(&format!("reach {}", configured.target), why)),
+    }
+}
+
+/// Why the point that was reached is not the one that was asked for.
+fn missed(target: &RecoveryTarget, reached: &RecoveryPoint, log: &str) -> Option<String> {
+    if !log.contains("recovery stopping ") {
+        return Some(format!("it ended at {} without stopping at a target", reached.lsn));
+    }
+    match (target, reached.last_commit_at) {
+        // The end of the last replayed record lies behind the start that was asked for.
+        (RecoveryTarget::Lsn(lsn), _) if reached.lsn <= *lsn => Some(format!("it ended at {}", reached.lsn)),
+        (RecoveryTarget::Time(at), Some(commit)) if commit > *at => Some(format!("it replayed a commit of {commit}")),
+        _ => None,
+    }
+}
+
+/// The timeline and end of the last replayed record, from the history that the
+/// promotion wrote: lines of `timeline <tab> where it was left <tab> reason`.
+fn last_replayed(history: &str, replayed: Option<Lsn>) -> Option<(Timeline, Lsn)> {
+    let entries: Vec<(Timeline, Lsn)> = history
+        .lines()
+        .filter_map(|line| {
+            let mut parts = line.split_whitespace();
+            Some((Timeline(parts.next()?.parse().ok()?), parts.next()?.parse().ok()?))
+        })
+        .collect();
+    let lsn = replayed.or_else(|| entries.last().map(|(_, left)| *left))?;
+    entries.iter().find(|(_, left)| *left >= lsn).or(entries.last()).map(|(timeline, _)| (*timeline, lsn))
+}
+
+fn read_log(path: &Path) -> String {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+/// The line that says why a server ended: its first FATAL or PANIC that is not
+/// an answer to our own asking, else the last line.
+fn failure_line(log: &str) -> String {
+    let fatal = |line: &&str| {
+        (line.contains("FATAL:") || line.contains("PANIC:")) && !line.contains("FATAL:  the database system is ")
+    };
+    let last = || log.lines().rev().find(|line| !line.trim().is_empty());
+    log.lines().find(fatal).or_else(last).unwrap_or("the server left no log").trim().to_owned()
+}
+
+#[async_trait]
+impl Instance for IsolatedInstance {
+    async fn recovery_point(&self) -> Result<RecoveryPoint, EngineError> {
+        Ok(self.reached.clone())
+    }
+
+    fn server_version(&self) -> String {
+        self.server_version.clone()
+    }
+
+    async fn isolation(&self) -> Result<Vec<Check>, EngineError> {
+        checks::isolation(self).await
+    }
+
+    async fn heartbeats(&self) -> Result<CopiedBeats, EngineError> {
+        let present = self.session.heartbeats(&self.postgres.login.dbname).await?;
+        Ok(CopiedBeats { present })
+    }
+
+    async fn query(&self, dbname: &str, sql: &str) -> Result<Option<String>, EngineError> {
+        self.session.query(dbname, sql).await
+    }
+
+    async fn stop(&self) -> Result<(), EngineError> {
+        stop_in(&self.folder).await?;
+        // Reaps our child, so that not even a zombie is left.
+        let mut child = self.child.lock().await;
+        tokio::time::timeout(processes::KILL_LIMIT, child.wait())
+            .await
+            .map_err(|_| unfit("end", format!("process {} is still there", self.root_pid)))?
+            .map(drop)
+            .map_err(file_error("watch the server of", &self.folder))
+    }
+}
+
+/// What a session says of a recovery that has ended.
+#[derive(Debug)]
+struct EndedRecovery {
+    /// The timeline that the promotion opened.
+    timeline: Timeline,
+    replayed: Option<Lsn>,
+    last_commit_at: Option<Timestamp>,
+    server_version: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_history_tells_the_timeline_of_the_last_record() {
+        let history = "1\t0/3000180\tno recovery target specified\n\n2\t0/5000000\tafter LSN 0/4FFFF00\n";
+        let at = |lsn| last_replayed(history, lsn);
+        assert_eq!(at(Some(Lsn(0x500_0000))), Some((Timeline(2), Lsn(0x500_0000))));
+        assert_eq!(at(Some(Lsn(0x300_0100))), Some((Timeline(1), Lsn(0x300_0100))));
+        assert_eq!(at(None), Some((Timeline(2), Lsn(0x500_0000))));
+        assert_eq!(last_replayed("", None), None);
+    }
+
+    #[test]
+    fn the_reason_is_the_first_fatal_line_that_we_did_not_cause() {
+        let log = "LOG:  starting\nFATAL:  the database system is starting up\n\
+                   FATAL:  recovery ended before configured recovery target was reached\n\
+                   LOG:  startup process (PID 7) exited with exit code 1\n";
+        assert_eq!(failure_line(log), "FATAL:  recovery ended before configured recovery target was reached");
+        assert_eq!(failure_line("unshare: no\n\n"), "unshare: no");
+    }
+
+    #[test]
+    fn another_point_than_the_one_asked_for_is_missed() {
+        let reached =
+            RecoveryPoint { timeline: Timeline(1), lsn: Lsn(100), last_commit_at: Some(Timestamp::UNIX_EPOCH) };
+        let stopped = "LOG:  recovery stopping after WAL location";
+        assert_eq!(missed(&RecoveryTarget::Lsn(Lsn(99)), &reached, stopped), None);
+        assert!(missed(&RecoveryTarget::Lsn(Lsn(100)), &reached, stopped).is_some());
+        assert!(missed(&RecoveryTarget::Lsn(Lsn(99)), &reached, "LOG:  redo done").is_some());
+        assert!(missed(&RecoveryTarget::Time(Timestamp::MIN), &reached, stopped).is_some());
+        assert_eq!(missed(&RecoveryTarget::Time(Timestamp::UNIX_EPOCH), &reached, stopped), None);
+    }
+}

@@ -1,0 +1,157 @@
+//! Everything that would stop backups or streaming, found before it does. It
+//! only looks and changes nothing; each finding carries the exact remedy.
+
+use super::{
+    super::{
+        Member, Postgres, failure, sql,
+        wire::{Connection, identifier},
+    },
+    INSPECT_LIMIT, beat, choose_primary, stream,
+};
+use crate::engine::{EngineError, MemberFacts};
+
+const ACTION: &str = "the preflight";
+
+/// Before version 15 backups were sent in another form.
+const VERSION_MIN: u32 = 15;
+
+/// The settings and rights of the primary, as one row.
+const STATE: &str = "SELECT current_setting('wal_level') AS wal_level,
+       current_setting('full_page_writes')::bool AS full_page_writes,
+       (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user) AS may_replicate,
+       current_setting('max_wal_senders')::bigint AS senders_max,
+       (SELECT count(*) FROM pg_stat_replication) AS senders,
+       current_setting('max_replication_slots')::bigint AS slots_max,
+       (SELECT count(*) FROM pg_replication_slots) AS slots,
+       (SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1) > 0 AS has_slot,
+       coalesce((SELECT active FROM pg_replication_slots WHERE slot_name = $1), false) AS streams,
+       coalesce((SELECT wal_status = 'lost' FROM pg_replication_slots WHERE slot_name = $1), false) AS slot_lost,
+       CASE WHEN heart.oid IS NOT NULL
+            THEN has_schema_privilege(heart.relnamespace, 'USAGE') AND has_table_privilege(heart.oid, 'SELECT')
+                 AND has_table_privilege(heart.oid, 'INSERT') AND has_table_privilege(heart.oid, 'DELETE')
+            WHEN to_regnamespace('lifeboat') IS NOT NULL THEN has_schema_privilege('lifeboat', 'CREATE')
+            ELSE has_database_privilege(current_database(), 'CREATE') END AS may_beat
+FROM (SELECT) AS one
+LEFT JOIN pg_class AS heart ON heart.relname = 'heartbeat' AND heart.relnamespace = to_regnamespace('lifeboat')";
+
+#[derive(Debug, sqlx::FromRow)]
+#[expect(clippy::struct_excessive_bools, reason = "a row of yes-or-no answers, not a state")]
+struct State {
+    wal_level: String,
+    full_page_writes: bool,
+    may_replicate: bool,
+    senders_max: i64,
+    senders: i64,
+    slots_max: i64,
+    slots: i64,
+    has_slot: bool,
+    streams: bool,
+    slot_lost: bool,
+    may_beat: bool,
+}
+
+pub(super) async fn preflight(postgres: &Postgres) -> Result<MemberFacts, Vec<EngineError>> {
+    let seen = postgres.look(INSPECT_LIMIT).await;
+    let others: Vec<MemberFacts> = seen.iter().filter_map(|(_, facts)| facts.as_ref().ok().cloned()).collect();
+    let (member, facts) = choose_primary(seen).map_err(|error| vec![error])?;
+    if let Some(version) = major(&facts.server_version).filter(|version| *version < VERSION_MIN) {
+        return Err(vec![EngineError::Unfit {
+            member: member.name.clone(),
+            what: format!("PostgreSQL {version} is too old"),
+            remedy: format!("upgrade it to version {VERSION_MIN} or later"),
+        }]);
+    }
+    let mut wrong: Vec<EngineError> = others
+        .iter()
+        .filter(|other| other.system_id != facts.system_id)
+        .map(|other| EngineError::Unfit {
+            member: other.member.clone(),
+            what: format!("its system identifier is {}, that of the primary is {}", other.system_id, facts.system_id),
+            remedy: "remove it from `members`: it belongs to another cluster".to_owned(),
+        })
+        .collect();
+    let may_replicate = match state(postgres, member).await {
+        Ok(state) => {
+            wrong.extend(judge(postgres, member, &state));
+            state.may_replicate
+        }
+        Err(error) => {
+            wrong.push(error);
+            false
+        }
+    };
+    // Only a login shows whether pg_hba.conf lets replication in.
+    if may_replicate {
+        match Connection::open(postgres, member).await {
+            Ok(connection) => connection.close().await,
+            Err(error) => wrong.push(error),
+        }
+    }
+    if wrong.is_empty() { Ok(facts) } else { Err(wrong) }
+}
+
+/// `15` of `15.14 (Debian 15.14-0+deb12u1)`.
+fn major(server_version: &str) -> Option<u32> {
+    server_version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+async fn state(postgres: &Postgres, member: &Member) -> Result<State, EngineError> {
+    let mut session = sql::connect(postgres, member, &postgres.login.dbname).await?;
+    sqlx::query_as(STATE)
+        .bind(postgres.slot())
+        .fetch_one(&mut session)
+        .await
+        .map_err(|error| sql::failed(&member.name, ACTION, error))
+}
+
+fn judge(postgres: &Postgres, member: &Member, state: &State) -> Vec<EngineError> {
+    let unfit = |what: String, remedy: String| EngineError::Unfit { member: member.name.clone(), what, remedy };
+    let restart = |setting: &str, value: &str| {
+        format!("run `ALTER SYSTEM SET {setting} = {value}` as a superuser and restart the server")
+    };
+    let mut wrong = Vec::new();
+    if state.wal_level == "minimal" {
+        wrong.push(unfit("`wal_level` is minimal".to_owned(), restart("wal_level", "'replica'")));
+    }
+    if !state.full_page_writes {
+        wrong.push(unfit(
+            "`full_page_writes` is off, so that a backup taken under load can be torn".to_owned(),
+            "run `ALTER SYSTEM SET full_page_writes = on` as a superuser and `SELECT pg_reload_conf()`".to_owned(),
+        ));
+    }
+    if !state.may_replicate {
+        wrong.push(failure::lacks_replication(postgres, member));
+    }
+    // One for the stream, unless it runs already, and one for a backup beside it.
+    let senders_needed = state.senders + if state.streams { 1 } else { 2 };
+    if state.senders_max < senders_needed {
+        let what = format!("`max_wal_senders` is {} and {} are in use", state.senders_max, state.senders);
+        wrong.push(unfit(what, restart("max_wal_senders", &senders_needed.to_string())));
+    }
+    if !state.has_slot && state.slots_max <= state.slots {
+        let what = format!("`max_replication_slots` is {} and {} are in use", state.slots_max, state.slots);
+        wrong.push(unfit(what, restart("max_replication_slots", &(state.slots + 1).to_string())));
+    }
+    if state.slot_lost {
+        let what = format!("slot {} has lost WAL that it was to keep", identifier(&postgres.slot()));
+        wrong.push(stream::lost_wal(member.name.clone(), &postgres.slot(), what));
+    }
+    if !state.may_beat {
+        wrong.push(beat::lacks_table(postgres, &member.name));
+    }
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_major_version_is_read_as_distributions_write_it() {
+        for (text, version) in
+            [("15.14 (Debian 15.14-0+deb12u1)", Some(15)), ("18beta1", Some(18)), ("9.6.24", Some(9)), ("", None)]
+        {
+            assert_eq!(major(text), version, "{text}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Turns a restored data folder into a server that recovers to a known target
+//! by itself, and finds that target for "the latest state".
+//!
+//! It never starts from a folder whose files lead elsewhere: tablespaces must
+//! lie inside the restore, and everything that ties the copy to the source's
+//! estate (signal files, slots, settings, the source's WAL) is removed first.
+
+use std::{path::Path, time::Duration};
+
+use super::{
+    Postgres,
+    cluster::Binaries,
+    isolated::{self, Confinement},
+    restored::{make_private, program_error, unfit},
+    settings::{self, FolderFacts},
+};
+use crate::{
+    domain::{Lsn, Segment, SegmentSize},
+    engine::{EngineError, Instance, IsolatedParams, Recover, RecoveryPlan},
+    process::Program,
+};
+use async_trait::async_trait;
+
+mod folder;
+
+/// How long a look at the folder with one of PostgreSQL's programs may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(300);
+/// A record is at most 1 GiB long, so the last whole one starts at most that far back.
+const RECORD_BYTES_MAX: u64 = 1 << 30;
+#[async_trait]
+impl Recover for Postgres {
+    async fn last_record(
+        &self,
+        data: &Path,
+        wal_folder: &Path,
+        newest: Segment,
+        size: SegmentSize,
+    ) -> Result<Lsn, EngineError> {
+        let pg_waldump = Binaries::of(data)?.path("pg_waldump");
+        let last_name = newest.file_name(size);
+        let back_max = RECORD_BYTES_MAX / size.bytes() + 1;
+        for back in 0..=back_max.min(newest.number) {
+            let first = Segment { timeline: newest.timeline, number: newest.number - back };
+            let first_name = first.file_name(size);
+            if !wal_folder.join(&first_name).exists() {
+                break;
+            }
+            // Dumping always to the end of the newest finds a record that starts in an older one.
+            if let Some(lsn) = last_dumped(&pg_waldump, wal_folder, &first_name, &last_name).await? {
+                return Ok(lsn);
+            }
+        }
+        Err(unfit(
+            "find the last record of its WAL",
+            format!(
+                "{} holds no whole record up to {last_name}; the segments are missing, damaged or of another major version",
+                wal_folder.display()
+            ),
+        ))
+    }
+
+    async fn configure(&self, plan: &RecoveryPlan) -> Result<(), EngineError> {
+        let (cleaned, account) = (plan.clone(), self.account.clone());
+        blocking(move || folder::prepare(&cleaned, account.as_ref())).await?;
+        let facts = folder::facts(&plan.data, self.controldata(&plan.data).await?)?;
+        let (plan, account, login) = (plan.clone(), self.account.clone(), self.login.user.clone());
+        blocking(move || folder::write_settings(&plan, &facts, account.as_ref(), &login)).await
+    }
+
+    async fn start_isolated(&self, params: &IsolatedParams) -> Result<Box<dyn Instance>, EngineError> {
+        // The flow made the folder; the account must be able to enter it before anything is tried there.
+        make_private(&params.folder, self.account.as_ref())?;
+        let confinement = Confinement::probe(self, &params.folder).await;
+        Ok(Box::new(isolated::start(self, params, confinement).await?))
+    }
+
+    async fn stop_isolated(&self, folder: &Path) -> Result<(), EngineError> {
+        isolated::stop_in(folder).await
+    }
+}
+
+/// Runs file work that may take long where it does not hold up other tasks.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
+) -> Result<T, EngineError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(EngineError::Stopped),
+    }
+}
+
+impl Postgres {
+    async fn controldata(&self, data: &Path) -> Result<String, EngineError> {
+        // As ourselves: the account may not be able to enter the folders above yet.
+        Binaries::of(data)?
+            .program("pg_controldata", None)
+            .env("LC_ALL", "C")
+            .arg("-D")
+            .arg(data)
+            .output(LOOK_LIMIT)
+            .await
+            .map_err(|error| program_error("pg_controldata", error))
+    }
+}
+
+/// The start of the last record that `pg_waldump` can read between two
+/// segments. It always ends with an error at the end of the log, so only
+/// what it printed counts.
+async fn last_dumped(
+    pg_waldump: &Path,
+    wal_folder: &Path,
+    first: &str,
+    last: &str,
+) -> Result<Option<Lsn>, EngineError> {
+    let last_line = Program::new("sh")
+        .env("LC_ALL", "C")
+        .args(["-c", r#""$0" --path "$1" "$2" "$3" 2>/dev/null | tail -n 1"#])
+        .arg(pg_waldump)
+        .arg(wal_folder)
+        .args([first, last])
+        .output(LOOK_LIMIT)
+        .await
+        .map_err(|error| program_error("pg_waldump", error))?;
+    Ok(record_start(&last_line))
+}
+
+/// The position in a line of `pg_waldump`: `rmgr: … lsn: 0/03000148, prev 0/03000110, desc: …`.
+fn record_start(line: &str) -> Option<Lsn> {
+    let (_, rest) = line.split_once(" lsn: ")?;
+    rest.split(',').next()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_pg_waldump_tells_where_its_record_starts() {
+        let line = "rmgr: Heap        len (rec/tot):     54/   150, tx:        735, lsn: 1/03000148, prev 0/03000110, desc: INSERT off 1";
+        assert_eq!(record_start(line), Some(Lsn(0x1_0300_0148)));
+        assert_eq!(record_start(""), None);
+    }
+}

@@ -1,0 +1,67 @@
+//! Ordinary SQL on one member, through sqlx: sessions and the mapping of their errors.
+//!
+//! With `sslmode: verify-full` the driver also trusts the public web's
+//! authorities beside those we name; the host's name is checked in any case.
+//! The replication client (`wire`) trusts only those we name.
+
+use std::{io, time::Duration};
+
+use futures::TryStreamExt;
+use secrecy::ExposeSecret;
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, PgConnection, Row, ValueRef,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+use tokio::time::timeout;
+
+use super::{Member, Postgres, Tls, failure, wire::tls};
+use crate::{domain::MemberName, engine::EngineError};
+
+/// How long reaching a member and logging in may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Logs in to `dbname` on `member`, within 10 s.
+pub async fn connect(postgres: &Postgres, member: &Member, dbname: &str) -> Result<PgConnection, EngineError> {
+    let login = &postgres.login;
+    let mut options = PgConnectOptions::new_without_pgpass()
+        .port(member.port)
+        .username(&login.user)
+        .database(dbname)
+        .application_name("lifeboat")
+        .statement_cache_capacity(16);
+    if let Some(password) = &login.password {
+        options = options.password(password.expose_secret());
+    }
+    options = match (member.host.starts_with('/'), &login.tls) {
+        (true, _) => options.socket(&member.host).ssl_mode(PgSslMode::Disable),
+        (false, Tls::Disable) => options.host(&member.host).ssl_mode(PgSslMode::Disable),
+        (false, Tls::Require) => options.host(&member.host).ssl_mode(PgSslMode::Require),
+        (false, Tls::VerifyFull { root_certificate }) => {
+            let trusted = tls::authorities(member, root_certificate.as_deref())?;
+            options.host(&member.host).ssl_mode(PgSslMode::VerifyFull).ssl_root_cert_from_pem(trusted)
+        }
+    };
+    match timeout(CONNECT_LIMIT, options.connect()).await {
+        Ok(connected) => connected.map_err(|error| failure::of_connect(postgres, member, error)),
+        Err(_) => Err(failure::unreachable(member, io::Error::from(io::ErrorKind::TimedOut))),
+    }
+}
+
+/// The first column of the first row as text. Runs to the end of the results,
+/// so that an error behind the first row is not missed.
+pub async fn text(connection: &mut PgConnection, sql: &str) -> Result<Option<String>, sqlx::Error> {
+    let mut rows = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch(connection);
+    let mut first = None;
+    while let Some(row) = rows.try_next().await? {
+        if first.is_none() {
+            let value = row.try_get_raw(0)?;
+            first = Some(if value.is_null() { None } else { Some(row.try_get_unchecked::<String, _>(0)?) });
+        }
+    }
+    Ok(first.flatten())
+}
+
+/// The error of `action` on `member`: `connection` and server errors alike.
+pub fn failed(member: &MemberName, action: &'static str, error: sqlx::Error) -> EngineError {
+    failure::of_sql(member, action, error)
+}

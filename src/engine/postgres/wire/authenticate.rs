@@ -1,0 +1,107 @@
+//! Proving who we are: trust, password, MD5 and SCRAM-SHA-256, as `pg_hba.conf` asks.
+//!
+//! A password never goes over a connection that others can read. Channel
+//! binding is not used.
+
+use std::io;
+
+use bytes::Bytes;
+use postgres_protocol::{
+    authentication::{
+        md5_hash,
+        sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256},
+    },
+    message::frontend,
+};
+use secrecy::ExposeSecret;
+
+use super::{
+    super::{Member, Postgres, failure},
+    Connection,
+    reply::{Reply, c_string, nonsense},
+};
+use crate::engine::EngineError;
+
+// The kinds of authentication requests.
+const OK: u32 = 0;
+const CLEARTEXT: u32 = 3;
+const MD5: u32 = 5;
+const SASL: u32 = 10;
+const SASL_CONTINUE: u32 = 11;
+const SASL_FINAL: u32 = 12;
+
+/// Answers the server's requests until it is ready for commands.
+pub(super) async fn log_in(
+    connection: &mut Connection,
+    postgres: &Postgres,
+    member: &Member,
+    is_private: bool,
+) -> Result<(), EngineError> {
+    let user = postgres.login.user.as_str();
+    let refused = |reason: &str| failure::login(postgres, member, reason.to_owned());
+    let password = || {
+        let password =
+            postgres.login.password.as_ref().ok_or_else(|| refused("it asks for a password and none is set"))?;
+        Ok(password.expose_secret().as_bytes())
+    };
+    let mut scram: Option<ScramSha256> = None;
+    loop {
+        let broken = |connection: &mut Connection, source| connection.broken("the login", source);
+        let reply = connection.receive().await.map_err(|source| broken(connection, source))?;
+        let answered = match reply {
+            Reply::Ready => return Ok(()),
+            Reply::Failed(refusal) => return Err(failure::refused_login(postgres, member, refusal)),
+            // A server that could not prove itself would leave the proof out.
+            Reply::Authentication(OK, _) if scram.is_some() => Err(nonsense("a login without the server's own proof")),
+            Reply::Authentication(OK, _) => Ok(()),
+            Reply::Authentication(CLEARTEXT, _) if is_private => {
+                let password = password()?;
+                connection.send(|buffer| frontend::password_message(password, buffer)).await
+            }
+            Reply::Authentication(CLEARTEXT, _) => {
+                return Err(refused("it asks for the password in clear text over a connection without TLS"));
+            }
+            Reply::Authentication(MD5, salt) => match <[u8; 4]>::try_from(salt.as_ref()) {
+                Ok(salt) => {
+                    let hash = md5_hash(user.as_bytes(), password()?, salt);
+                    connection.send(|buffer| frontend::password_message(hash.as_bytes(), buffer)).await
+                }
+                Err(_) => Err(nonsense("a salt of the wrong length")),
+            },
+            Reply::Authentication(SASL, mechanisms) => {
+                if !offers_scram(mechanisms) {
+                    return Err(refused("it offers no SASL mechanism that we know; SCRAM-SHA-256 is one"));
+                }
+                // Not `unrequested`: that would claim that we could have bound the channel.
+                let exchange = scram.insert(ScramSha256::new(password()?, ChannelBinding::unsupported()));
+                let first = exchange.message();
+                connection.send(|buffer| frontend::sasl_initial_response(SCRAM_SHA_256, first, buffer)).await
+            }
+            Reply::Authentication(SASL_CONTINUE, data) => match &mut scram {
+                Some(exchange) => match exchange.update(&data) {
+                    Ok(()) => connection.send(|buffer| frontend::sasl_response(exchange.message(), buffer)).await,
+                    Err(error) => Err(error),
+                },
+                None => Err(nonsense("a SCRAM answer that nobody asked for")),
+            },
+            Reply::Authentication(SASL_FINAL, data) => match scram.take() {
+                Some(mut exchange) => exchange.finish(&data),
+                None => Err(nonsense("a SCRAM answer that nobody asked for")),
+            },
+            Reply::Authentication(..) => {
+                return Err(refused("it asks for a method other than password, md5 or scram-sha-256"));
+            }
+            _ => Err(nonsense("an unexpected message")),
+        };
+        answered.map_err(|source: io::Error| broken(connection, source))?;
+    }
+}
+
+fn offers_scram(mut mechanisms: Bytes) -> bool {
+    while let Ok(mechanism) = c_string(&mut mechanisms) {
+        if mechanism == SCRAM_SHA_256 {
+            return true;
+        }
+    }
+    false
+}

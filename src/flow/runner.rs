@@ -1,0 +1,377 @@
+//! Who drives runs: takes new ones in, claims those that nobody drives, tells
+//! how they are. One runner per process; any number of processes share the
+//! state database.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use tokio::sync::{Semaphore, broadcast};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Flow, NewRun, Progress, RunState, RunSummary, Signal,
+    context::RunFacts,
+    drive::Driver,
+    event::Event,
+    journal::{Journal, LetGo, nonce, through_blips},
+    lease::{Lease, call_limit, millis},
+    progress::state_name,
+    wake::{Wake, heard},
+};
+use crate::{
+    clock::Clock,
+    db::{
+        Db, DbError, instant,
+        runs::{self, RunRow},
+    },
+    domain::RunId,
+    process::Tasks,
+};
+
+/// How long a node may be silent before others take its runs over.
+pub const DEFAULT_TTL: Duration = Duration::from_secs(15);
+
+/// What can go wrong when runs are asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum FlowError {
+    #[error("there is no run `{0}`; `lifeboat runs` lists them")]
+    NoSuchRun(RunId),
+    #[error("run `{0}` has ended already; it takes no more signals")]
+    Ended(RunId),
+    #[error("this node knows no flow `{flow}`, so it cannot drive run `{run_id}`; use a version that has it")]
+    UnknownFlow { flow: String, run_id: RunId },
+    #[error("run `{0}` was interrupted because this process ends; it resumes when it is driven again")]
+    Interrupted(RunId),
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Submitted {
+    New,
+    /// A run of this id was submitted before; it is untouched.
+    Existing,
+}
+
+/// Drives runs on this node.
+pub struct Runner {
+    db: Db,
+    node: String,
+    clock: Clock,
+    ttl: Duration,
+    flows: RwLock<HashMap<&'static str, Arc<dyn Flow>>>,
+    wake: Wake,
+    progress: broadcast::Sender<Progress>,
+    tasks: Tasks,
+}
+
+impl fmt::Debug for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runner").field("node", &self.node).field("ttl", &self.ttl).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        self.tasks.stop().cancel();
+    }
+}
+
+impl Runner {
+    /// `node` names this node in journals; `ttl` is usually `DEFAULT_TTL`.
+    pub fn new(db: Db, node: impl Into<String>, clock: Clock, ttl: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            db,
+            node: node.into(),
+            clock,
+            ttl,
+            flows: RwLock::default(),
+            wake: Wake::default(),
+            progress: broadcast::Sender::new(256),
+            tasks: Tasks::new(),
+        })
+    }
+
+    /// Makes this node able to drive runs of `flow`.
+    pub fn register(&self, flow: Arc<dyn Flow>) {
+        self.flows.write().unwrap_or_else(PoisonError::into_inner).insert(flow.name(), flow);
+        self.wake.ring();
+    }
+
+    fn flow(&self, name: &str) -> Option<Arc<dyn Flow>> {
+        self.flows.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Stores a run, durably; whoever serves the state database will drive it.
+    /// The flow is the first part of its id.
+    pub async fn submit(&self, run: NewRun) -> Result<Submitted, FlowError> {
+        let row = RunRow {
+            id: run.id.to_string(),
+            flow: run.id.flow().to_owned(),
+            subject: run.subject,
+            params: run.params.to_string(),
+            requester: run.requester,
+            created_ms: 0,
+            finished_ms: None,
+            state: state_name(RunState::Pending).to_owned(),
+            step: None,
+            error: None,
+            conclusion: None,
+        };
+        let new = runs::insert(&self.db, &row).await?;
+        self.wake.ring();
+        Ok(if new { Submitted::New } else { Submitted::Existing })
+    }
+
+    /// Sends a signal; once this returns, it is never lost.
+    pub async fn signal(&self, run_id: &RunId, signal: Signal) -> Result<(), FlowError> {
+        let event = Event::Signalled(signal).to_json()?;
+        let stored = runs::append_signal(&self.db, run_id.as_str(), &nonce(), &event).await?;
+        self.wake.ring();
+        if stored {
+            return Ok(());
+        }
+        self.get(run_id).await?;
+        Err(FlowError::Ended(run_id.clone()))
+    }
+
+    /// Asks a run to stop and undo what it did. Past its point of no return it
+    /// refuses, which its progress and journal say.
+    pub async fn abort(&self, run_id: &RunId, who: &str, reason: &str) -> Result<(), FlowError> {
+        let payload = json!({ "reason": reason });
+        self.signal(run_id, Signal { name: "abort".to_owned(), who: who.to_owned(), payload }).await
+    }
+
+    pub async fn get(&self, run_id: &RunId) -> Result<RunSummary, FlowError> {
+        let row = runs::get(&self.db, run_id.as_str()).await?;
+        Ok(summary(row.ok_or_else(|| FlowError::NoSuchRun(run_id.clone()))?)?)
+    }
+
+    /// The newest runs, newest first.
+    pub async fn list(&self, limit: usize) -> Result<Vec<RunSummary>, FlowError> {
+        let rows = runs::list(&self.db, i64::try_from(limit).unwrap_or(i64::MAX)).await?;
+        Ok(rows.into_iter().map(summary).collect::<Result<_, _>>()?)
+    }
+
+    /// What the runs driven by this process say of themselves from now on.
+    pub fn progress(&self) -> broadcast::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Waits until the run is in a final state, whoever drives it.
+    pub async fn wait(&self, run_id: &RunId) -> Result<RunSummary, FlowError> {
+        let mut bell = self.wake.hear(&self.db, &self.tasks);
+        loop {
+            bell.mark_unchanged();
+            let found = self.found(run_id).await?;
+            if let Some(run) = found.filter(|run| run.state.is_final()) {
+                return Ok(run);
+            }
+            self.until_heard(&mut bell, run_id, self.ttl).await?;
+        }
+    }
+
+    /// Drives the run to its end, or waits for its end when another node drives it.
+    pub async fn drive(self: &Arc<Self>, run_id: &RunId) -> Result<RunSummary, FlowError> {
+        let mut bell = self.wake.hear(&self.db, &self.tasks);
+        loop {
+            bell.mark_unchanged();
+            if let Some(run) = self.found(run_id).await? {
+                if run.state.is_final() {
+                    return Ok(run);
+                }
+                let unknown = || FlowError::UnknownFlow { flow: run.flow.clone(), run_id: run_id.clone() };
+                let flow = self.flow(&run.flow).ok_or_else(unknown)?;
+                if let Some(lease) = transient_as_none(self.claim(run_id).await)? {
+                    let driving = Arc::clone(self).carry_out(flow, lease, self.tasks.stop().clone());
+                    match self.tasks.spawn(driving).await {
+                        Ok(Ok(()) | Err(LetGo::Fenced)) => continue,
+                        Ok(Err(LetGo::Db(error))) => return Err(error.into()),
+                        Ok(Err(LetGo::ShuttingDown)) | Err(_) => return Err(FlowError::Interrupted(run_id.clone())),
+                    }
+                }
+            }
+            let beat = self.next_look().await;
+            self.until_heard(&mut bell, run_id, beat).await?;
+        }
+    }
+
+    /// Drives whatever may be driven, at most `limit` runs at a time, until
+    /// `stop`. Then asks the steps to stop, waits until they have, and gives the
+    /// leases back: the runs resume here or elsewhere.
+    pub async fn serve(self: &Arc<Self>, stop: CancellationToken, limit: usize) {
+        let mut bell = self.wake.hear(&self.db, &self.tasks);
+        let driving = Tasks::new();
+        let places = Arc::new(Semaphore::new(limit));
+        while !stop.is_cancelled() {
+            bell.mark_unchanged();
+            if let Err(error) = self.claim_and_drive(&driving, &places).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot look for runs; trying again");
+            }
+            let beat = self.next_look().await;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = heard(&mut bell, beat) => {}
+            }
+        }
+        driving.shut_down().await;
+    }
+
+    async fn claim_and_drive(self: &Arc<Self>, driving: &Tasks, places: &Arc<Semaphore>) -> Result<(), DbError> {
+        let listed = self.db.within(call_limit(self.ttl), "look for runs to drive", runs::claimable(&self.db)).await?;
+        for (id, flow) in listed {
+            let Some(flow) = self.flow(&flow) else { continue };
+            let Ok(place) = Arc::clone(places).try_acquire_owned() else { return Ok(()) };
+            let Some(lease) = self.claim(&RunId::from(id)).await? else { continue };
+            let (runner, stop) = (Arc::clone(self), driving.stop().clone());
+            driving.spawn(async move {
+                let wake = Arc::clone(&runner);
+                if let Err(error @ LetGo::Db(_)) = runner.carry_out(flow, lease, stop).await {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "let go of a run; it is taken up again when its lease ends"
+                    );
+                }
+                drop(place);
+                wake.wake.ring();
+            });
+        }
+        Ok(())
+    }
+
+    /// Asks whatever this process drives to stop, waits until it has, and gives
+    /// the leases back. The runner drives nothing afterwards.
+    pub async fn shut_down(&self) {
+        self.tasks.shut_down().await;
+    }
+
+    async fn claim(&self, run_id: &RunId) -> Result<Option<Lease>, DbError> {
+        let claimed_at = Instant::now();
+        let event = Event::Taken { node: self.node.clone() };
+        crate::fault::point("flow.taken.before");
+        let (json, nonce) = (event.to_json()?, nonce());
+        let claim = runs::claim(&self.db, run_id.as_str(), &self.node, millis(self.ttl), &nonce, &json);
+        let fence = self.db.within(call_limit(self.ttl), "take the lease of a run", claim).await?;
+        if fence.is_some() {
+            crate::fault::point("flow.taken.after");
+        }
+        Ok(fence.map(|fence| Lease::new(self.db.clone(), run_id.clone(), fence, self.ttl, claimed_at)))
+    }
+
+    /// Drives a run whose lease we have until it is concluded or we must let go.
+    async fn carry_out(
+        self: Arc<Self>,
+        flow: Arc<dyn Flow>,
+        lease: Lease,
+        shutdown: CancellationToken,
+    ) -> Result<(), LetGo> {
+        let lease = Arc::new(lease);
+        let attendants = Tasks::new();
+        let (kept, stop) = (Arc::clone(&lease), attendants.stop().clone());
+        attendants.spawn(async move { stop.run_until_cancelled(kept.keep()).await });
+        let driven = self.attend(flow, &lease, shutdown, &attendants).await;
+        attendants.shut_down().await;
+        // After a permanent error of the database the lease is left to end by
+        // itself: that is the pause before the next try.
+        if matches!(driven, Err(LetGo::ShuttingDown)) {
+            lease.release().await;
+        }
+        self.wake.ring();
+        driven
+    }
+
+    async fn attend(
+        &self,
+        flow: Arc<dyn Flow>,
+        lease: &Arc<Lease>,
+        shutdown: CancellationToken,
+        attendants: &Tasks,
+    ) -> Result<(), LetGo> {
+        let run_id = lease.run_id().clone();
+        let read = || self.db.within(lease.call_limit(), "read a run", runs::get(&self.db, run_id.as_str()));
+        let Some(row) = through_blips(lease, &shutdown, read).await? else { return Err(LetGo::Fenced) };
+        let params = serde_json::from_str(&row.params)
+            .map_err(|error| DbError::Corrupt { place: "the parameters of a run", reason: error.to_string() })?;
+        let journal = Arc::new(Journal::open(self.db.clone(), run_id.clone(), Arc::clone(lease), shutdown).await?);
+        let (followed, mut bell, beat) = (Arc::clone(&journal), self.wake.hear(&self.db, &self.tasks), self.ttl);
+        let stop = attendants.stop().clone();
+        attendants.spawn(async move { stop.run_until_cancelled(followed.follow(&mut bell, beat)).await });
+        let facts = RunFacts {
+            run_id,
+            requester: row.requester,
+            created_at: instant("runs", row.created_ms)?,
+            params,
+            clock: self.clock.clone(),
+            journal: Arc::clone(&journal),
+            progress: self.progress.clone(),
+        };
+        let driven = Driver::new(flow, Arc::new(facts)).drive().await;
+        journal.close().await;
+        driven
+    }
+
+    /// The run; none while the state database does not answer.
+    async fn found(&self, run_id: &RunId) -> Result<Option<RunSummary>, FlowError> {
+        match self.db.within(call_limit(self.ttl), "read a run", runs::get(&self.db, run_id.as_str())).await {
+            Ok(Some(row)) => Ok(Some(summary(row)?)),
+            Ok(None) => Err(FlowError::NoSuchRun(run_id.clone())),
+            Err(error) => Ok(transient_as_none(Err(error))?),
+        }
+    }
+
+    /// When to look again although nobody rang: at the end of the next lease,
+    /// at the latest after a ttl.
+    async fn next_look(&self) -> Duration {
+        let call = runs::next_expiry_ms(&self.db);
+        match self.db.within(call_limit(self.ttl), "look for the next lease to end", call).await {
+            Ok(Some(ms)) => Duration::from_millis(u64::try_from(ms).unwrap_or(0) + 10).min(self.ttl),
+            Ok(None) => self.ttl,
+            Err(_) => Duration::from_secs(1).min(self.ttl),
+        }
+    }
+
+    async fn until_heard(
+        &self,
+        bell: &mut tokio::sync::watch::Receiver<()>,
+        run_id: &RunId,
+        beat: Duration,
+    ) -> Result<(), FlowError> {
+        let stop = self.tasks.stop();
+        stop.run_until_cancelled(heard(bell, beat)).await.ok_or_else(|| FlowError::Interrupted(run_id.clone()))
+    }
+}
+
+fn transient_as_none<T>(result: Result<Option<T>, DbError>) -> Result<Option<T>, DbError> {
+    match result {
+        Err(error) if !error.is_permanent() => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the state database does not answer; trying again"
+            );
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
+fn summary(row: RunRow) -> Result<RunSummary, DbError> {
+    let corrupt = |error: serde_json::Error| DbError::Corrupt { place: "runs", reason: error.to_string() };
+    Ok(RunSummary {
+        run_id: RunId::from(row.id),
+        flow: row.flow,
+        subject: row.subject,
+        state: serde_json::from_value(row.state.into()).map_err(corrupt)?,
+        step: row.step,
+        error: row.error,
+        requester: row.requester,
+        created_at: instant("runs", row.created_ms)?,
+        finished_at: row.finished_ms.map(|ms| instant("runs", ms)).transpose()?,
+        conclusion: row.conclusion.map(|text| serde_json::from_str(&text)).transpose().map_err(corrupt)?,
+    })
+}

@@ -1,0 +1,353 @@
+//! The workflows: each puts an engine, vaults, DNS and evidence together, one
+//! file per flow. What is chosen is chosen in `decide`; flows carry it out.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use age::x25519::{Identity, Recipient};
+use jiff::Timestamp;
+use secrecy::ExposeSecret;
+use serde_json::Value;
+
+use crate::{
+    config::{Loaded, ScheduleConfig, SecretError, SecretRef, daemon::Durability},
+    db::{Db, DbError},
+    decide::exposure,
+    dns::{Dns, DnsError},
+    domain::{
+        Beat, Check, DatabaseName, EvidenceRecord, Opener, Phase, Region, VaultName, Verdict,
+        record::{Measured, PlanFile, RECORD_SCHEMA, Source, Why},
+    },
+    engine::{Engine, EngineError},
+    evidence::{EvidenceError, EvidenceLog},
+    flow::{Ending, StepContext, StepError},
+    process::ProcessError,
+    vault::{
+        self, Manifest, SharedStore, StoreError, VaultError,
+        signature::{Signer, Verifier},
+    },
+};
+
+pub mod backup;
+pub mod copy;
+pub mod drill;
+mod guarded;
+pub mod ledger;
+pub mod locks;
+pub mod prune;
+pub mod restore;
+pub mod restore_test;
+pub mod rotate_keys;
+pub mod stream;
+pub mod verify;
+
+/// Heartbeats kept in the process for exposure: an hour of them.
+const REMEMBERED_BEATS: usize = 3600;
+
+/// What flows work with.
+#[derive(Debug)]
+pub struct Resources {
+    pub databases: BTreeMap<DatabaseName, Arc<Database>>,
+    /// Providers by name; none where this process only reads.
+    pub dns: BTreeMap<String, Arc<dyn Dns>>,
+    pub evidence: Arc<EvidenceLog>,
+    pub db: Db,
+}
+
+impl Resources {
+    /// The database of a run's parameters. It may have left the schedules since.
+    pub fn database(&self, name: &DatabaseName) -> Result<Arc<Database>, StepError> {
+        self.databases
+            .get(name)
+            .cloned()
+            .ok_or_else(|| StepError::permanent(format!("no schedule names the database `{name}` any more")))
+    }
+}
+
+/// One protected database with everything that flows need to work on it.
+#[derive(Debug)]
+pub struct Database {
+    pub name: DatabaseName,
+    pub engine: Arc<dyn Engine>,
+    pub schedule: Loaded<ScheduleConfig>,
+    /// Where its backups and WAL go, the first one first.
+    pub vaults: Vec<Vault>,
+    pub keys: Keys,
+    /// Where this node stands.
+    pub region: Region,
+    /// Where isolated instances are made.
+    pub scratch: std::path::PathBuf,
+    /// What WAL streaming of this process has reached.
+    pub streaming: stream::Streaming,
+    beats: Mutex<VecDeque<Beat>>,
+}
+
+/// A vault of a database.
+#[derive(Debug, Clone)]
+pub struct Vault {
+    pub store: SharedStore,
+    pub durability: Durability,
+}
+
+/// Who can open what is written, and who signs.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    pub recipients: Vec<Recipient>,
+    /// Only on nodes that restore; read when it is needed and kept no longer.
+    pub identity: Option<SecretRef>,
+    /// The identity that is kept elsewhere, for the tests that prove it.
+    pub escrow: Option<SecretRef>,
+    pub signer: Signer,
+    /// Whose signatures count.
+    pub verifier: Verifier,
+}
+
+impl Keys {
+    /// The node's own age identities.
+    pub async fn identities(&self) -> Result<Vec<Identity>, KeyError> {
+        self.identities_of(Opener::Node).await
+    }
+
+    /// The age identities of the node, or those that are kept elsewhere.
+    pub async fn identities_of(&self, opener: Opener) -> Result<Vec<Identity>, KeyError> {
+        let (name, reference) = match opener {
+            Opener::Node => ("identity", self.identity.as_ref().ok_or(KeyError::NoIdentity)?),
+            Opener::Escrow => ("escrow", self.escrow.as_ref().ok_or(KeyError::NoEscrow)?),
+        };
+        let secret = reference.read().await.map_err(|source| KeyError::Secret { name, source })?;
+        Ok(vault::identities_from(secret.expose_secret())?)
+    }
+}
+
+/// Why no identity is at hand.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error(
+        "this node holds no age identity and cannot restore; add `keys: {{identity: {{file: PATH}}}}` to lifeboat.yaml"
+    )]
+    NoIdentity,
+    #[error("there is no identity that is kept elsewhere; add `keys: {{escrow: …}}` to lifeboat.yaml")]
+    NoEscrow,
+    #[error("the age identity of `keys.{name}` cannot be read")]
+    Secret {
+        name: &'static str,
+        #[source]
+        source: SecretError,
+    },
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
+
+/// What a database is put together from.
+#[derive(Debug)]
+pub struct Parts {
+    pub engine: Arc<dyn Engine>,
+    pub schedule: Loaded<ScheduleConfig>,
+    pub vaults: Vec<Vault>,
+    pub keys: Keys,
+    pub region: Region,
+    pub scratch: std::path::PathBuf,
+}
+
+impl Database {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { engine, schedule, vaults, keys, region, scratch } = parts;
+        Self {
+            name: schedule.config.database.clone(),
+            engine,
+            schedule,
+            vaults,
+            keys,
+            region,
+            scratch,
+            streaming: stream::Streaming::default(),
+            beats: Mutex::default(),
+        }
+    }
+
+    /// The vault of this name, or the first one.
+    pub fn vault(&self, name: Option<&VaultName>) -> Option<&Vault> {
+        match name {
+            Some(name) => self.vaults.iter().find(|vault| vault.store.place().vault == *name),
+            None => self.vaults.first(),
+        }
+    }
+
+    /// The file that defines this database's runs, for evidence.
+    pub fn plan_file(&self) -> PlanFile {
+        self.schedule.plan_file()
+    }
+
+    /// The store that backups go to.
+    pub fn first_vault(&self) -> Result<&SharedStore, StepError> {
+        let vault = self.vaults.first().ok_or_else(|| StepError::permanent(format!("`{}` has no vault", self.name)))?;
+        Ok(&vault.store)
+    }
+
+    pub fn jurisdiction(&self) -> Option<String> {
+        self.schedule.config.residency.as_ref().map(|residency| residency.jurisdiction.clone())
+    }
+
+    /// Refuses a region that the database's data may not be in. Checked when the
+    /// files are read, and again before data moves.
+    pub fn refuse_outside_residency(&self, region: &Region) -> Result<(), StepError> {
+        match &self.schedule.config.residency {
+            Some(residency) if !residency.allows(region) => Err(StepError::permanent(format!(
+                "the data of `{}` may not go to {region}: the jurisdiction {} does not allow it",
+                self.name, residency.jurisdiction
+            ))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Where a backup lies, for evidence.
+    pub fn source(&self, vault: &SharedStore, manifest: &Manifest, manifest_sha256: String) -> Source {
+        let place = vault.place();
+        Source {
+            vault: place.vault.to_string(),
+            region: place.region.clone(),
+            region_verified: place.region_verified,
+            backup_id: manifest.backup.to_string(),
+            backup_kind: manifest.kind.as_str().to_owned(),
+            manifest_sha256,
+            size_bytes: manifest.size_bytes,
+            recipients: manifest.recipients.len(),
+        }
+    }
+
+    /// Keeps an acknowledged heartbeat for `exposure`.
+    pub fn remember(&self, beat: Beat) {
+        let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
+        if beats.len() == REMEMBERED_BEATS {
+            beats.pop_front();
+        }
+        beats.push_back(beat);
+    }
+
+    /// Seconds of acknowledged commits that each vault lacks now; none where
+    /// this process does not stream or has no heartbeat yet.
+    pub fn exposure(&self, now: Timestamp) -> Vec<(VaultName, Option<f64>)> {
+        let beats: Vec<Beat> = self.beats.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        self.vaults
+            .iter()
+            .map(|vault| {
+                let name = vault.store.place().vault.clone();
+                let durable = self.streaming.durable(&name);
+                let seconds = exposure::exposure(now, &beats, durable).map(|exposure| exposure.as_secs_f64());
+                (name, seconds)
+            })
+            .collect()
+    }
+}
+
+/// Turns an error of a boundary into a step's, by whether it is permanent.
+macro_rules! step_error_from {
+    ($($error:ty),+) => {
+        $(impl From<$error> for StepError {
+            fn from(error: $error) -> Self {
+                let is_permanent = error.is_permanent();
+                StepError::from_error(error, is_permanent)
+            }
+        })+
+    };
+}
+step_error_from!(StoreError, VaultError, EngineError, DnsError, DbError, EvidenceError, restore::RestoreError);
+
+impl From<KeyError> for StepError {
+    fn from(error: KeyError) -> Self {
+        StepError::from_error(error, true)
+    }
+}
+
+impl From<ProcessError> for StepError {
+    fn from(error: ProcessError) -> Self {
+        StepError::from_error(error, false)
+    }
+}
+
+/// What an engine is told when a vault does not take its bytes.
+fn refused(error: VaultError) -> EngineError {
+    EngineError::Sink { is_permanent: error.is_permanent(), source: Box::new(error) }
+}
+
+/// The output of a step, for the journal.
+fn output(value: &impl serde::Serialize) -> Result<Value, StepError> {
+    serde_json::to_value(value).map_err(|error| StepError::from_error(error, true))
+}
+
+/// The verdict of a run and what a person must fix, from how its steps ended:
+/// `done` where they all succeeded.
+fn judged(ending: &Ending, done: Verdict) -> (Verdict, Vec<String>) {
+    match ending {
+        Ending::Done => (done, Vec::new()),
+        Ending::Unwound { step, error } => (Verdict::Error, vec![format!("step `{step}` failed: {error}")]),
+        Ending::Aborted { who, reason } => (Verdict::Aborted, vec![format!("aborted by {who}: {reason}")]),
+        Ending::Stuck { step, error } => {
+            (Verdict::Error, vec![format!("the undo of step `{step}` failed, a person must finish it: {error}")])
+        }
+    }
+}
+
+/// Whether what the run did went away again, where it had to.
+fn unwinding(ending: &Ending) -> Vec<Check> {
+    match ending {
+        Ending::Done => Vec::new(),
+        Ending::Unwound { .. } | Ending::Aborted { .. } => vec![Check::judge("unwinding", "undone", "undone", true)],
+        Ending::Stuck { step, error } => {
+            vec![Check::judge("unwinding", "undone", format!("undo of `{step}` failed: {error}"), false)]
+        }
+    }
+}
+
+/// The record of a run over a database, with nothing measured or judged yet. The
+/// database may have left the schedules since the run began.
+fn record(
+    cx: &StepContext,
+    (name, database): (&DatabaseName, Option<&Database>),
+    kind: &str,
+    due_at: Option<Timestamp>,
+) -> EvidenceRecord {
+    EvidenceRecord {
+        schema: RECORD_SCHEMA,
+        run_id: cx.run_id().to_string(),
+        kind: kind.to_owned(),
+        subject: name.to_string(),
+        daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
+        plan: database.map(Database::plan_file),
+        jurisdiction: database.and_then(Database::jurisdiction),
+        why: Why::of(due_at, cx.requester()),
+        started_at: cx.created_at(),
+        finished_at: cx.clock().now(),
+        objectives: None,
+        source: None,
+        target: None,
+        phases: phases(cx),
+        measured: Measured::default(),
+        checks: Vec::new(),
+        isolation: Vec::new(),
+        safety: Vec::new(),
+        verdicts: BTreeMap::new(),
+        verdict: Verdict::Error,
+        findings: Vec::new(),
+    }
+}
+
+/// The steps that succeeded, with how long each took.
+fn phases(cx: &StepContext) -> Vec<Phase> {
+    cx.step_times()
+        .into_iter()
+        .filter_map(|times| {
+            let seconds = times.succeeded_at?.duration_since(times.began_at).as_secs_f64();
+            Some(Phase { name: times.step, seconds })
+        })
+        .collect()
+}
+
+/// Adds the fields of one JSON object to another.
+fn merge(figures: &mut Value, more: Value) {
+    if let (Value::Object(figures), Value::Object(more)) = (figures, more) {
+        figures.extend(more);
+    }
+}

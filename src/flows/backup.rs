@@ -1,0 +1,323 @@
+//! A physical backup: *check* → *upload* → *commit* → *wal*. Until the signed
+//! manifest is committed nobody sees it, and its undo sweeps what was uploaded.
+//! What must never happen: a backup that is called complete while WAL that it
+//! needs is not in the vault.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Database, Resources, guarded::guarded, locks, output, refused, stream};
+use crate::{
+    domain::{Backup, BackupId, BackupKind, BackupState, DatabaseName, Verdict, with_causes},
+    engine::{BackupFacts, BackupSink, EngineError},
+    fault,
+    flow::{Conclusion, Ending, Flow, Policy, Step, StepContext, StepError, read},
+    vault::{self, BackupWriter, Layout, Manifest, PART_SIZE, TakenBackup, VaultError},
+};
+
+/// The flow's name, first part of its runs' ids.
+pub const NAME: &str = "backup";
+
+/// How the instant at which a backup began stands in its id.
+pub(super) const STAMP: &str = "%Y%m%dt%H%M%Sz";
+
+/// How long a backup may take.
+const UPLOAD_LIMIT: Duration = Duration::from_secs(24 * 3600);
+/// How long the WAL up to its end may take to reach the vault.
+const WAL_LIMIT: Duration = Duration::from_secs(3600);
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Params {
+    pub database: DatabaseName,
+    pub kind: BackupKind,
+    /// Whether no increment may build upon it.
+    #[serde(default)]
+    pub standalone: bool,
+    /// None when a person asked for it.
+    pub due_at: Option<Timestamp>,
+}
+
+/// The workflow.
+#[derive(Debug)]
+pub struct BackupFlow {
+    resources: Arc<Resources>,
+}
+
+impl BackupFlow {
+    pub fn new(resources: Arc<Resources>) -> Self {
+        Self { resources }
+    }
+}
+
+#[async_trait]
+impl Flow for BackupFlow {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn steps(&self, params: &Value) -> Result<Vec<Box<dyn Step>>, StepError> {
+        let params: Params = read("parameters", params)?;
+        let database = self.resources.database(&params.database)?;
+        Ok(vec![
+            Box::new(Check(Arc::clone(&database))),
+            Box::new(Upload { database: Arc::clone(&database), kind: params.kind, standalone: params.standalone }),
+            Box::new(Commit { resources: Arc::clone(&self.resources), database: Arc::clone(&database) }),
+            Box::new(AwaitWal(database)),
+        ])
+    }
+
+    async fn conclude(&self, cx: &StepContext, ending: &Ending) -> Result<Conclusion, StepError> {
+        conclude(&self.resources, cx, ending).await
+    }
+}
+
+/// Is the primary fit, are all vaults where the data may be, can they be written?
+struct Check(Arc<Database>);
+
+#[async_trait]
+impl Step for Check {
+    fn name(&self) -> &'static str {
+        "check"
+    }
+
+    async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
+        cx.progress("looking at the primary and the vaults", None, None);
+        for vault in &self.0.vaults {
+            self.0.refuse_outside_residency(&vault.store.place().region)?;
+            cx.guard().await?;
+            for finding in vault.store.probe().await? {
+                tracing::warn!(vault = %vault.store.place().vault, finding, "the vault has a weakness");
+            }
+        }
+        let primary = self.0.engine.preflight().await.map_err(|errors| {
+            let is_permanent = errors.iter().any(EngineError::is_permanent);
+            let all: Vec<String> = errors.iter().map(|error| with_causes(error)).collect();
+            StepError::from_error(PreflightError(all.join("; ")), is_permanent)
+        })?;
+        output(&primary)
+    }
+}
+
+/// Everything that stands in the way of a backup, in one sentence.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct PreflightError(String);
+
+/// What the upload's undo needs to know, recorded before the first byte.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Uploading {
+    backup: BackupId,
+    system_id: String,
+}
+
+impl Uploading {
+    fn layout(&self, database: &Database) -> Result<Layout, StepError> {
+        Ok(Layout::new(database.name.clone(), &self.system_id, stream::INCARNATION)?)
+    }
+}
+
+/// Streams the server's bytes into the first vault. Its output is the manifest,
+/// not committed yet.
+struct Upload {
+    database: Arc<Database>,
+    kind: BackupKind,
+    standalone: bool,
+}
+
+#[async_trait]
+impl Step for Upload {
+    fn name(&self) -> &'static str {
+        "upload"
+    }
+
+    fn policy(&self) -> Policy {
+        Policy { limit: UPLOAD_LIMIT, backoff: Duration::from_secs(2), ..Policy::default() }
+    }
+
+    async fn undo_plan(&self, cx: &StepContext) -> Result<Option<Value>, StepError> {
+        let primary: crate::engine::MemberFacts = cx.output("check")?;
+        let stamp = cx.clock().now().strftime(STAMP).to_string();
+        let id = format!("{stamp}-{}-{:04x}", self.kind.as_str(), rand::random::<u16>());
+        let backup = id.parse().map_err(|error| StepError::from_error(error, true))?;
+        output(&Uploading { backup, system_id: primary.system_id }).map(Some)
+    }
+
+    async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
+        let uploading: Uploading = read("upload", cx.undo_plan().unwrap_or(&Value::Null))?;
+        let layout = uploading.layout(&self.database)?;
+        let store = guarded(self.database.first_vault()?, cx);
+        // An attempt that was cut off has left parts; BASE_BACKUP cannot resume.
+        vault::sweep(store.as_ref(), &layout, &uploading.backup).await?;
+        let started_at = cx.clock().now();
+        let writer = BackupWriter::begin(
+            store,
+            layout,
+            uploading.backup.clone(),
+            self.database.keys.recipients.clone(),
+            PART_SIZE,
+        )?;
+        let mut sink = Sink { writer, cx: cx.clone(), received: 0 };
+        let label = format!("lifeboat {}", uploading.backup);
+        let taking = self.database.engine.backup(&label, &mut sink);
+        let taken = tokio::select! {
+            facts = taking => facts.map_err(StepError::from),
+            () = cx.stop().cancelled() => Err(StepError::Stopped),
+        };
+        let facts = match taken {
+            Ok(facts) => facts,
+            Err(error) => {
+                // Before this step is over: what follows may sweep, or begin anew.
+                sink.writer.abandon().await;
+                return Err(error);
+            }
+        };
+        if facts.from.system_id != uploading.system_id {
+            return Err(StepError::permanent(
+                "the cluster was replaced by another one during the backup; take it again",
+            ));
+        }
+        let taken =
+            TakenBackup { standalone: self.standalone, ..describe(self.kind, started_at, cx.clock().now(), facts) };
+        let manifest = sink.writer.finish(taken).await?;
+        fault::point("backup.uploaded");
+        output(&manifest)
+    }
+
+    async fn undo(&self, cx: &StepContext, plan: &Value) -> Result<(), StepError> {
+        let uploading: Uploading = read("upload", plan)?;
+        let layout = uploading.layout(&self.database)?;
+        match vault::sweep(guarded(self.database.first_vault()?, cx).as_ref(), &layout, &uploading.backup).await {
+            // It is a backup by now; a later step's failure does not take it away.
+            Ok(_) | Err(VaultError::Committed { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn describe(kind: BackupKind, started_at: Timestamp, finished_at: Timestamp, facts: BackupFacts) -> TakenBackup {
+    TakenBackup {
+        kind,
+        timeline: facts.timeline,
+        segment_size: facts.from.segment_size,
+        start_lsn: facts.start_lsn,
+        stop_lsn: facts.stop_lsn,
+        server_version: facts.from.server_version,
+        started_at,
+        finished_at,
+        damaged: facts.damaged,
+        parent: None,
+        standalone: false,
+        required_settings: facts.required_settings.into_iter().collect(),
+        config_files: facts.config_files,
+    }
+}
+
+/// Hands the engine's bytes to the vault's writer.
+struct Sink {
+    writer: BackupWriter,
+    cx: StepContext,
+    received: u64,
+}
+
+#[async_trait]
+impl BackupSink for Sink {
+    async fn archive(&mut self, tablespace: Option<u32>) -> Result<(), EngineError> {
+        self.writer.archive(tablespace).await.map_err(refused)
+    }
+
+    async fn data(&mut self, bytes: Bytes) -> Result<(), EngineError> {
+        let before = self.received / PROGRESS_EVERY;
+        self.received += bytes.len() as u64;
+        if self.received / PROGRESS_EVERY > before {
+            self.cx.progress("received", Some(self.received), None);
+        }
+        self.writer.data(bytes).await.map_err(refused)
+    }
+
+    async fn manifest(&mut self, bytes: Bytes) -> Result<(), EngineError> {
+        self.writer.manifest(bytes).await.map_err(refused)
+    }
+}
+
+const PROGRESS_EVERY: u64 = 8 << 20;
+
+/// Signs the manifest and writes it: the backup exists from here on, and is locked.
+struct Commit {
+    resources: Arc<Resources>,
+    database: Arc<Database>,
+}
+
+#[async_trait]
+impl Step for Commit {
+    fn name(&self) -> &'static str {
+        "commit"
+    }
+
+    async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
+        let manifest: Manifest = cx.output("upload")?;
+        cx.progress("signing the manifest", None, None);
+        let layout = Layout::new(manifest.database.clone(), &manifest.system_id, manifest.incarnation)?;
+        let store = guarded(self.database.first_vault()?, cx);
+        let sha256 = vault::commit(store.as_ref(), &layout, &manifest, &self.database.keys.signer).await?;
+        // It is a backup, locked or not; what is not locked is a finding.
+        let locked = locks::lock_backup(store.as_ref(), &layout, &manifest.backup, cx.clock().now()).await;
+        locks::tell(&self.resources, &self.database, &store.place().vault, locked).await?;
+        output(&sha256)
+    }
+}
+
+/// Waits until all WAL from the backup's start to its stop is in the vault.
+struct AwaitWal(Arc<Database>);
+
+#[async_trait]
+impl Step for AwaitWal {
+    fn name(&self) -> &'static str {
+        "wal"
+    }
+
+    fn policy(&self) -> Policy {
+        Policy { limit: WAL_LIMIT, backoff: Duration::from_secs(2), ..Policy::default() }
+    }
+
+    async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
+        let manifest: Manifest = cx.output("upload")?;
+        cx.progress(format!("waiting for WAL up to {}", manifest.stop_lsn), None, None);
+        stream::await_wal(&self.0, &manifest, cx).await?;
+        Ok(json!(true))
+    }
+}
+
+async fn conclude(resources: &Resources, cx: &StepContext, ending: &Ending) -> Result<Conclusion, StepError> {
+    let params: Params = cx.params()?;
+    let database = resources.database(&params.database)?;
+    let manifest: Option<Manifest> = cx.output_if_any("upload")?;
+    let manifest_sha256: Option<String> = cx.output_if_any("commit")?;
+    let is_wal_complete = cx.output_if_any::<bool>("wal")?.unwrap_or(false);
+    let (verdict, findings) = super::judged(ending, if is_wal_complete { Verdict::Pass } else { Verdict::Fail });
+    let store = database.first_vault()?;
+    let source =
+        manifest.as_ref().zip(manifest_sha256).map(|(manifest, sha256)| database.source(store, manifest, sha256));
+    let mut record = super::record(cx, (&database.name, Some(&database)), NAME, params.due_at);
+    record.source = source;
+    record.measured.size_bytes = manifest.as_ref().map(|manifest| manifest.size_bytes);
+    record.measured.stored_bytes = manifest.as_ref().map(|manifest| manifest.stored_bytes);
+    record.safety = super::unwinding(ending);
+    record.verdicts = BTreeMap::from([("wal_complete".to_owned(), verdict)]);
+    record.verdict = verdict;
+    record.findings.clone_from(&findings);
+    let evidence = resources.evidence.append(&record).await?;
+    let mut figures =
+        json!({"run_id": cx.run_id(), "database": database.name, "verdict": verdict, "findings": findings});
+    if let (Some(manifest), Some(_)) = (manifest, &record.source) {
+        let state = if is_wal_complete { BackupState::WalComplete } else { BackupState::Uploaded };
+        let backup: Backup = manifest.summary(state);
+        super::merge(&mut figures, output(&backup)?);
+    }
+    super::merge(&mut figures, json!({"phases": record.phases, "evidence": evidence}));
+    Ok(Conclusion { verdict, output: figures })
+}

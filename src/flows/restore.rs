@@ -1,0 +1,377 @@
+//! Brings a recovery point back into folders: reads the catalog, has `decide`
+//! choose backup and WAL, fetches and verifies both, and writes settings with a
+//! known target. Needs no state database, no lease and no living server.
+//!
+//! What must never happen: a point that is near the one asked for, or a folder
+//! that was not empty.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use super::{Database, KeyError, Vault, guarded::guarded};
+use crate::{
+    clock::Clock,
+    decide::recovery::{self, Coverage, Facts, Refusal, Selection},
+    domain::{Backup, BackupId, Beat, Opener, Phase, RecoveryTarget, Timeline, record::Source, with_causes},
+    engine::{EngineError, RecoveryPlan},
+    flow::StepContext,
+    vault::{self, Catalog, Fetch, Layout, Listing, Proof, SharedStore, VaultError, ledger},
+};
+
+/// What to restore, and where to.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub target: RecoveryTarget,
+    /// This backup and no other.
+    pub backup: Option<BackupId>,
+    /// Becomes the data folder; empty or new.
+    pub data: PathBuf,
+    /// Gets the WAL, plain; empty or new, may lie in `data`.
+    pub wal_folder: PathBuf,
+    /// For an isolated instance, or for an operator to start and use.
+    pub is_isolated: bool,
+    /// Whose identity opens it.
+    pub opener: Opener,
+}
+
+/// What was restored. The server still has to replay.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Restored {
+    pub vault: String,
+    pub backup: Backup,
+    pub layout: Layout,
+    pub source: Source,
+    pub timeline: Timeline,
+    /// The known target of recovery: "latest" has become a position.
+    pub target: RecoveryTarget,
+    pub opener: Opener,
+    /// Public keys of the identities that opened the backup.
+    pub opened_by: Vec<String>,
+    pub phases: Vec<Phase>,
+}
+
+/// Why nothing was restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(
+        "vault `{vault}` holds no backup of `{database}`; take one with `lifeboat backup {database}`, or name another vault"
+    )]
+    Nothing { vault: String, database: String },
+    #[error(
+        "no instant can be drawn: vault `{vault}` holds no heartbeat of `{database}` after its first backup yet; run the test later"
+    )]
+    NoWindow { vault: String, database: String },
+}
+
+impl RestoreError {
+    /// Whether the same call can only fail again.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Vault(error) => error.is_permanent(),
+            Self::Engine(error) => error.is_permanent(),
+            Self::Refused(_) | Self::Key(_) | Self::Nothing { .. } | Self::NoWindow { .. } => true,
+        }
+    }
+
+    /// Whether the target was refused because something is in it: then nothing
+    /// of ours is there to be removed.
+    pub fn is_target_occupied(&self) -> bool {
+        matches!(self, Self::Vault(VaultError::NotEmpty { .. }))
+    }
+
+    /// Whether what was asked for cannot be had, or what it needs was not
+    /// configured: the caller's to mend.
+    pub fn is_callers(&self) -> bool {
+        match self {
+            Self::Key(_) => true,
+            Self::Refused(refusal) => !matches!(refusal, Refusal::Gap { .. } | Refusal::NoHistory(_)),
+            _ => false,
+        }
+    }
+}
+
+/// Tells how far a restore is: what, bytes done, bytes in all.
+pub type Say<'a> = dyn Fn(&str, Option<u64>, Option<u64>) + Send + Sync + 'a;
+
+/// Restores from what the vaults hold now: from the first of them, and what it
+/// lacks or has damaged from the others. `stop` ends it; nothing of it writes
+/// any more when this returns.
+pub async fn run(
+    database: &Database,
+    vaults: &[Vault],
+    request: &Request,
+    stop: &CancellationToken,
+    say: &Say<'_>,
+) -> Result<Restored, RestoreError> {
+    say("reading the vault", None, None);
+    let (mut found, mut failed) = (Vec::new(), Vec::new());
+    for vault in vaults {
+        let looked = tokio::select! {
+            looked = newest(database, vault) => looked,
+            () = stop.cancelled() => return Err(VaultError::Stopped.into()),
+        };
+        match looked {
+            Ok(held) => found.push((vault, held)),
+            Err(error) => failed.push((vault, error)),
+        }
+    }
+    let Some((_, first)) = found.first() else {
+        let nothing = || RestoreError::Nothing { vault: String::new(), database: database.name.to_string() };
+        return Err(failed.into_iter().next().map_or_else(nothing, |(_, error)| error));
+    };
+    for (vault, error) in &failed {
+        tracing::warn!(vault = %vault.store.place().vault, error = %with_causes(error), "nothing is taken from this vault");
+    }
+    let layout = first.listing.layout().clone();
+    let same: Vec<(&Vault, &Held)> =
+        found.iter().filter(|(_, held)| *held.listing.layout() == layout).map(|(vault, held)| (*vault, held)).collect();
+    from_held(database, &same, request, stop, say).await
+}
+
+/// What a vault holds of one history of a database.
+#[derive(Debug)]
+pub struct Held {
+    pub listing: Listing,
+    pub catalog: Catalog,
+}
+
+/// The history of the database with the newest backup, where a vault holds several.
+pub async fn newest(database: &Database, vault: &Vault) -> Result<Held, RestoreError> {
+    newest_of(histories(database, vault).await?).ok_or_else(|| RestoreError::Nothing {
+        vault: vault.store.place().vault.to_string(),
+        database: database.name.to_string(),
+    })
+}
+
+/// The one with the newest backup; none when none has one.
+pub fn newest_of(histories: Vec<Held>) -> Option<Held> {
+    let finished_at = |held: &Held| held.catalog.entries.iter().map(|entry| entry.manifest.finished_at).max();
+    histories.into_iter().filter(|held| !held.catalog.entries.is_empty()).max_by_key(finished_at)
+}
+
+/// All histories of the database that a vault holds.
+pub async fn histories(database: &Database, vault: &Vault) -> Result<Vec<Held>, RestoreError> {
+    let mut histories = Vec::new();
+    for layout in Layout::discover(&vault.store, &database.name).await? {
+        let listing = Listing::take(vault.store.as_ref(), &layout).await?;
+        let catalog = catalog(database, vault, &listing).await?;
+        histories.push(Held { listing, catalog });
+    }
+    Ok(histories)
+}
+
+/// What the choice of a recovery point is made from: all that the vaults hold
+/// of one history together. None where there is no backup.
+pub async fn facts(found: &[(&Vault, &Held)], now: Timestamp) -> Result<Option<Facts>, RestoreError> {
+    let entries = || found.iter().flat_map(|(_, held)| &held.catalog.entries);
+    let Some(segment_size) = entries().next_back().map(|entry| entry.manifest.segment_size) else {
+        return Ok(None);
+    };
+    let mut facts = Facts {
+        backups: Vec::new(),
+        histories: BTreeMap::new(),
+        coverage: Coverage::default(),
+        segment_size,
+        not_after: Some(now),
+    };
+    for entry in entries() {
+        let candidate = entry.candidate();
+        if facts.backups.iter().all(|other| other.id != candidate.id) {
+            facts.backups.push(candidate);
+        }
+    }
+    for (vault, held) in found {
+        facts.histories.append(&mut held.listing.histories(vault.store.as_ref()).await?);
+        held.listing.add_coverage(segment_size, &mut facts.coverage);
+    }
+    Ok(Some(facts))
+}
+
+/// The backups that a listing shows; what is none is named in the log.
+pub async fn catalog(database: &Database, vault: &Vault, listing: &Listing) -> Result<Catalog, RestoreError> {
+    let catalog = Catalog::read(listing, vault.store.as_ref(), &database.keys.verifier).await?;
+    for problem in &catalog.problems {
+        tracing::warn!(vault = %vault.store.place().vault, backup = %problem.backup, error = %problem.error, "not a backup");
+    }
+    Ok(catalog)
+}
+
+/// Restores from a frozen listing of one vault and from nothing else, whatever
+/// it holds by now.
+pub async fn from_listing(
+    database: &Database,
+    vault: &Vault,
+    listing: &Listing,
+    request: &Request,
+    stop: &CancellationToken,
+    say: &Say<'_>,
+) -> Result<Restored, RestoreError> {
+    let held = Held { listing: listing.clone(), catalog: catalog(database, vault, listing).await? };
+    from_held(database, &[(vault, &held)], request, stop, say).await
+}
+
+async fn from_held(
+    database: &Database,
+    found: &[(&Vault, &Held)],
+    request: &Request,
+    stop: &CancellationToken,
+    say: &Say<'_>,
+) -> Result<Restored, RestoreError> {
+    let mut stopwatch = Stopwatch::start();
+    let identities = database.keys.identities_of(request.opener).await?;
+    let nothing = || RestoreError::Nothing {
+        vault: found.first().map_or_else(String::new, |(vault, _)| vault.store.place().vault.to_string()),
+        database: database.name.to_string(),
+    };
+    let facts = facts(found, Clock::system().now()).await?.ok_or_else(nothing)?;
+    let selection = recovery::choose(&facts, &request.target, request.backup.as_ref())?;
+    let holder = found.iter().find_map(|(vault, held)| Some((vault, held, held.catalog.find(&selection.backup)?)));
+    let (vault, Held { listing, .. }, entry) = holder.ok_or_else(nothing)?;
+    let store = &vault.store;
+    stopwatch.lap("select");
+    let size = entry.manifest.size_bytes;
+    let sources: Vec<SharedStore> = found.iter().map(|(vault, _)| Arc::clone(&vault.store)).collect();
+    let fetch = Fetch { sources: &sources, identities: &identities, stop };
+    vault::fetch_backup(&fetch, entry, &request.data, |done| {
+        say("fetched and verified", Some(done), Some(size));
+    })
+    .await?;
+    stopwatch.lap("fetch_backup");
+    say("fetching WAL", None, None);
+    vault::fetch_wal(&fetch, listing.layout(), &selection, &request.wal_folder).await?;
+    stopwatch.lap("fetch_wal");
+    let target = known_target(database, &selection, request).await?;
+    let plan = RecoveryPlan {
+        data: request.data.clone(),
+        wal_folder: request.wal_folder.clone(),
+        target: target.clone(),
+        timeline: selection.timeline,
+        required_settings: entry.manifest.required_settings.clone().into_iter().collect(),
+        isolated: request.is_isolated,
+    };
+    database.engine.configure(&plan).await?;
+    stopwatch.lap("configure");
+    let opened_by = vault::openers(&fetch, listing.layout(), &selection.backup).await?;
+    Ok(Restored {
+        vault: store.place().vault.to_string(),
+        backup: entry.summary(),
+        layout: listing.layout().clone(),
+        source: database.source(store, &entry.manifest, entry.manifest_sha256.clone()),
+        timeline: selection.timeline,
+        target,
+        opener: request.opener,
+        opened_by,
+        phases: stopwatch.phases,
+    })
+}
+
+/// The acknowledged heartbeats whose WAL the listing holds, oldest first.
+async fn held_beats(
+    database: &Database,
+    vault: &Vault,
+    listing: &Listing,
+    coverage: &Coverage,
+    size: crate::domain::SegmentSize,
+) -> Result<Vec<Beat>, RestoreError> {
+    let identities = database.keys.identities().await?;
+    let mut beats = ledger::read(listing, vault.store.as_ref(), &identities).await?;
+    beats.retain(|beat| coverage.tip(beat.timeline, size).is_some_and(|tip| beat.commit_lsn <= tip));
+    Ok(beats)
+}
+
+/// "Latest" becomes the start of the last whole record that the fetched WAL holds.
+async fn known_target(
+    database: &Database,
+    selection: &Selection,
+    request: &Request,
+) -> Result<RecoveryTarget, RestoreError> {
+    match (&selection.target, selection.wal.last()) {
+        (RecoveryTarget::Latest, Some(newest)) => {
+            let lsn = database
+                .engine
+                .last_record(&request.data, &request.wal_folder, newest.segment, selection.segment_size)
+                .await?;
+            Ok(RecoveryTarget::Lsn(lsn))
+        }
+        (RecoveryTarget::Latest, None) => Ok(RecoveryTarget::Immediate),
+        (target, _) => Ok(target.clone()),
+    }
+}
+
+/// From when to when an instant can be drawn: from the first backup within
+/// `window` to a heartbeat after which another commit is held, as recovery to a
+/// time needs a commit behind it to stop at.
+pub async fn window(
+    database: &Database,
+    now: Timestamp,
+    window: Duration,
+) -> Result<(Timestamp, Timestamp), RestoreError> {
+    let nothing = || RestoreError::NoWindow { vault: String::new(), database: database.name.to_string() };
+    let vault = database.vault(None).ok_or_else(nothing)?;
+    let Held { listing, catalog } = newest(database, vault).await?;
+    let no_window =
+        || RestoreError::NoWindow { vault: vault.store.place().vault.to_string(), database: database.name.to_string() };
+    let since = SignedDuration::try_from(window).map_or(Timestamp::MIN, |window| now - window);
+    let first = catalog.entries.iter().map(|entry| entry.manifest.finished_at).min().ok_or_else(no_window)?;
+    let size = catalog.entries.last().ok_or_else(no_window)?.manifest.segment_size;
+    let beats = held_beats(database, vault, &listing, &listing.coverage(size), size).await?;
+    let oldest = first.max(since);
+    let newest = beats.iter().rev().nth(1).map(|beat| beat.acknowledged_at).ok_or_else(no_window)?;
+    if newest > oldest { Ok((oldest, newest)) } else { Err(no_window()) }
+}
+
+impl Restored {
+    /// Writes the signed proof that exactly this backup was restored, replayed,
+    /// queried and torn down.
+    pub async fn prove(&self, database: &Database, cx: &StepContext, at: Timestamp) -> Result<(), VaultError> {
+        let proof = Proof {
+            backup: self.backup.id.clone(),
+            manifest_sha256: self.source.manifest_sha256.clone(),
+            run: cx.run_id().clone(),
+            proven_at: at,
+            opener: self.opener,
+            opened_by: self.opened_by.clone(),
+        };
+        let vault = database.vaults.iter().find(|vault| vault.store.place().vault.as_str() == self.vault);
+        match vault {
+            Some(vault) => {
+                let store = guarded(&vault.store, cx);
+                vault::put_proof(store.as_ref(), &self.layout, &proof, &database.keys.signer).await
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Measures the stretches of a restore.
+struct Stopwatch {
+    since: Instant,
+    phases: Vec<Phase>,
+}
+
+impl Stopwatch {
+    fn start() -> Self {
+        Self { since: Instant::now(), phases: Vec::new() }
+    }
+
+    fn lap(&mut self, name: &str) {
+        self.phases.push(Phase { name: name.to_owned(), seconds: self.since.elapsed().as_secs_f64() });
+        self.since = Instant::now();
+    }
+}

@@ -1,0 +1,235 @@
+//! The one-screen answer to "are we recoverable, to which second, how long would
+//! it take, when was it last proven?". Facts go in, a judgement comes out; no
+//! I/O. The page, the API and `lifeboat status` all show this.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::words;
+use crate::{
+    domain::{Backup, BackupState, DatabaseName, Lsn, Objectives, Region, RunId, VaultName, Verdict},
+    flow::RunSummary,
+};
+
+/// The whole estate, as one node sees it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EstateStatus {
+    pub node: String,
+    pub region: Region,
+    pub generated_at: Timestamp,
+    /// The worst of the databases; INCONCLUSIVE when there is none.
+    pub verdict: Verdict,
+    pub headline: String,
+    pub databases: Vec<DatabaseStatus>,
+    /// Newest first.
+    pub runs: Vec<RunSummary>,
+    pub findings: Vec<Finding>,
+}
+
+/// Something that a person must fix.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub subject: String,
+    pub message: String,
+    pub opened_at: Timestamp,
+}
+
+/// One database: facts, and what they come to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DatabaseStatus {
+    pub database: DatabaseName,
+    /// `PostgreSQL 15.8` or the engine's name.
+    pub engine: String,
+    pub objectives: Objectives,
+    /// Set by `judged`.
+    pub verdict: Verdict,
+    /// Set by `judged`: the reason for the verdict.
+    pub headline: String,
+    /// The newest state that can be restored; none when nothing can.
+    pub recoverable_to: Option<Timestamp>,
+    pub exposure: Vec<VaultExposure>,
+    /// How far the vaults are behind each other; empty where there is one.
+    pub copies: Vec<VaultCopies>,
+    pub wal_streaming: WalStreaming,
+    pub newest_backup: Option<Backup>,
+    /// Over all kept backups; none when there is none.
+    pub weakest_state: Option<BackupState>,
+    pub last_restore_test: Option<LastRestoreTest>,
+    /// An estimate of how long a restore takes now, in seconds; never an RTO.
+    pub would_take_seconds: Option<f64>,
+    pub last_drill: Option<LastDrill>,
+    pub next_runs: Vec<NextRun>,
+    pub findings: Vec<String>,
+}
+
+/// Acknowledged commits that a vault does not have yet.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct VaultExposure {
+    pub vault: VaultName,
+    /// Age of the oldest of them; 0 when there is none; none when unknown.
+    pub seconds: Option<f64>,
+    pub over_objective: bool,
+}
+
+/// What a vault lacks that another one of the database has.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct VaultCopies {
+    pub vault: VaultName,
+    /// Age of the oldest backup that it lacks; 0 when it lacks none.
+    pub lag_seconds: f64,
+    pub missing_backups: usize,
+    /// Whole segments.
+    pub missing_wal: usize,
+    /// Longer than `copy.lag_max`.
+    pub fell_behind: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamingState {
+    Streaming,
+    /// Connecting again, or catching up.
+    CatchingUp,
+    Stopped,
+    /// Switched off in the schedule.
+    Off,
+}
+
+impl StreamingState {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Streaming => "streaming",
+            Self::CatchingUp => "catching up",
+            Self::Stopped => "stopped",
+            Self::Off => "off",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WalStreaming {
+    pub state: StreamingState,
+    /// Up to here every required vault has the WAL.
+    pub durable_lsn: Option<Lsn>,
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LastRestoreTest {
+    pub run_id: RunId,
+    pub at: Timestamp,
+    pub verdict: Verdict,
+    pub restore_seconds: Option<f64>,
+    pub rpo_seconds: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LastDrill {
+    pub run_id: RunId,
+    pub runbook: String,
+    pub at: Timestamp,
+    pub verdict: Verdict,
+    pub rto_seconds: Option<f64>,
+    pub rpo_seconds: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NextRun {
+    /// `full backup`, `restore test`.
+    pub what: String,
+    pub at: Timestamp,
+}
+
+impl EstateStatus {
+    /// Judges every database and says the worst in one sentence.
+    pub fn new(
+        node: String,
+        region: Region,
+        generated_at: Timestamp,
+        databases: Vec<DatabaseStatus>,
+        runs: Vec<RunSummary>,
+        findings: Vec<Finding>,
+    ) -> Self {
+        let databases: Vec<_> = databases.into_iter().map(|database| database.judged(generated_at)).collect();
+        let verdict = Verdict::worst(databases.iter().map(|database| database.verdict));
+        let of = |wanted| databases.iter().filter(|database| database.verdict == wanted).count();
+        let headline = match databases.len() {
+            0 => "No database is protected yet.".to_owned(),
+            1 if verdict == Verdict::Pass => "The database is recoverable, and it was proven.".to_owned(),
+            n if verdict == Verdict::Pass => format!("All {n} databases are recoverable, and it was proven."),
+            n => format!(
+                "{} of {} recoverable and proven; {} not proven, {} in danger.",
+                of(Verdict::Pass),
+                words::count(n, "database"),
+                of(Verdict::Inconclusive),
+                n - of(Verdict::Pass) - of(Verdict::Inconclusive)
+            ),
+        };
+        Self { node, region, generated_at, verdict, headline, databases, runs, findings }
+    }
+}
+
+impl DatabaseStatus {
+    /// Fills `verdict` and `headline`: the first reason for alarm, else the first
+    /// reason for doubt, else how much is proven.
+    #[must_use]
+    pub fn judged(mut self, now: Timestamp) -> Self {
+        (self.verdict, self.headline) = self.alarm().or_else(|| self.doubt()).unwrap_or_else(|| {
+            let at = self.last_restore_test.as_ref().map_or(now, |test| test.at);
+            (
+                Verdict::Pass,
+                format!("Recoverable; last proven {} ago.", words::seconds(&words::between(&at, &now).max(0.0))),
+            )
+        });
+        self
+    }
+
+    fn alarm(&self) -> Option<(Verdict, String)> {
+        let text = if self.newest_backup.is_none() || self.recoverable_to.is_none() {
+            "Not recoverable: there is no usable backup.".to_owned()
+        } else if let Some(exposure) = self.exposure.iter().find(|exposure| exposure.over_objective) {
+            format!(
+                "Vault {} lacks commits of the last {}; the objective is {}.",
+                exposure.vault,
+                words::seconds_or_not(&exposure.seconds),
+                self.objectives.rpo
+            )
+        } else if self.wal_streaming.state == StreamingState::Stopped {
+            "WAL streaming has stopped: new commits reach no vault.".to_owned()
+        } else if let Some(test) = self.last_restore_test.as_ref().filter(|test| test.verdict > Verdict::Inconclusive) {
+            format!("The last restore test ended {}.", test.verdict)
+        } else if let Some(seconds) =
+            self.would_take_seconds.filter(|seconds| *seconds > self.objectives.rto.as_secs_f64())
+        {
+            format!(
+                "A restore would take about {}, longer than the RTO of {}.",
+                words::seconds(&seconds),
+                self.objectives.rto
+            )
+        } else {
+            return None;
+        };
+        Some((Verdict::Fail, text))
+    }
+
+    fn doubt(&self) -> Option<(Verdict, String)> {
+        let text = match &self.last_restore_test {
+            None => "Backed up, but never proven by a restore test.".to_owned(),
+            Some(test) if test.verdict != Verdict::Pass => format!("The last restore test ended {}.", test.verdict),
+            Some(_) if self.exposure.iter().any(|exposure| exposure.seconds.is_none()) => {
+                "Exposure of a vault is unknown.".to_owned()
+            }
+            Some(_) if self.copies.iter().any(|copies| copies.fell_behind) => {
+                "A vault lacks backups that should have been copied to it.".to_owned()
+            }
+            Some(_) if self.weakest_state == Some(BackupState::Degraded) => {
+                "A kept backup was taken from damaged pages.".to_owned()
+            }
+            Some(_) if !self.findings.is_empty() => {
+                format!("Recoverable, with {} to fix.", words::count(self.findings.len(), "finding"))
+            }
+            Some(_) => return None,
+        };
+        Some((Verdict::Inconclusive, text))
+    }
+}

@@ -1,0 +1,48 @@
+//! Reconcilers: tasks that take no input, look at what is, and act. Each may be
+//! started and stopped at any time; none holds anything that a restart loses.
+
+pub mod copy;
+pub mod exposure;
+mod finding;
+pub mod heartbeat;
+pub mod locks;
+pub mod prune;
+pub mod rotate;
+pub mod schedule;
+pub mod tails;
+pub mod vault;
+pub mod verify;
+pub mod wal;
+
+use std::sync::Arc;
+
+use crate::{app::App, process::Tasks};
+
+/// Keeps WAL and heartbeats of all databases flowing, and their metrics, until `tasks` end.
+pub fn protect(app: &Arc<App>, tasks: &Tasks) {
+    tasks.spawn(exposure::run(Arc::clone(app), tasks.stop().clone()));
+    for database in app.resources.databases.values() {
+        tasks.spawn(wal::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
+        tasks.spawn(heartbeat::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
+    }
+}
+
+/// Takes care of the vaults until `tasks` end: each is watched; what one lacks is
+/// copied from another; what they hold is verified, what is kept is locked, what
+/// is superseded or due goes; and keys are rotated.
+pub fn care(app: &Arc<App>, tasks: &Tasks) {
+    for vault in app.vaults.values() {
+        tasks.spawn(vault::run(Arc::clone(app), Arc::clone(vault), tasks.stop().clone()));
+    }
+    tasks.spawn(prune::run(Arc::clone(app), tasks.stop().clone()));
+    tasks.spawn(rotate::run(Arc::clone(app), tasks.stop().clone()));
+    for database in app.resources.databases.values() {
+        for vault in database.vaults.iter().filter(|_| database.vaults.len() > 1) {
+            let to = vault.store.place().vault.clone();
+            tasks.spawn(copy::run(Arc::clone(app), Arc::clone(database), to, tasks.stop().clone()));
+        }
+        tasks.spawn(verify::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
+        tasks.spawn(tails::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
+        tasks.spawn(locks::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
+    }
+}

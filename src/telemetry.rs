@@ -1,0 +1,99 @@
+//! Logging and metrics. Logs go to standard error, so that standard output
+//! stays the one document a command prints. Names of metrics stand here and
+//! nowhere else. No secret may be a field of a log line or a label.
+
+use std::{io::IsTerminal, sync::OnceLock};
+
+use metrics::{Unit, describe_counter, describe_gauge};
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+/// Gauge, labels `database`, `vault`: seconds by which acknowledged commits are
+/// not durable in the vault yet.
+pub const EXPOSURE_SECONDS: &str = "lifeboat_exposure_seconds";
+/// Gauge, labels `database`, `vault`: WAL position in bytes up to which the vault has everything.
+pub const WAL_DURABLE_LSN: &str = "lifeboat_wal_durable_lsn";
+/// Gauge, label `database`: seconds since the newest backup began.
+pub const BACKUP_AGE_SECONDS: &str = "lifeboat_backup_age_seconds";
+/// Gauge, label `database`: seconds since a restore test last passed.
+pub const LAST_PROVEN_AGE_SECONDS: &str = "lifeboat_last_proven_age_seconds";
+/// Gauge, label `database`: what the last restore test took, in seconds. No RTO.
+pub const RESTORE_SECONDS: &str = "lifeboat_restore_seconds";
+/// Gauge, labels `database`, `vault`: age in seconds of the oldest backup that the
+/// vault lacks and another one has; 0 when it lacks none.
+pub const COPY_LAG_SECONDS: &str = "lifeboat_copy_lag_seconds";
+/// Gauge, labels `database`, `vault`: whole WAL segments that the vault lacks and
+/// another one has.
+pub const COPY_MISSING_SEGMENTS: &str = "lifeboat_copy_missing_segments";
+/// Counter, labels `flow`, `verdict`.
+pub const RUNS_TOTAL: &str = "lifeboat_runs_total";
+/// Gauge: what a person must fix.
+pub const FINDINGS_OPEN: &str = "lifeboat_findings_open";
+
+/// Why logging or metrics could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("logging was started already in this process")]
+    Logging(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("metrics of another kind were started already in this process")]
+    Metrics(#[source] BuildError),
+}
+
+/// Starts logging to standard error, ours from `level` on, others' warnings.
+/// `RUST_LOG` overrides both.
+pub fn init(level: &str) -> Result<(), TelemetryError> {
+    let default = format!("warn,lifeboat={level}");
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .try_init()
+        .map_err(TelemetryError::Logging)
+}
+
+static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// The one recorder of this process; installed by the first call.
+pub fn metrics_handle() -> Result<PrometheusHandle, TelemetryError> {
+    if let Some(handle) = HANDLE.get() {
+        return Ok(handle.clone());
+    }
+    match PrometheusBuilder::new().install_recorder() {
+        Ok(handle) => {
+            describe();
+            Ok(HANDLE.get_or_init(|| handle).clone())
+        }
+        // Two first calls at once: the other one has installed it.
+        Err(error) => HANDLE.get().cloned().ok_or(TelemetryError::Metrics(error)),
+    }
+}
+
+fn describe() {
+    describe_gauge!(EXPOSURE_SECONDS, Unit::Seconds, "Age of the oldest acknowledged commit not durable in the vault");
+    describe_gauge!(WAL_DURABLE_LSN, Unit::Bytes, "WAL position up to which the vault has everything");
+    describe_gauge!(BACKUP_AGE_SECONDS, Unit::Seconds, "Age of the newest backup");
+    describe_gauge!(LAST_PROVEN_AGE_SECONDS, Unit::Seconds, "Time since a restore test last passed");
+    describe_gauge!(RESTORE_SECONDS, Unit::Seconds, "Duration of the last restore test; not a recovery time");
+    describe_gauge!(COPY_LAG_SECONDS, Unit::Seconds, "Age of the oldest backup that is not copied to the vault yet");
+    describe_gauge!(COPY_MISSING_SEGMENTS, Unit::Count, "WAL segments that the vault lacks and another one has");
+    describe_counter!(RUNS_TOTAL, Unit::Count, "Finished runs");
+    describe_gauge!(FINDINGS_OPEN, Unit::Count, "Findings that a person must fix");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_recorder_is_installed_once_and_shown() {
+        let first = metrics_handle().unwrap();
+        let again = metrics_handle().unwrap();
+        metrics::gauge!(EXPOSURE_SECONDS, "database" => "wallet", "vault" => "dr").set(1.5);
+        for handle in [first, again] {
+            let text = handle.render();
+            assert!(text.contains("lifeboat_exposure_seconds{database=\"wallet\",vault=\"dr\"} 1.5"), "{text}");
+            assert!(text.contains("# HELP lifeboat_exposure_seconds"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The backups that exist: those whose manifest bears a valid signature of the
+//! trusted key. Everything else is reported as a problem and cannot be restored.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Layout, Listing, Manifest, ObjectKey, Proof, Store, VaultError, Verification, proof, seal, signature::Verifier,
+    signature_of, verification,
+};
+use crate::{
+    decide::recovery::{Candidate, Coverage},
+    domain::{Backup, BackupId, BackupState, SegmentSize},
+};
+
+/// A backup that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogEntry {
+    pub manifest: Manifest,
+    /// Of the signed bytes, lower-case hex.
+    pub manifest_sha256: String,
+    pub state: BackupState,
+    pub proof: Option<Proof>,
+    pub verification: Option<Verification>,
+}
+
+impl CatalogEntry {
+    /// For the choice of what to restore.
+    pub fn candidate(&self) -> Candidate {
+        Candidate {
+            id: self.manifest.backup.clone(),
+            timeline: self.manifest.timeline,
+            start_lsn: self.manifest.start_lsn,
+            stop_lsn: self.manifest.stop_lsn,
+            finished_at: self.manifest.finished_at,
+        }
+    }
+
+    /// For status, API and pages.
+    pub fn summary(&self) -> Backup {
+        self.manifest.summary(self.state)
+    }
+}
+
+/// Something under `backups/` that is no valid backup.
+#[derive(Debug)]
+pub struct Problem {
+    pub backup: BackupId,
+    pub error: VaultError,
+}
+
+#[derive(Debug, Default)]
+pub struct Catalog {
+    /// Sorted by id, which sorts by start.
+    pub entries: Vec<CatalogEntry>,
+    pub problems: Vec<Problem>,
+    /// Uploads without a manifest: in progress, or left by a crash.
+    pub uncommitted: Vec<BackupId>,
+}
+
+impl Catalog {
+    /// Errors are those of the store; a backup that is not valid is a problem in the answer.
+    pub async fn read(listing: &Listing, store: &dyn Store, verifier: &Verifier) -> Result<Self, VaultError> {
+        let mut catalog = Self::default();
+        let layout = listing.layout();
+        let prefix = format!("{}backups/", layout.prefix());
+        let mut backups: Vec<BackupId> = listing
+            .under(&prefix)
+            .filter_map(|key| key.as_str().strip_prefix(&prefix)?.split('/').next()?.parse().ok())
+            .collect();
+        backups.dedup();
+        let mut coverages: BTreeMap<u64, Coverage> = BTreeMap::new();
+        for backup in backups {
+            if !listing.holds(&layout.manifest(&backup)) {
+                catalog.uncommitted.push(backup);
+                continue;
+            }
+            match read_entry(listing, store, verifier, &backup).await {
+                Ok(mut entry) => {
+                    let size = entry.manifest.segment_size;
+                    let coverage = coverages.entry(size.bytes()).or_insert_with(|| listing.coverage(size));
+                    entry.state = state_of(&entry, coverage, size);
+                    catalog.entries.push(entry);
+                }
+                Err(error @ VaultError::Store(_)) => return Err(error),
+                Err(error) => catalog.problems.push(Problem { backup, error }),
+            }
+        }
+        Ok(catalog)
+    }
+
+    pub fn find(&self, backup: &BackupId) -> Option<&CatalogEntry> {
+        self.entries.iter().find(|entry| entry.manifest.backup == *backup)
+    }
+}
+
+async fn read_entry(
+    listing: &Listing,
+    store: &dyn Store,
+    verifier: &Verifier,
+    backup: &BackupId,
+) -> Result<CatalogEntry, VaultError> {
+    let layout = listing.layout();
+    let missing = |key: &ObjectKey| VaultError::Missing { vault: store.place().vault.clone(), key: key.clone() };
+    let signature_key = signature_of(&layout.manifest(backup));
+    if !listing.holds(&signature_key) {
+        return Err(missing(&signature_key));
+    }
+    let (manifest, manifest_sha256) = signed_manifest(layout, store, verifier, backup).await?;
+    for object in &manifest.objects {
+        let key = layout.backup_object(backup, &object.name)?;
+        match listing.size_of(&key) {
+            None => return Err(missing(&key)),
+            Some(size) if size != object.stored_size => {
+                let what = format!("{size} bytes instead of {}", object.stored_size);
+                return Err(VaultError::Damaged { vault: store.place().vault.clone(), key, what });
+            }
+            Some(_) => {}
+        }
+    }
+    let proof = proof::newest_proof(store, listing, backup, &manifest_sha256, verifier).await?;
+    let verification = verification::newest_verification(store, listing, backup, &manifest_sha256, verifier).await?;
+    Ok(CatalogEntry { manifest, manifest_sha256, state: BackupState::Uploaded, proof, verification })
+}
+
+/// The validly signed manifest of a backup, and the SHA-256 of its bytes.
+pub(super) async fn signed_manifest(
+    layout: &Layout,
+    store: &dyn Store,
+    verifier: &Verifier,
+    backup: &BackupId,
+) -> Result<(Manifest, String), VaultError> {
+    let key = layout.manifest(backup);
+    let json = seal::read_all(store, &key).await?;
+    let signature = seal::read_all(store, &signature_of(&key)).await?;
+    let manifest = Manifest::from_signed(&key, &json, &String::from_utf8_lossy(&signature), verifier)?;
+    // A signed manifest copied under another name is another backup's.
+    if manifest.backup != *backup
+        || manifest.database != *layout.database()
+        || manifest.system_id != layout.system_id()
+        || manifest.incarnation != layout.incarnation()
+    {
+        let what = format!(
+            "its manifest is that of backup `{}` of `{}` with system id {}",
+            manifest.backup, manifest.database, manifest.system_id
+        );
+        return Err(VaultError::Damaged { vault: store.place().vault.clone(), key, what });
+    }
+    Ok((manifest, seal::sha256_hex(&json)))
+}
+
+fn state_of(entry: &CatalogEntry, coverage: &Coverage, size: SegmentSize) -> BackupState {
+    let manifest = &entry.manifest;
+    let is_damaged = entry.verification.as_ref().is_some_and(|verification| !verification.damaged.is_empty());
+    if manifest.damaged {
+        BackupState::Degraded
+    } else if !coverage.covers(manifest.timeline, size, manifest.start_lsn, manifest.stop_lsn) {
+        BackupState::Uploaded
+    } else if entry.proof.is_some() && !is_damaged {
+        BackupState::Proven
+    } else if entry.verification.as_ref().is_some_and(|verification| verification.is_whole(manifest)) {
+        BackupState::Verified
+    } else {
+        BackupState::WalComplete
+    }
+}

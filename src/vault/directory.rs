@@ -1,0 +1,220 @@
+//! A vault in a folder: a local disk, or anything mounted. An object is written
+//! beside its place, synced, and linked to its name, which fails when the name
+//! is taken; it is never renamed over another.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::io::AsyncWriteExt;
+
+use super::{ObjectInfo, ObjectKey, ObjectReader, ObjectWriter, Place, Store, StoreError, probe};
+use crate::{
+    domain::{Region, VaultName},
+    durable,
+};
+
+/// Where objects are written before they have their name.
+const TEMPORARY: &str = ".tmp";
+/// A temporary file older than this was left by a crash; no upload takes as long.
+const LEFTOVER_AGE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
+#[derive(Debug, Clone)]
+pub struct DirectoryStore {
+    root: PathBuf,
+    place: Place,
+}
+
+impl DirectoryStore {
+    /// Describes the vault; `root` is made when the first object is written.
+    pub fn new(vault: VaultName, root: impl Into<PathBuf>, region: Region) -> Self {
+        Self { root: root.into(), place: Place { vault, kind: "directory", region, region_verified: false } }
+    }
+
+    fn path(&self, key: &ObjectKey) -> PathBuf {
+        self.root.join(key.as_str())
+    }
+
+    fn failed(&self, subject: impl Into<String>, action: &'static str, source: io::Error) -> StoreError {
+        let (vault, subject) = (self.place.vault.clone(), subject.into());
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full { vault },
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                StoreError::Denied { vault, subject, action, source }
+            }
+            _ => StoreError::Io { vault, subject, action, source },
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        subject: String,
+        action: &'static str,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let result = tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        result.map_err(|source| self.failed(subject, action, source))
+    }
+}
+
+#[async_trait]
+impl Store for DirectoryStore {
+    fn place(&self) -> &Place {
+        &self.place
+    }
+
+    async fn create(&self, key: &ObjectKey) -> Result<Box<dyn ObjectWriter>, StoreError> {
+        let (folder, target) = (self.root.join(TEMPORARY), self.path(key));
+        let opened = self.blocking(format!("`{key}`"), "written", move || {
+            if target.symlink_metadata().is_ok() {
+                return Ok(None);
+            }
+            durable::create_folder(&folder)?;
+            tempfile::NamedTempFile::new_in(&folder).map(Some)
+        });
+        let Some(temporary) = opened.await? else {
+            return Err(StoreError::AlreadyExists { vault: self.place.vault.clone(), key: key.clone() });
+        };
+        let (file, path) = temporary.into_parts();
+        Ok(Box::new(DirectoryWriter {
+            store: self.clone(),
+            key: key.clone(),
+            file: tokio::fs::File::from_std(file),
+            temporary: path,
+            size_bytes: 0,
+        }))
+    }
+
+    async fn read(&self, key: &ObjectKey) -> Result<ObjectReader, StoreError> {
+        match tokio::fs::File::open(self.path(key)).await {
+            Ok(file) => Ok(Box::pin(file)),
+            Err(error) if is_absent(&error) => {
+                Err(StoreError::NotFound { vault: self.place.vault.clone(), key: key.clone() })
+            }
+            Err(error) => Err(self.failed(format!("`{key}`"), "read", error)),
+        }
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        let (root, wanted) = (self.root.clone(), prefix.to_owned());
+        self.blocking(format!("`{prefix}`"), "listed", move || {
+            let mut found = Vec::new();
+            // Only the folder that the prefix lies in is walked.
+            let folder = wanted.rsplit_once('/').map_or("", |(folder, _)| folder);
+            if folder.split('/').any(|part| part == "..") {
+                return Ok(found);
+            }
+            walk(&root.join(folder), folder, &mut found)?;
+            found.retain(|object| object.key.as_str().starts_with(&wanted));
+            found.sort_by(|a, b| a.key.cmp(&b.key));
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let path = self.path(key);
+        self.blocking(format!("`{key}`"), "deleted", move || match fs::remove_file(&path) {
+            Err(error) if is_absent(&error) => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => path.parent().map_or(Ok(()), durable::sync_folder),
+        })
+        .await
+    }
+
+    async fn probe(&self) -> Result<Vec<String>, StoreError> {
+        probe::by_doing(self).await?;
+        let folder = self.root.join(TEMPORARY);
+        self.blocking(format!("`{TEMPORARY}`"), "cleaned", move || remove_leftovers(&folder)).await?;
+        Ok(Vec::new())
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Adds the objects below `folder`, whose name in the vault is `name`.
+fn walk(folder: &Path, name: &str, found: &mut Vec<ObjectInfo>) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if is_absent(&error) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        // A file whose name cannot be an object's was not put there by a store.
+        let file_name = entry.file_name();
+        let Some(file_name) = file_name.to_str() else { continue };
+        if name.is_empty() && file_name == TEMPORARY {
+            continue;
+        }
+        let child = if name.is_empty() { file_name.to_owned() } else { format!("{name}/{file_name}") };
+        match entry.metadata() {
+            Ok(data) if data.is_dir() => walk(&entry.path(), &child, found)?,
+            Ok(data) if data.is_file() => {
+                if let Ok(key) = ObjectKey::new(child) {
+                    found.push(ObjectInfo { key, size_bytes: data.len() });
+                }
+            }
+            Ok(_) => {}
+            Err(error) if is_absent(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The age is measured by the file system's own clock, with a new file's time.
+fn remove_leftovers(folder: &Path) -> io::Result<()> {
+    let now = tempfile::NamedTempFile::new_in(folder)?.as_file().metadata()?.modified()?;
+    for entry in fs::read_dir(folder)?.flatten() {
+        let Ok(modified) = entry.metadata().and_then(|data| data.modified()) else { continue };
+        if now.duration_since(modified).is_ok_and(|age| age > LEFTOVER_AGE) {
+            match fs::remove_file(entry.path()) {
+                Err(error) if !is_absent(&error) => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The temporary file is removed when this is dropped.
+struct DirectoryWriter {
+    store: DirectoryStore,
+    key: ObjectKey,
+    file: tokio::fs::File,
+    temporary: tempfile::TempPath,
+    size_bytes: u64,
+}
+
+#[async_trait]
+impl ObjectWriter for DirectoryWriter {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
+        self.size_bytes += bytes.len() as u64;
+        let written = self.file.write_all(&bytes).await;
+        written.map_err(|source| self.store.failed(format!("`{}`", self.key), "written", source))
+    }
+
+    async fn commit(mut self: Box<Self>) -> Result<ObjectInfo, StoreError> {
+        let flushed = self.file.flush().await;
+        flushed.map_err(|source| self.store.failed(format!("`{}`", self.key), "written", source))?;
+        let Self { store, key, temporary, size_bytes, .. } = *self;
+        let target = store.path(&key);
+        let published = tokio::task::spawn_blocking(move || {
+            target.parent().map_or(Ok(()), durable::create_folder)?;
+            durable::publish(&temporary, &target)
+        });
+        match published.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            Ok(()) => Ok(ObjectInfo { key, size_bytes }),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(StoreError::AlreadyExists { vault: store.place.vault, key })
+            }
+            Err(error) => Err(store.failed(format!("`{key}`"), "stored", error)),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Builds every name of `docs/format.md`. No other place puts names together.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{ObjectKey, SharedStore, VaultError};
+use crate::domain::{BackupId, DatabaseName, RunId, Segment, SegmentSize, Timeline};
+
+/// The prefix of one unbroken history of one cluster.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Layout {
+    database: DatabaseName,
+    system_id: String,
+    incarnation: u32,
+}
+
+impl Layout {
+    /// `system_id` in decimal, as `pg_controldata` prints it.
+    pub fn new(database: DatabaseName, system_id: &str, incarnation: u32) -> Result<Self, VaultError> {
+        let sound = (1..=20).contains(&system_id.len()) && system_id.bytes().all(|b| b.is_ascii_digit());
+        if sound {
+            Ok(Self { database, system_id: system_id.to_owned(), incarnation })
+        } else {
+            Err(VaultError::BadName { name: system_id.to_owned(), what: "system id: decimal digits are expected" })
+        }
+    }
+
+    /// Every history that a vault holds of a database, for restores that know
+    /// nothing but the vault.
+    pub async fn discover(store: &SharedStore, database: &DatabaseName) -> Result<Vec<Self>, VaultError> {
+        let mut found = std::collections::BTreeSet::new();
+        for object in store.list(&format!("{database}/")).await? {
+            let mut parts = object.key.as_str().split('/').skip(1);
+            if let (Some(system_id), Some(Ok(incarnation)), Some(_)) =
+                (parts.next(), parts.next().map(str::parse), parts.next())
+                && let Ok(layout) = Self::new(database.clone(), system_id, incarnation)
+            {
+                found.insert(layout);
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    pub fn database(&self) -> &DatabaseName {
+        &self.database
+    }
+
+    pub fn system_id(&self) -> &str {
+        &self.system_id
+    }
+
+    pub fn incarnation(&self) -> u32 {
+        self.incarnation
+    }
+
+    /// Ends with `/`.
+    pub fn prefix(&self) -> String {
+        format!("{}/{}/{}/", self.database, self.system_id, self.incarnation)
+    }
+
+    fn key(&self, rest: impl std::fmt::Display) -> ObjectKey {
+        ObjectKey(format!("{}{rest}", self.prefix()))
+    }
+
+    /// Ends with `/`.
+    pub fn backup_prefix(&self, backup: &BackupId) -> String {
+        format!("{}backups/{backup}/", self.prefix())
+    }
+
+    /// An object of a backup by its name in the manifest; refuses climbing names.
+    pub fn backup_object(&self, backup: &BackupId, name: &str) -> Result<ObjectKey, VaultError> {
+        Ok(ObjectKey::new(format!("{}{name}", self.backup_prefix(backup)))?)
+    }
+
+    /// The backup that an object of this name belongs to; none for other names.
+    pub fn parse_backup(&self, key: &ObjectKey) -> Option<BackupId> {
+        let (backup, _) = key.as_str().strip_prefix(&self.prefix())?.strip_prefix("backups/")?.split_once('/')?;
+        backup.parse().ok()
+    }
+
+    pub fn manifest(&self, backup: &BackupId) -> ObjectKey {
+        self.key(format_args!("backups/{backup}/manifest.json"))
+    }
+
+    pub fn segment(&self, segment: Segment, size: SegmentSize) -> ObjectKey {
+        self.key(format_args!("wal/{:08X}/{}.zst.age", segment.timeline.0, segment.file_name(size)))
+    }
+
+    /// A piece of an open segment: offsets in the segment, `to` exclusive.
+    pub fn tail(&self, segment: Segment, size: SegmentSize, from: u64, to: u64) -> ObjectKey {
+        let name = segment.file_name(size);
+        self.key(format_args!("wal/{:08X}/{name}.{from:08X}-{to:08X}.tail.zst.age", segment.timeline.0))
+    }
+
+    pub fn history(&self, timeline: Timeline) -> ObjectKey {
+        self.key(format_args!("wal/{}", timeline.history_file()))
+    }
+
+    /// Ends with `/`.
+    pub fn wal_keys_prefix(&self) -> String {
+        format!("{}wal/keys/", self.prefix())
+    }
+
+    pub fn wal_key(&self, first: Segment, size: SegmentSize, number: u32) -> ObjectKey {
+        self.key(format_args!("wal/keys/{}/{number}.age", first.file_name(size)))
+    }
+
+    /// The stretch and the number of a WAL key's name; none for other names.
+    pub fn parse_wal_key(&self, key: &ObjectKey, size: SegmentSize) -> Option<(Segment, u32)> {
+        let (first, file) = key.as_str().strip_prefix(&self.wal_keys_prefix())?.split_once('/')?;
+        Some((Segment::parse(first, size).ok()?, file.strip_suffix(".age")?.parse().ok()?))
+    }
+
+    pub fn heartbeats_prefix(&self) -> String {
+        format!("{}heartbeats/", self.prefix())
+    }
+
+    pub fn heartbeats(&self, first: i64, last: i64) -> ObjectKey {
+        self.key(format_args!("heartbeats/{first:016}-{last:016}.jsonl.zst.age"))
+    }
+
+    /// Ends with `/`.
+    pub fn all_proofs_prefix(&self) -> String {
+        format!("{}proofs/", self.prefix())
+    }
+
+    /// Ends with `/`.
+    pub fn proofs_prefix(&self, backup: &BackupId) -> String {
+        format!("{}{backup}/", self.all_proofs_prefix())
+    }
+
+    pub fn proof(&self, backup: &BackupId, run: &RunId) -> Result<ObjectKey, VaultError> {
+        let run = run.as_str().replace(['/', ':'], "_");
+        Ok(ObjectKey::new(format!("{}{run}.json", self.proofs_prefix(backup)))?)
+    }
+
+    /// Ends with `/`.
+    pub fn verifications_prefix(&self, backup: &BackupId) -> String {
+        format!("{}verifications/{backup}/", self.prefix())
+    }
+
+    pub fn verification(&self, backup: &BackupId, run: &RunId, at: Timestamp) -> Result<ObjectKey, VaultError> {
+        let (at, run) = (at.strftime("%Y%m%dt%H%M%S%.9fz"), run.as_str().replace(['/', ':'], "_"));
+        Ok(ObjectKey::new(format!("{}{at}-{run}.json", self.verifications_prefix(backup)))?)
+    }
+}
+
+/// The name of the signature that stands beside an object.
+pub fn signature_of(key: &ObjectKey) -> ObjectKey {
+    ObjectKey(format!("{key}.sig"))
+}
+
+/// A name under `wal/`, taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WalName {
+    Whole(Segment),
+    Tail { segment: Segment, from: u64, to: u64 },
+    History(Timeline),
+}
+
+impl WalName {
+    /// None for anything that is not WAL, its keys included.
+    pub fn parse(layout: &Layout, key: &ObjectKey, size: SegmentSize) -> Option<Self> {
+        let name = key.as_str().strip_prefix(&layout.prefix())?.strip_prefix("wal/")?;
+        if let Some(timeline) = name.strip_suffix(".history") {
+            return (timeline.len() == 8)
+                .then(|| u32::from_str_radix(timeline, 16).ok())
+                .flatten()
+                .map(|timeline| Self::History(Timeline(timeline)));
+        }
+        let (folder, file) = name.split_once('/')?;
+        let file = file.strip_suffix(".zst.age")?;
+        let (segment, range) = match file.strip_suffix(".tail") {
+            Some(tail) => tail.split_once('.').map(|(segment, range)| (segment, Some(range)))?,
+            None => (file, None),
+        };
+        let segment = Segment::parse(segment, size).ok()?;
+        if folder != format!("{:08X}", segment.timeline.0) {
+            return None;
+        }
+        let Some(range) = range else { return Some(Self::Whole(segment)) };
+        let (from, to) = range.split_once('-')?;
+        let (from, to) = (u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?);
+        (from < to && to <= size.bytes()).then_some(Self::Tail { segment, from, to })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Lsn;
+
+    #[test]
+    fn wal_names_are_read_as_they_are_written() {
+        let layout = Layout::new("wallet".parse().unwrap(), "7412345678901234567", 1).unwrap();
+        let size = SegmentSize::DEFAULT;
+        let segment = Segment::holding(Timeline(2), Lsn(0x1_0300_0148), size);
+        let whole = layout.segment(segment, size);
+        assert_eq!(whole.as_str(), "wallet/7412345678901234567/1/wal/00000002/000000020000000100000003.zst.age");
+        assert_eq!(WalName::parse(&layout, &whole, size), Some(WalName::Whole(segment)));
+        let tail = layout.tail(segment, size, 0x100, 0x1000);
+        assert!(tail.as_str().ends_with("000000020000000100000003.00000100-00001000.tail.zst.age"));
+        assert_eq!(WalName::parse(&layout, &tail, size), Some(WalName::Tail { segment, from: 0x100, to: 0x1000 }));
+        assert_eq!(WalName::parse(&layout, &layout.history(Timeline(2)), size), Some(WalName::History(Timeline(2))));
+        let key = layout.wal_key(segment, size, 3);
+        assert_eq!(WalName::parse(&layout, &key, size), None);
+        assert_eq!(layout.parse_wal_key(&key, size), Some((segment, 3)));
+        assert_eq!(layout.parse_wal_key(&whole, size), None);
+        assert_eq!(layout.parse_backup(&whole), None);
+        let backup: BackupId = "b".parse().unwrap();
+        assert_eq!(layout.parse_backup(&layout.manifest(&backup)), Some(backup));
+    }
+
+    #[test]
+    fn a_system_id_that_could_climb_is_refused() {
+        for bad in ["", "..", "1/2", "x", "123456789012345678901"] {
+            assert!(Layout::new("wallet".parse().unwrap(), bad, 1).is_err(), "{bad}");
+        }
+    }
+}

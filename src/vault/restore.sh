@@ -1,0 +1,222 @@
+#!/bin/sh
+# Restores this backup into an empty folder, without Lifeboat. Needs age, zstd,
+# tar, sha256sum and awk, and PostgreSQL itself to start what it leaves; with
+# `latest` also pg_waldump. The folder layout above this script must be that of
+# the vault, because the WAL is found at ../../wal.
+set -eu
+umask 077
+
+die() { echo "restore.sh: $*" >&2; exit 1; }
+say() { echo "restore.sh: $*" >&2; }
+
+if [ $# -lt 2 ]; then
+    echo "usage: restore.sh IDENTITY TARGET_DIR [latest] [SHA256:FINGERPRINT]
+
+IDENTITY     a file with an age identity that this backup was written to
+TARGET_DIR   an empty folder, or one to be made: PostgreSQL's data folder
+latest       replay all WAL of the vault; else recovery ends with the backup
+FINGERPRINT  of the signing key; the signature of the manifest is checked by it" >&2
+    exit 2
+fi
+identity=$1 target=$2
+shift 2
+mode=backup fingerprint=${LIFEBOAT_FINGERPRINT:-}
+for argument in "$@"; do
+    case $argument in
+        latest) mode=latest ;;
+        SHA256:*) fingerprint=$argument ;;
+        *) die "unknown argument $argument" ;;
+    esac
+done
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+wal=$here/../../wal
+for tool in age zstd tar sha256sum awk; do
+    command -v "$tool" >/dev/null || die "$tool is not installed"
+done
+[ -r "$identity" ] || die "the identity $identity cannot be read"
+if [ -e "$target" ]; then
+    [ -d "$target" ] || die "$target is not a folder"
+    [ -z "$(ls -A "$target")" ] || die "$target is not empty; restore into an empty folder"
+fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM
+
+# 1. What is here is what was signed.
+cd "$here"
+if [ -n "$fingerprint" ]; then
+    command -v ssh-keygen >/dev/null || die "ssh-keygen is not installed; it checks the signature"
+    ssh-keygen -Y check-novalidate -n lifeboat-manifest -s manifest.json.sig <manifest.json >"$work/signature" 2>&1 ||
+        die "the signature does not fit manifest.json; do not trust this copy"
+    awk -v wanted="$fingerprint" '{ for (i = 1; i <= NF; i++) if ($i == wanted) found = 1 } END { exit !found }' \
+        "$work/signature" || die "manifest.json is signed by another key than $fingerprint"
+else
+    say "no fingerprint was given: the signature of manifest.json is not checked"
+fi
+field() {
+    awk -F'"' -v name="$1" '$2 == name { value = $4; if (value == "") { value = $3; gsub(/[^0-9a-z]/, "", value) } print value; exit }' manifest.json
+}
+[ "$(field format)" = 1 ] || die "manifest.json has format $(field format), this script reads 1"
+awk -F'"' '$2 == "name" { name = $4 } $2 == "stored_sha256" { print $4 "  " name }' manifest.json >"$work/sums"
+[ -s "$work/sums" ] || die "manifest.json names no objects"
+sha256sum -c "$work/sums" >"$work/checked" 2>&1 || die "damaged or missing: $(grep -v ': OK$' "$work/checked" | head -3 | tr '\n' ' ')"
+say "all objects are as the manifest says"
+
+# 2. The keys. A pipe of sh hides failures, so each stage leaves a mark.
+open_keys() {
+    : >"$1"
+    shift_to=$1
+    shift
+    for key in "$@"; do
+        if [ -f "$key" ]; then age -d -i "$identity" "$key" >>"$shift_to" 2>/dev/null || true; fi
+    done
+    [ -s "$shift_to" ]
+}
+unseal() {
+    { age -d -i "$1" "$2" || echo "$2" >>"$work/failed"; } | { zstd -q -d -c || echo "$2" >>"$work/failed"; }
+}
+check() {
+    [ ! -s "$work/failed" ] || die "cannot be opened: $(head -1 "$work/failed")"
+}
+open_keys "$work/key" keys/*.age || die "$identity opens none of the backup's keys"
+
+# 3. The data.
+mkdir -p "$target"
+target=$(CDPATH='' cd -- "$target" && pwd)
+for part in data/*.tar.zst.age; do
+    # What an earlier restore left in the server's folder is none of its data.
+    unseal "$work/key" "$part" | tar -x -f - -C "$target" --no-same-owner --anchored --exclude='lifeboat_*' || die "cannot unpack $part"
+    check
+done
+mkdir "$target/lifeboat_config"
+unseal "$work/key" config.tar.zst.age | tar -x -f - -C "$target/lifeboat_config" --no-same-owner
+check
+say "data restored"
+
+# 4. The WAL: what the backup needs, or everything without a gap.
+size=$(field segment_size) timeline=$(field timeline)
+per_id=$((4294967296 / size))
+bytes_of() { echo $(((0x${1%%/*} << 32) + 0x${1##*/})); }
+number_of() { echo $(($(bytes_of "$1") / size)); }
+lsn_of() { printf '%X/%X' $(($1 / 4294967296)) $(($1 % 4294967296)); }
+stop=$(bytes_of "$(field stop_lsn)")
+first=$(number_of "$(field start_lsn)")
+last_needed=$(((stop - 1) / size))
+
+# "timeline first-segment" of the history to follow, newest first.
+echo "$timeline 0" >"$work/chain"
+goal=$timeline
+if [ "$mode" = latest ]; then
+    newest=$(ls "$wal" | grep -E '^[0-9A-F]{8}$' | sort | tail -1)
+    [ -n "$newest" ] || die "the vault holds no WAL"
+    goal=$((0x$newest))
+    if [ "$goal" -gt 1 ]; then
+        [ -f "$wal/$newest.history" ] || die "$newest.history is missing; where timeline $goal begins is not known"
+        begin=0
+        : >"$work/oldest_first"
+        awk '$1 ~ /^[0-9]+$/ { print $1, $2 }' "$wal/$newest.history" >"$work/forks"
+        while read -r parent fork; do
+            echo "$parent $begin" >>"$work/oldest_first"
+            begin=$(number_of "$fork")
+        done <"$work/forks"
+        echo "$goal $begin" >>"$work/oldest_first"
+        awk '{ line[NR] = $0 } END { for (i = NR; i; i--) print line[i] }' "$work/oldest_first" >"$work/chain"
+        grep -q "^$timeline " "$work/chain" || die "the backup's timeline $timeline is not an ancestor of timeline $goal"
+    fi
+fi
+
+staged=$target/lifeboat_wal
+mkdir "$staged"
+for history in "$wal"/*.history; do
+    if [ -f "$history" ]; then cp "$history" "$staged/"; fi
+done
+open_keys "$work/wal_key" "$wal"/keys/*/*.age || die "$identity opens none of the keys in $wal/keys"
+
+# Stages segment number $1; sets reached to the end of what it holds.
+stage() {
+    on=$(awk -v number="$1" '$2 <= number { print $1; exit }' "$work/chain")
+    name=$(printf '%08X%08X%08X' "$on" $(($1 / per_id)) $(($1 % per_id)))
+    folder=$wal/$(printf '%08X' "$on")
+    if [ -f "$folder/$name.zst.age" ]; then
+        unseal "$work/wal_key" "$folder/$name.zst.age" >"$staged/$name"
+        check
+        [ "$(wc -c <"$staged/$name")" -eq "$size" ] || die "$name has not the size of a segment"
+        held=$size
+    else
+        held=0
+        for tail in "$folder/$name".*.tail.zst.age; do
+            [ -f "$tail" ] || continue
+            range=${tail##*/"$name".}
+            range=${range%.tail.zst.age}
+            from=$((0x${range%-*})) to=$((0x${range#*-}))
+            if [ "$from" -le "$held" ] && [ "$to" -gt "$held" ]; then
+                unseal "$work/wal_key" "$tail" >"$work/tail"
+                check
+                tail -c +$((held - from + 1)) "$work/tail" >>"$staged/$name"
+                held=$to
+            fi
+        done
+        [ "$held" -gt 0 ] || return 1
+        if [ "$held" -lt "$size" ]; then head -c $((size - held)) /dev/zero >>"$staged/$name"; fi
+    fi
+    reached=$(($1 * size + held))
+    echo "$1 $on" >>"$work/staged"
+    [ "$held" -eq "$size" ]
+}
+
+number=$first reached=0
+: >"$work/staged"
+while [ "$mode" = latest ] || [ "$number" -le "$last_needed" ]; do
+    stage "$number" || break
+    number=$((number + 1))
+done
+[ "$reached" -ge "$stop" ] || die "WAL from $(lsn_of $((number * size))) on is missing; the backup needs it up to $(field stop_lsn)"
+say "WAL staged up to $(lsn_of "$reached")"
+
+# 5. A known target, so that whatever is missing fails recovery and never shortens it.
+if [ "$mode" = latest ]; then
+    major=$(field server_version)
+    major=${major%%[!0-9]*}
+    waldump=${PG_WALDUMP:-$(command -v pg_waldump || echo "/usr/lib/postgresql/$major/bin/pg_waldump")}
+    [ -x "$waldump" ] || die "pg_waldump was not found; name it in PG_WALDUMP"
+    record='' number=$(tail -1 "$work/staged" | cut -d' ' -f1)
+    while [ -z "$record" ] && [ "$number" -ge "$first" ]; do
+        on=$(awk -v number="$number" '$1 == number { print $2 }' "$work/staged")
+        record=$("$waldump" -p "$staged" -t "$on" -s "$(lsn_of $((number * size)))" 2>/dev/null |
+            awk 'match($0, /lsn: [0-9A-F]+\/[0-9A-F]+/) { last = substr($0, RSTART + 5, RLENGTH - 5) } END { print last }')
+        number=$((number - 1))
+    done
+    [ -n "$record" ] || die "the staged WAL holds no record"
+    goal_setting="recovery_target_lsn = '$record'"
+else
+    goal_setting="recovery_target = 'immediate'"
+fi
+if [ "$goal" = "$timeline" ]; then goal=current; fi
+
+cd "$target"
+for file in postgresql.conf postgresql.auto.conf pg_hba.conf pg_ident.conf; do
+    if [ -f "$file" ]; then mv "$file" "lifeboat_config/$file.in_data_folder"; fi
+done
+rm -f standby.signal recovery.conf postmaster.pid
+{
+    echo "# Written by restore.sh. The server's own files are in lifeboat_config."
+    echo "listen_addresses = ''"
+    echo "archive_mode = off"
+    echo "hot_standby = off"
+    awk '/^  "required_settings": [{]$/ { on = 1; next } on && /^  [}]/ { exit } on { split($0, part, "\""); print part[2] " = '\''" part[4] "'\''" }' "$here/manifest.json"
+    echo "restore_command = 'cp \"lifeboat_wal/%f\" \"%p\"'"
+    echo "$goal_setting"
+    echo "recovery_target_timeline = '$goal'"
+    echo "recovery_target_action = 'promote'"
+} >postgresql.conf
+echo "local all all peer" >pg_hba.conf
+: >pg_ident.conf
+: >recovery.signal
+chmod 700 "$target"
+sync
+say "restored into $target ($goal_setting)"
+if [ "$(id -u)" = 0 ]; then
+    say "PostgreSQL does not run as root; give it the folder first: chown -R postgres: '$target'"
+fi
+say "now start it: pg_ctl -D '$target' start; it recovers by itself and then takes writes"

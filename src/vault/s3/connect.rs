@@ -1,0 +1,173 @@
+//! Clients of an S3 store, from what was configured. Requests have time limits
+//! and are sent once: repeating them is `Retrying`'s, which everything shares.
+
+use std::{error::Error, fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_credential_types::provider::{ProvideCredentials, error::CredentialsError, future};
+use aws_sdk_s3::{
+    Client,
+    config::{Credentials, Region as SigningRegion, StalledStreamProtectionConfig},
+};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::domain::Region;
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// For one request with what it sends: a part of 8 MiB beside three others over 3 Mbit/s.
+pub const REQUEST_LIMIT: Duration = Duration::from_secs(120);
+/// A body of which nothing arrives for so long has stalled.
+const STALL_LIMIT: Duration = Duration::from_secs(20);
+
+/// What a vault in an S3 store was configured as.
+#[derive(Debug, Clone)]
+pub struct S3Options {
+    pub bucket: String,
+    pub region: Region,
+    /// Empty, or ends in `/`.
+    pub prefix: String,
+    /// None for Amazon's own.
+    pub endpoint: Option<String>,
+    /// Bucket in the path, and not in the host name.
+    pub path_style: bool,
+    /// What requests are signed for where the store names its regions otherwise.
+    pub signing_region: Option<String>,
+    /// None for the default chain: environment, profile, container, instance.
+    pub credentials: Option<Arc<dyn KeySource>>,
+    /// For deletes alone.
+    pub delete_credentials: Option<Arc<dyn KeySource>>,
+    /// None for the bucket's default encryption.
+    pub kms_key: Option<String>,
+    /// As S3 spells it; none for the bucket's default.
+    pub storage_class: Option<String>,
+    /// Whether and how objects are locked.
+    pub object_lock: Option<LockMode>,
+    /// How long one request may take, with what it sends.
+    pub request_limit: Duration,
+}
+
+/// How firmly objects are locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// Who has a right of its own may still delete.
+    Governance,
+    /// Nobody can delete before the time, not even the account's owner.
+    Compliance,
+}
+
+/// An access key, held in memory only.
+#[derive(Debug, Clone)]
+pub struct AccessKey {
+    pub id: String,
+    pub secret: SecretString,
+    pub session_token: Option<SecretString>,
+}
+
+/// Where an access key is kept. It is asked anew every 15 minutes, so that a
+/// rotated one is found. Its errors name references and never secrets.
+#[async_trait]
+pub trait KeySource: fmt::Debug + Send + Sync {
+    async fn key(&self) -> Result<AccessKey, Box<dyn Error + Send + Sync>>;
+}
+
+#[derive(Debug)]
+struct Provider(Arc<dyn KeySource>);
+
+impl ProvideCredentials for Provider {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            let key = self.0.key().await.map_err(CredentialsError::provider_error)?;
+            let token = key.session_token.map(|token| token.expose_secret().to_owned());
+            Ok(Credentials::new(key.id, key.secret.expose_secret(), token, None, "lifeboat"))
+        })
+    }
+}
+
+/// The client for everything, and the one for deletes. Connects nowhere yet.
+pub(super) async fn clients(options: &S3Options) -> (Client, Client) {
+    let signing = options.signing_region.clone().unwrap_or_else(|| options.region.to_string());
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .region(SigningRegion::new(signing))
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(
+            TimeoutConfig::builder()
+                .connect_timeout(CONNECT_LIMIT)
+                .read_timeout(options.request_limit)
+                .operation_attempt_timeout(options.request_limit)
+                .operation_timeout(options.request_limit)
+                .build(),
+        )
+        .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(STALL_LIMIT).build());
+    if let Some(source) = &options.credentials {
+        loader = loader.credentials_provider(Provider(Arc::clone(source)));
+    }
+    let shared = Box::pin(loader.load()).await;
+    let client = client(options, &shared, None);
+    let deleter = match &options.delete_credentials {
+        Some(source) => self::client(options, &shared, Some(source)),
+        None => client.clone(),
+    };
+    (client, deleter)
+}
+
+fn client(options: &S3Options, shared: &SdkConfig, source: Option<&Arc<dyn KeySource>>) -> Client {
+    let mut config = aws_sdk_s3::config::Builder::from(shared).force_path_style(options.path_style);
+    if let Some(endpoint) = &options.endpoint {
+        config = config.endpoint_url(endpoint);
+    }
+    if let Some(source) = source {
+        config = config.credentials_provider(Provider(Arc::clone(source)));
+    }
+    Client::from_conf(config.build())
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::presigning::PresigningConfig;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Known;
+
+    #[async_trait]
+    impl KeySource for Known {
+        async fn key(&self) -> Result<AccessKey, Box<dyn Error + Send + Sync>> {
+            Ok(AccessKey { id: "AKIA1".to_owned(), secret: "secret".into(), session_token: None })
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_go_where_the_configuration_says() {
+        for (endpoint, path_style, signing, wanted, scope) in [
+            (None, false, None, "https://bkt.s3.eu-south-1.amazonaws.com/x?", "eu-south-1"),
+            (None, true, None, "https://s3.eu-south-1.amazonaws.com/bkt/x?", "eu-south-1"),
+            (Some("https://s3.example.com"), false, None, "https://bkt.s3.example.com/x?", "eu-south-1"),
+            (Some("https://s3.example.com:9000/"), true, Some("auto"), "https://s3.example.com:9000/bkt/x?", "auto"),
+        ] {
+            let options = S3Options {
+                bucket: "bkt".to_owned(),
+                region: "eu-south-1".parse().unwrap(),
+                prefix: String::new(),
+                endpoint: endpoint.map(str::to_owned),
+                path_style,
+                signing_region: signing.map(str::to_owned),
+                credentials: Some(Arc::new(Known)),
+                delete_credentials: None,
+                kms_key: None,
+                storage_class: None,
+                object_lock: None,
+                request_limit: REQUEST_LIMIT,
+            };
+            let (client, _) = clients(&options).await;
+            let until = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
+            let request = client.get_object().bucket("bkt").key("x").presigned(until).await.unwrap();
+            assert!(request.uri().starts_with(wanted), "{}", request.uri());
+            assert!(request.uri().contains(&format!("%2F{scope}%2Fs3")), "{}", request.uri());
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Rules of a bucket that would delete or move objects behind a vault's back.
+//! Only reads them: what they say is for a person to decide.
+
+use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule, TransitionStorageClass};
+
+/// What each rule that covers objects under `prefix` would do to a vault.
+pub(super) fn findings(rules: &[LifecycleRule], prefix: &str) -> Vec<String> {
+    let enabled = rules.iter().filter(|rule| *rule.status() == ExpirationStatus::Enabled);
+    enabled.filter(|rule| covers(rule, prefix)).flat_map(harm).collect()
+}
+
+/// Whether the rule may cover an object of ours. They carry no tags; how large
+/// they are nobody knows ahead.
+fn covers(rule: &LifecycleRule, prefix: &str) -> bool {
+    let filter = rule.filter();
+    let and = filter.and_then(|filter| filter.and());
+    if filter.is_some_and(|filter| filter.tag().is_some()) || and.is_some_and(|and| !and.tags().is_empty()) {
+        return false;
+    }
+    #[expect(deprecated, reason = "rules that were written before filters existed still have it")]
+    let old = rule.prefix();
+    let covered = filter.and_then(|filter| filter.prefix()).or(and.and_then(|and| and.prefix())).or(old);
+    let covered = covered.unwrap_or_default();
+    covered.starts_with(prefix) || prefix.starts_with(covered)
+}
+
+fn harm(rule: &LifecycleRule) -> Vec<String> {
+    let name = rule.id().unwrap_or("without a name");
+    let mut found = Vec::new();
+    let expires =
+        rule.expiration().is_some_and(|expiration| expiration.days().is_some() || expiration.date().is_some());
+    if expires {
+        found.push(format!(
+            "the lifecycle rule `{name}` of the bucket would delete objects of this vault; let it leave out the vault's prefix: what expires is decided by `keep`"
+        ));
+    }
+    if rule.noncurrent_version_expiration().is_some() {
+        found.push(format!(
+            "the lifecycle rule `{name}` of the bucket would delete a backup's version once another was put over it; let it leave out the vault's prefix"
+        ));
+    }
+    let moved = rule.transitions().iter().map(|transition| transition.storage_class());
+    let old = rule.noncurrent_version_transitions().iter().map(|transition| transition.storage_class());
+    let is_asleep = |class: Option<&TransitionStorageClass>| {
+        matches!(class, Some(TransitionStorageClass::Glacier | TransitionStorageClass::DeepArchive))
+    };
+    if moved.chain(old).any(is_asleep) {
+        found.push(format!(
+            "the lifecycle rule `{name}` of the bucket would move objects to a class that answers after hours; a restore could not read them: let it leave out the vault's prefix"
+        ));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::types::{
+        LifecycleExpiration, LifecycleRuleAndOperator, LifecycleRuleFilter, NoncurrentVersionExpiration, Tag,
+        Transition,
+    };
+
+    use super::*;
+
+    fn rule(filter: LifecycleRuleFilter, days: Option<i32>) -> LifecycleRule {
+        LifecycleRule::builder()
+            .id("old")
+            .status(ExpirationStatus::Enabled)
+            .filter(filter)
+            .set_expiration(days.map(|days| LifecycleExpiration::builder().days(days).build()))
+            .build()
+            .unwrap()
+    }
+
+    fn under(prefix: &str) -> LifecycleRuleFilter {
+        LifecycleRuleFilter::builder().prefix(prefix).build()
+    }
+
+    #[test]
+    fn a_rule_that_covers_the_prefix_is_found_and_no_other() {
+        let tag = || Tag::builder().key("a").value("b").build().unwrap();
+        let and = |prefix: &str| LifecycleRuleAndOperator::builder().prefix(prefix);
+        for (filter, covered) in [
+            (under(""), true),
+            (under("prod"), true),
+            (under("prod/"), true),
+            (under("prod/wallet/"), true),
+            (under("test/"), false),
+            (under("production/"), false),
+            (LifecycleRuleFilter::builder().build(), true),
+            (LifecycleRuleFilter::builder().object_size_greater_than(1).build(), true),
+            (LifecycleRuleFilter::builder().tag(tag()).build(), false),
+            (LifecycleRuleFilter::builder().and(and("prod/").object_size_less_than(9).build()).build(), true),
+            (LifecycleRuleFilter::builder().and(and("prod/").tags(tag()).build()).build(), false),
+            (LifecycleRuleFilter::builder().and(and("test/").object_size_less_than(9).build()).build(), false),
+        ] {
+            let found = findings(&[rule(filter.clone(), Some(30))], "prod/");
+            assert_eq!(!found.is_empty(), covered, "{filter:?} gave {found:?}");
+        }
+        assert!(!findings(&[rule(under("prod/"), Some(30))], "").is_empty(), "everything is covered without a prefix");
+    }
+
+    #[test]
+    fn each_harm_is_told_and_harmless_rules_are_not() {
+        let harmless = LifecycleRule::builder()
+            .status(ExpirationStatus::Enabled)
+            .filter(under(""))
+            .expiration(LifecycleExpiration::builder().expired_object_delete_marker(true).build())
+            .build()
+            .unwrap();
+        assert_eq!(findings(&[harmless, rule(under(""), None)], "p/"), [""; 0]);
+        let mut off = rule(under(""), Some(1));
+        off.status = ExpirationStatus::Disabled;
+        assert_eq!(findings(&[off], "p/"), [""; 0]);
+        let all = LifecycleRule::builder()
+            .id("all")
+            .status(ExpirationStatus::Enabled)
+            .filter(under(""))
+            .expiration(LifecycleExpiration::builder().days(1).build())
+            .noncurrent_version_expiration(NoncurrentVersionExpiration::builder().noncurrent_days(1).build())
+            .transitions(Transition::builder().storage_class(TransitionStorageClass::DeepArchive).days(1).build())
+            .build()
+            .unwrap();
+        let found = findings(&[all], "p/");
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found.iter().all(|finding| finding.contains("`all`")), "{found:?}");
+    }
+}

@@ -1,0 +1,317 @@
+//! What a verification found: per kind of object what was looked at, every
+//! defect by the object's name with what to do, and what could not be looked at.
+//! Not looked at is never found sound.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    domain::{BackupId, DatabaseName, Timeline, VaultName, Verdict, with_causes},
+    vault::{Found, ObjectKey, StoreError, VaultError, signature::SignatureError},
+};
+
+/// The kinds of objects, in the order in which they are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Manifest,
+    Part,
+    /// `backup_manifest`, the configuration, and the means to restore.
+    BackupFile,
+    Key,
+    Wal,
+    Tail,
+    History,
+    Heartbeats,
+    Proof,
+    Verification,
+}
+
+impl Kind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Manifest => "manifests",
+            Self::Part => "parts",
+            Self::BackupFile => "files beside the parts",
+            Self::Key => "keys",
+            Self::Wal => "WAL segments",
+            Self::Tail => "WAL tails",
+            Self::History => "history files",
+            Self::Heartbeats => "heartbeats",
+            Self::Proof => "proofs",
+            Self::Verification => "verifications",
+        }
+    }
+}
+
+/// How many objects of a kind there are, and how many were read.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    pub listed: u64,
+    pub read: u64,
+    /// Stored bytes that were read.
+    pub read_bytes: u64,
+}
+
+/// What is wrong with an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    Missing,
+    Extra,
+    Size,
+    Damaged,
+    NotEncrypted,
+    Unreadable,
+    /// A part that holds what does not belong into one.
+    Structure,
+    /// Validly signed, and not true.
+    LyingManifest,
+    /// It does not fit its signature.
+    Signature,
+    /// Somebody else's signature.
+    ForeignSignature,
+    /// WAL that should be there and is not.
+    Gap,
+    /// WAL that is not what its name says.
+    ForeignWal,
+    /// Two objects that should hold the same bytes do not.
+    Disagrees,
+    History,
+    Heartbeats,
+    /// No key in the vault opens it.
+    NoKey,
+    LaterVersion,
+    DeleteMarker,
+    Lock,
+}
+
+/// One thing that a person must fix.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Defect {
+    /// Its full name in the vault; for a gap the first segment that is missing.
+    pub object: String,
+    pub fault: Fault,
+    pub what: String,
+    pub remedy: String,
+    pub backup: Option<BackupId>,
+}
+
+impl std::fmt::Display for Defect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "`{}`: {}; {}", self.object, self.what, self.remedy)
+    }
+}
+
+impl Defect {
+    pub(super) fn new(object: impl std::fmt::Display, fault: Fault, what: impl Into<String>) -> Self {
+        Self { object: object.to_string(), fault, what: what.into(), remedy: fault.remedy().to_owned(), backup: None }
+    }
+
+    pub(super) fn of(self, backup: &BackupId) -> Self {
+        Self { backup: Some(backup.clone()), ..self }
+    }
+
+    /// The kind of object that it is about, by its name after database, system id
+    /// and incarnation.
+    pub fn kind(&self) -> Kind {
+        let mut parts = self.object.splitn(4, '/').nth(3).unwrap_or_default().split('/');
+        match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next()) {
+            ("backups", _, Some("data")) => Kind::Part,
+            ("backups", _, Some("keys")) | ("wal", "keys", _) => Kind::Key,
+            ("backups", _, Some("manifest.json" | "manifest.json.sig")) => Kind::Manifest,
+            ("backups", ..) => Kind::BackupFile,
+            ("heartbeats", ..) => Kind::Heartbeats,
+            ("proofs", ..) => Kind::Proof,
+            ("verifications", ..) => Kind::Verification,
+            (_, name, None) if name.contains(".history") => Kind::History,
+            (_, _, Some(name)) if name.contains(".tail.") => Kind::Tail,
+            _ => Kind::Wal,
+        }
+    }
+
+    /// What an error says of an object; none when it says only that the object
+    /// cannot be opened with what is at hand.
+    pub(super) fn from_error(key: &ObjectKey, error: VaultError) -> Result<Self, VaultError> {
+        let (fault, what) = match error {
+            VaultError::Missing { .. } | VaultError::Store(StoreError::NotFound { .. }) => {
+                (Fault::Missing, "it is missing".to_owned())
+            }
+            VaultError::Damaged { what, .. } => (Fault::Damaged, format!("it is damaged: {what}")),
+            VaultError::Unencrypted { .. } => (Fault::NotEncrypted, "it is not encrypted".to_owned()),
+            VaultError::Member { member, what, .. } => (Fault::Structure, format!("it holds `{member}`: {what}")),
+            VaultError::Signature(SignatureError::Foreign { found, expected, .. }) => {
+                (Fault::ForeignSignature, format!("it is signed by {found}, not by the trusted key {expected}"))
+            }
+            VaultError::Signature(_) => (Fault::Signature, "it does not fit its signature".to_owned()),
+            VaultError::Unreadable { what, source, .. } => {
+                (Fault::Damaged, format!("it cannot be read as {what}: {source}"))
+            }
+            VaultError::Store(error) => (Fault::Unreadable, with_causes(&error)),
+            VaultError::BadIdentity { what } => (Fault::Damaged, format!("it holds no key: {what}")),
+            other => return Err(other),
+        };
+        Ok(Self::new(key, fault, what))
+    }
+}
+
+impl Fault {
+    /// Those that no content need be read for.
+    pub const ALWAYS_SEEN: [Self; 8] = [
+        Self::Missing,
+        Self::Extra,
+        Self::Size,
+        Self::Gap,
+        Self::ForeignSignature,
+        Self::LaterVersion,
+        Self::DeleteMarker,
+        Self::Lock,
+    ];
+
+    /// As in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Extra => "extra",
+            Self::Size => "size",
+            Self::Damaged => "damaged",
+            Self::NotEncrypted => "not_encrypted",
+            Self::Unreadable => "unreadable",
+            Self::Structure => "structure",
+            Self::LyingManifest => "lying_manifest",
+            Self::Signature => "signature",
+            Self::ForeignSignature => "foreign_signature",
+            Self::Gap => "gap",
+            Self::ForeignWal => "foreign_wal",
+            Self::Disagrees => "disagrees",
+            Self::History => "history",
+            Self::Heartbeats => "heartbeats",
+            Self::NoKey => "no_key",
+            Self::LaterVersion => "later_version",
+            Self::DeleteMarker => "delete_marker",
+            Self::Lock => "lock",
+        }
+    }
+
+    const fn remedy(self) -> &'static str {
+        match self {
+            Self::Missing | Self::Size | Self::Damaged | Self::Unreadable => {
+                "copy it from another vault with `lifeboat vault copy`, or take a new backup"
+            }
+            Self::NotEncrypted | Self::Structure => {
+                "find out who wrote it, copy the right one from another vault with `lifeboat vault copy`, or take a new backup"
+            }
+            Self::Extra => "nobody reads it: find out who wrote it, and remove it",
+            Self::LyingManifest => {
+                "do not restore from this backup: take a new one, and find out who holds the signing key"
+            }
+            Self::Signature => {
+                "it does not count: copy it with its signature from another vault with `lifeboat vault copy`, or take a new backup"
+            }
+            Self::ForeignSignature => {
+                "it does not count: find out who can write to this vault; if the key is yours, name it with `--signed-by`"
+            }
+            Self::Gap => "copy the WAL from another vault with `lifeboat vault copy`, or take a new backup now",
+            Self::ForeignWal => {
+                "two clusters write here: find out which, copy the right segment from another vault with `lifeboat vault copy`, or take a new backup now"
+            }
+            Self::Disagrees => {
+                "the cluster's history was forked, or somebody wrote here: compare with another vault, and take a new backup now"
+            }
+            Self::History => {
+                "recovery would follow a wrong line: copy the file from another vault with `lifeboat vault copy`, or from the server's pg_wal"
+            }
+            Self::Heartbeats => {
+                "recovery points before it cannot be measured: copy it from another vault with `lifeboat vault copy`"
+            }
+            Self::NoKey => {
+                "copy the key objects from another vault with `lifeboat vault copy`, or take a new backup now"
+            }
+            Self::LaterVersion => {
+                "Lifeboat reads the first version: remove the later one, and find out who can write here"
+            }
+            Self::DeleteMarker => "Lifeboat still reads it: remove the delete marker, and find out who can delete here",
+            Self::Lock => "lock it again",
+        }
+    }
+}
+
+/// What was found in one history of a database in one vault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    pub database: DatabaseName,
+    pub vault: VaultName,
+    pub system_id: String,
+    pub incarnation: u32,
+    pub objects: BTreeMap<Kind, Tally>,
+    /// What was read of each backup that is validly signed.
+    pub backups: Vec<Found>,
+    /// Sorted by object.
+    pub defects: Vec<Defect>,
+    /// What was not looked at, and why.
+    pub unchecked: Vec<String>,
+    /// The SHA-256 of each history file that is believed.
+    pub histories: BTreeMap<Timeline, String>,
+    /// Names of all objects whose content was looked at.
+    #[serde(skip)]
+    pub read: Vec<String>,
+}
+
+impl Report {
+    /// FAIL for a defect; INCONCLUSIVE when something could not be looked at, or
+    /// there was nothing to look at.
+    pub fn verdict(&self) -> Verdict {
+        if !self.defects.is_empty() {
+            Verdict::Fail
+        } else if !self.unchecked.is_empty() || self.backups.is_empty() {
+            Verdict::Inconclusive
+        } else {
+            Verdict::Pass
+        }
+    }
+
+    pub(super) fn tally(&mut self, kind: Kind) -> &mut Tally {
+        self.objects.entry(kind).or_default()
+    }
+
+    /// Notes how many objects of a kind there are; none is not told.
+    pub(super) fn tally_of(&mut self, kind: Kind, listed: usize) {
+        if listed > 0 {
+            self.tally(kind).listed += listed as u64;
+        }
+    }
+
+    /// Notes an object whose content was looked at.
+    pub(super) fn was_read(&mut self, kind: Kind, key: &ObjectKey, bytes: u64) {
+        let tally = self.tally(kind);
+        tally.read += 1;
+        tally.read_bytes += bytes;
+        self.read.push(key.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_defect_knows_its_kind_by_the_name_of_its_object() {
+        for (name, kind) in [
+            ("backups/b/data/00000.tar.zst.age", Kind::Part),
+            ("backups/b/keys/0.age", Kind::Key),
+            ("backups/b/manifest.json.sig", Kind::Manifest),
+            ("backups/b/restore.sh", Kind::BackupFile),
+            ("wal/keys/000000010000000000000002/0.age", Kind::Key),
+            ("wal/00000001/000000010000000000000002.zst.age", Kind::Wal),
+            ("wal/00000001/000000010000000000000002.00000000-00000010.tail.zst.age", Kind::Tail),
+            ("wal/00000002.history", Kind::History),
+            ("heartbeats/0000000000000001-0000000000000002.jsonl.zst.age", Kind::Heartbeats),
+            ("proofs/b/run.json", Kind::Proof),
+            ("verifications/b/run.json.sig", Kind::Verification),
+        ] {
+            let defect = Defect::new(format_args!("wallet/7412345678901234567/1/{name}"), Fault::Damaged, "");
+            assert_eq!(defect.kind(), kind, "{name}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What is right or wrong with files alone; no server is asked.
+
+use std::str::FromStr;
+
+use super::site::Site;
+
+#[tokio::test]
+async fn good_files_are_checked_planned_and_described() {
+    let site = Site::write(1);
+    let checked = site.run(&["check"]).await.json(0);
+    assert_eq!(checked["protects"]["databases"][0]["database"], "wallet");
+    assert_eq!(checked["problems"], serde_json::json!([]));
+    let plan = site.run(&["plan", "--next", "3"]).await.json(0);
+    let runs = plan["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), 3);
+    assert!(runs.iter().all(|run| run["database"] == "wallet" && run["timezone"] == "Europe/Malta"), "{plan}");
+    let schema = site.run(&["schema"]).await.json(0);
+    assert_eq!(schema["schedules/*.yaml"]["title"], "ScheduleConfig");
+    assert!(!site.path("signing.key").exists() && !site.path("lifeboat.db").exists(), "looking makes nothing");
+}
+
+#[tokio::test]
+async fn wrong_files_stop_every_command_with_their_place() {
+    let site = Site::write(1);
+    site.edit("schedules/wallet.yaml", "flush_every: 1s", "flush_evry: 1s");
+    let checked = site.run(&["check"]).await.json(2);
+    assert_eq!(checked["problems"].as_array().unwrap().len(), 1, "{checked}");
+    for args in [&["backup", "wallet"][..], &["restore", "wallet", "--to", "/nowhere"], &["serve"], &["status"]] {
+        let ran = site.run(args).await;
+        ran.refused(2, &["schedules/wallet.yaml:", "flush_evry", "flush_every"]);
+    }
+    site.edit("schedules/wallet.yaml", "flush_evry: 1s", "flush_every: 1s");
+    site.put("lifeboat.yaml", "node: {name: test, region: [\n");
+    site.run(&["backups"]).await.refused(2, &["lifeboat.yaml:"]);
+    std::fs::remove_file(site.path("lifeboat.yaml")).unwrap();
+    site.run(&["backups"]).await.refused(2, &["lifeboat.yaml"]);
+    assert!(!site.path("signing.key").exists() && !site.path("lifeboat.db").exists());
+}
+
+#[tokio::test]
+async fn keygen_makes_a_usable_identity_and_never_replaces_one() {
+    let site = Site::write(1);
+    let file = site.path("new.age");
+    let made = site.run(&["keygen", "--output", file.to_str().unwrap()]).await.json(0);
+    let text = site.text("new.age");
+    let secret = text.lines().find(|line| !line.starts_with('#')).unwrap();
+    let identity = age::x25519::Identity::from_str(secret).unwrap();
+    assert_eq!(made["recipient"], identity.to_public().to_string());
+    let permissions = std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());
+    assert_eq!(permissions & 0o777, 0o600);
+    let again = site.run(&["keygen", "--output", file.to_str().unwrap()]).await;
+    again.refused(2, &["new.age", "does not exist yet"]);
+    assert_eq!(site.text("new.age"), text);
+}

@@ -1,0 +1,532 @@
+//! One spoilt example per rule. `‸` marks where the problem must be reported:
+//! at exactly this line and column, and nothing else anywhere.
+
+use super::Written;
+
+const MARK: char = '‸';
+const D: &str = "lifeboat.yaml";
+const S: &str = "schedules/wallet.yaml";
+const R: &str = "runbooks/wallet-switchover.yaml";
+const KEY: &str = "age1s4wzpw6p642n85kcj5l4zw63ewac7zrr5la95yp39lg5ww77e58s5mu0c6";
+const OTHER_KEY: &str = "\n    - age1nu8yqf523za2knlppy96jugkyz9z4jdqvzsghu4nrer39vm74vlqmgy89g";
+
+/// Edits (file, old, new), then what the problem and its remedy must say.
+type Case<'a> = (&'a [(&'a str, &'a str, &'a str)], &'a str, &'a str);
+
+fn assert_each(cases: &[Case<'_>]) {
+    for (edits, what, remedy) in cases {
+        let written = Written::examples();
+        let mut wanted = None;
+        for (file, old, new) in *edits {
+            written.change(file, old, new);
+            let text = std::fs::read_to_string(written.path(file)).unwrap();
+            let Some(at) = text.find(MARK) else { continue };
+            let (line, before) = (text[..at].matches('\n').count() + 1, text[..at].rsplit('\n').next().unwrap());
+            wanted = Some(format!("{file}:{line}:{}", before.chars().count() + 1));
+            written.write(file, text.replacen(MARK, "", 1));
+        }
+        let wanted = wanted.unwrap();
+        let Err(problems) = written.load() else { panic!("{edits:?} was accepted") };
+        let [problem] = problems.iter().collect::<Vec<_>>()[..] else { panic!("{edits:?} gave\n{problems}") };
+        assert_eq!(written.place(problem), wanted, "{edits:?} gave {problem}");
+        assert!(problem.what.contains(what), "{edits:?}: `{what}` is not in: {problem}");
+        assert!(problem.remedy.contains(remedy), "{edits:?}: `{remedy}` is not in: {problem}");
+    }
+}
+
+#[test]
+fn shapes() {
+    assert_each(&[
+        (&[(D, "api:", "‸apis:")], "unknown key `apis`", "did you mean `api`?"),
+        (&[(S, "timezone:", "‸timezome:")], "unknown key `timezome`", "did you mean `timezone`?"),
+        (&[(S, "database: wallet\nengine", "‸engine")], "`database` is missing", "add `database: …`"),
+        (&[(S, "engine: postgres", "engine: ‸postgre")], "`postgre` is not allowed", "did you mean `postgres`?"),
+        (&[(S, "port: 5432, site: mt-a", "port: ‸\"5432\", site: mt-a")], "belongs", "without quotes"),
+        (&[(S, "port: 5432, site: mt-a", "port: ‸70000, site: mt-a")], "out of range", "from 1 to 65535"),
+        (&[(S, "port: 5432, site: mt-a", "port: ‸0, site: mt-a")], "out of range", "from 1"),
+        (&[(S, "stream: true", "stream: ‸yes")], "true or false", "write `true`"),
+        (&[(S, "vaults: [primary, dr]", "vaults: ‸primary")], "a list belongs", "`[…]`"),
+        (&[(S, "wal: {stream: true, window: 31d, flush_every: 1s}", "wal: ‸[31d]")], "a list stands", "key: value"),
+        (&[(S, "timezone: Europe/Malta", "‸timezone:")], "no value", "remove the key"),
+        (&[(S, "{file: /run/secrets/wallet}", "‸hunter2")], "reference to a secret", "{env: NAME}"),
+        (&[(S, "{file: /run/secrets/wallet}", "{‸path: /run/secrets/wallet}")], "unknown key `path`", "`file`"),
+        (&[(R, "{command: [/etc/lifeboat/fence, mt-a]}", "‸/etc/lifeboat/fence")], "a mapping belongs", "key: value"),
+        (&[(D, "dr: {kind: directory, ", "dr: ‸{")], "`kind` is missing", "kind: directory"),
+        (&[(D, "dr: {kind: directory", "dr: {kind: ‸directry")], "`directry`", "did you mean `directory`?"),
+        (&[(R, "{promote: to}", "{‸promot: to}")], "unknown key `promot`", "did you mean `promote`?"),
+        (&[(S, "- heartbeat", "- ‸hartbeat")], "`hartbeat`", "did you mean `heartbeat`?"),
+        (&[(S, "{sql:", "{‸sq:")], "unknown key `sq`", "sql"),
+    ]);
+}
+
+#[test]
+fn yaml_traps() {
+    assert_each(&[
+        (&[(S, "timezone: Europe/Malta", "timezone: ‸&zone Europe/Malta")], "anchors", "write the value out"),
+        (&[(S, "timezone: Europe/Malta", "timezone: ‸!!str Europe/Malta")], "tags", "remove"),
+        (&[(S, "timezone: Europe/Malta", "timezone: UTC\n‸timezone: UTC")], "stands here again", "keep one"),
+        (&[(S, "expect: \"0.00\"}", "expect: \"0.00\"}\n‸---\nmore: 1")], "second document", "one document per file"),
+    ]);
+    let written = Written::examples();
+    written.change(S, "  - {kind: full", "\t- {kind: full");
+    let problems = written.load().unwrap_err();
+    assert!(problems.to_string().contains("a tab indents this line"), "{problems}");
+    for text in ["", "# nothing\n", "---\n", "~\n"] {
+        written.write(S, text);
+        let problems = written.load().unwrap_err();
+        assert!(problems.to_string().contains("wallet.yaml:1:1: the file is empty"), "{text:?} gave\n{problems}");
+    }
+    written.write(S, [b'a', b':', b'\n', b'b', b':', 0xFF]);
+    let problems = written.load().unwrap_err();
+    assert!(problems.to_string().contains("wallet.yaml:2:3: this is not UTF-8 text"), "{problems}");
+    let written = Written::examples();
+    written.write("schedules/second.yml", "");
+    assert!(written.load().unwrap_err().to_string().contains("rename it to end in `.yaml`"));
+}
+
+#[test]
+fn names_and_amounts() {
+    assert_each(&[
+        (&[(S, "rto: 1h", "rto: ‸1 hour")], "`1 hour` is not a duration", "such as `15m`"),
+        (&[(S, "flush_every: 1s", "flush_every: ‸1")], "`1` is not a duration", "a number and a unit"),
+        (&[(S, "  a: {host", "  ‸A: {host")], "`A` is not a valid member name", "a-z"),
+        (
+            &[(D, "  dr: {", "  dr: {kind: directory, path: /x, region: eu-south-1}\n  ‸DR: {")],
+            "not a valid vault name",
+            "a-z",
+        ),
+        (
+            &[(D, "{wallet.example.: 192.0.2.10}", "{wallet.example.: 192.0.2.10, ‸b.example: 192.0.2.10}")],
+            "not a full name",
+            "`b.example.`",
+        ),
+        (&[(D, "name: mt-1, region: eu-south-1", "name: mt-1, region: ‸EU")], "not a valid region", "a-z"),
+        (&[(S, "cron: \"0 5 1 * *\"", "cron: ‸\"0 5 1 *\"")], "not a cron expression", "0 2 * * *"),
+        (&[(S, "cron: \"0 5 1 * *\"", "cron: ‸\"0 61 1 * *\"")], "not a cron expression", "0 2 * * *"),
+        (&[(S, "cron: \"0 5 1 * *\"", "cron: ‸\"0 0 30 2 *\"")], "never falls due", "day or the month"),
+        (&[(S, "Europe/Malta", "‸Europe/Valletta")], "not a time zone", "Europe/Malta"),
+        (&[(D, KEY, "‸ssh-ed25519 AAAA")], "not an age public key", "age1"),
+        (&[(D, KEY, "‸AGE-SECRET-KEY-1")], "secret", "age1"),
+        (&[(D, "\"127.0.0.1:8080\"", "‸localhost:8080")], "not an address with a port", "127.0.0.1:8080"),
+        (&[(D, "zone: example.", "zone: ‸example")], "not a full name", "end it with a dot"),
+        (
+            &[(R, "wallet.example., to: 192.0.2.20", "wallet.example., to: ‸192.0.2.256")],
+            "not an IP address",
+            "192.0.2.20",
+        ),
+        (&[(D, "\"sqlite:/var/lib/lifeboat/lifeboat.db\"", "‸mysql://db")], "not a place for the state", "sqlite:PATH"),
+        (
+            &[(D, "\"sqlite:/var/lib/lifeboat/lifeboat.db\"", "‸\"sqlite::memory:\"")],
+            "gone with the process",
+            "sqlite:",
+        ),
+        (&[(D, "name: mt-1,", "name: ‸\"\",")], "empty text", "write it"),
+    ]);
+}
+
+#[test]
+fn rules_of_the_daemon() {
+    assert_each(&[
+        (&[(D, OTHER_KEY, ""), (D, "    - age1", "    ‸- age1")], "one recipient", "single_recipient_reason"),
+        (&[(D, OTHER_KEY, &format!("\n    - ‸{KEY}"))], "listed twice", "keep one"),
+        (&[(D, "  identity", "  ‸single_recipient_reason: lab\n  identity")], "2 recipients", "remove"),
+        (&[(D, "{file: /run/secrets/age.key}", "{command: [‸age-key]}")], "not an absolute path", "full path"),
+        (&[(D, "/mnt/dr/vault", "‸/var/lib/lifeboat/vault")], "vault `primary` too", "its own folder"),
+        (&[(D, "{wallet.example.: 192", "{‸wallet.elsewhere.: 192")], "outside the zone", ".example."),
+        (&[(D, "127.0.0.1:8080", "0.0.0.0:8080"), (D, "listen: \"0", "listen: ‸\"0")], "TLS", "loopback"),
+    ]);
+}
+
+#[test]
+fn rules_of_a_schedule() {
+    let region = "residency: {jurisdiction: MT, regions: [eu-south-1, eu-central-1]}";
+    assert_each(&[
+        (
+            &[(S, "[primary, dr]", "[primary]"), (S, "timezone:", "‸copy: {lag_max: 1h}\ntimezone:")],
+            "nothing is ever copied",
+            "name a further vault",
+        ),
+        (&[(S, "timezone:", "copy: {lag_max: ‸0s}\ntimezone:")], "`lag_max` is zero", "such as `6h`"),
+        (&[(S, "vaults: [primary, dr]", "vaults: [primary, ‸rd]")], "vault `rd` does not exist", "dr"),
+        (&[(S, "vaults: [primary, dr]", "vaults: ‸[]")], "no vault is named", "at least one"),
+        (&[(S, "vaults: [primary, dr]", "vaults: [dr, ‸dr]")], "listed twice", "keep one"),
+        (
+            &[
+                (S, region, "residency: {jurisdiction: MT, regions: [eu-south-1]}"),
+                (S, "[primary, dr]", "[primary, ‸dr]"),
+            ],
+            "`dr` is in eu-central-1, outside the residency of MT",
+            "eu-south-1",
+        ),
+        (&[(S, region, "residency: {jurisdiction: MT, regions: ‸[]}")], "allows no region", "list"),
+        (
+            &[
+                (S, region, "residency: {jurisdiction: MT, regions: [eu-central-1]}"),
+                (S, "[primary, dr]", "[dr]"),
+                (S, "restore_test:", "‸restore_test:"),
+            ],
+            "restore on this node in eu-south-1, outside",
+            "eu-central-1",
+        ),
+        (&[(S, "login:", "‸connection: {host: db1}\nlogin:")], "both say where", "keep `members`"),
+        (&[(S, "host: db2", "host: db1"), (S, "  b: {", "  ‸b: {")], "same server as `a`", "remove"),
+        (&[(S, "rto: 1h", "rto: ‸0s")], "`rto` is zero", "1h"),
+        (&[(S, "stream: true", "stream: ‸false")], "cannot be restored without the WAL", "stream: true"),
+        (&[(S, "flush_every: 1s", "flush_every: ‸1h")], "lose at most 15m", "objectives.rpo"),
+        (&[(S, "flush_every: 1s", "flush_every: ‸0s")], "`flush_every` is zero", "1s"),
+        (
+            &[(S, "backups:\n  - {kind: full, cron: \"0 2 * * *\", keep: {daily: 31}}", "backups: ‸[]")],
+            "no backup is ever taken",
+            "kind: full",
+        ),
+        (
+            &[(D, "  identity: {file: /run/secrets/age.key}", ""), (S, "restore_test:", "‸restore_test:")],
+            "needs an age identity",
+            "identity: {file: PATH}",
+        ),
+        (&[(S, "random_within_window, window: 30d", "random_within_window, window: ‸32d")], "kept for 31d", "at most"),
+        (
+            &[(S, "{algorithm: random_within_window, window: 30d}", "‸{algorithm: random_within_window}")],
+            "needs a window",
+            "window: 30d",
+        ),
+        (&[(S, "random_within_window, window", "latest_at_disaster, ‸window")], "has no window", "remove"),
+        (
+            &[(
+                S,
+                "checks:\n    - heartbeat\n    - {sql: \"select coalesce(sum(amount), 0) from ledger\", dbname: wallet, expect: \"0.00\"}",
+                "checks: ‸[]",
+            )],
+            "checks nothing",
+            "heartbeat",
+        ),
+        (&[(S, "- heartbeat", "- heartbeat\n    - ‸heartbeat")], "listed twice", "keep one"),
+        (&[(S, "{file: /run/secrets/wallet}", "{command: ‸[]}")], "command is empty", "/path/to/program"),
+    ]);
+}
+
+#[test]
+fn rules_of_what_is_kept() {
+    assert_each(&[
+        (&[(S, ", keep: {daily: 31}", ", ‸keep: {}")], "keeps none of them", "daily: 31"),
+        (&[(S, "{daily: 31}", "{daily: 31, weekly: ‸0}")], "`weekly: 0` keeps nothing", "at least 1"),
+        (
+            &[(S, "{daily: 31}", "{daily: 30}"), (S, "window: 31d, flush", "window: ‸31d, flush")],
+            "longer than 30d",
+            "keep more",
+        ),
+        (
+            &[
+                (S, "{daily: 31}", "{hourly: 48, weekly: 2}, standalone: true"),
+                (S, "window: 31d, flush", "window: ‸31d, flush"),
+            ],
+            "longer than 14d",
+            "at most as long",
+        ),
+    ]);
+}
+
+#[test]
+fn rules_of_a_runbook() {
+    assert_each(&[
+        (&[(R, "database: wallet\n", "database: ‸walet\n")], "has no schedule", "did you mean `wallet`?"),
+        (&[(R, "\nto: mt-b", "\nto: ‸mt-c")], "no member of `wallet` is in the site `mt-c`", "mt-a"),
+        (&[(R, "\nto: mt-b", "\nto: ‸mt-a")], "the same site", "takes over"),
+        (&[(R, "steady_state: [bets]", "steady_state: ‸[]")], "when the service is healthy", "probe"),
+        (&[(R, "steady_state: [bets]", "steady_state: [‸best]")], "probe `best` does not exist", "did you mean"),
+        (&[(R, "{required: 2}", "‸{required: 0}")], "nobody has to approve", "reason"),
+        (
+            &[
+                (R, "records: [wallet.example.]", "records: [other.example.]"),
+                (R, "record: wallet.example., to", "record: ‸wallet.example., to"),
+            ],
+            "outside the blast radius",
+            "blast_radius.records",
+        ),
+        (
+            &[(R, "{dns: switch,", "{dns: switch, provider: ‸lob,")],
+            "provider `lob` does not exist",
+            "did you mean `lab`?",
+        ),
+        (
+            &[
+                (D, "zone: example.", "zone: test."),
+                (D, "wallet.example.:", "wallet.test.:"),
+                (R, "record: wallet.example., to", "record: ‸wallet.example., to"),
+            ],
+            "outside the zone `test.`",
+            "that zone",
+        ),
+        (&[(R, "{promote: to}", "{promote: ‸from}")], "the other side", "promote: to"),
+        (&[(R, "[/etc/lifeboat/fence, mt-a]", "[‸fence, mt-a]")], "not an absolute path", "no shell"),
+        (&[(R, "[/etc/lifeboat/unfence, mt-a]", "‸[]")], "command is empty", "/path/to/program"),
+        (&[(R, "prove: [login, write]", "prove: ‸[]")], "fence holds", "login, write"),
+        (&[(R, "max_duration: 30m", "max_duration: ‸30s")], "observing alone takes 1m", "more time"),
+    ]);
+}
+
+#[test]
+fn what_is_missing_altogether() {
+    let servers =
+        "members:                                         # or `connection: {host, port}` when there is one server
+  a: {host: db1, port: 5432, site: mt-a}
+  b: {host: db2, port: 5432, site: mt-b}
+";
+    let dns = "dns:
+  lab:
+    kind: embedded
+    listen: \"127.0.0.1:5353\"
+    zone: example.
+    records: {wallet.example.: 192.0.2.10}
+    ttl_seconds: 5
+    file: /var/lib/lifeboat/dns.json              # keeps what drills changed
+";
+    let second = "dns:
+  second: {kind: embedded, listen: \"127.0.0.1:5354\", zone: example., records: {}, ttl_seconds: 5}
+";
+    let vaults = "vaults:
+  primary: {kind: directory, path: /var/lib/lifeboat/vault, region: eu-south-1, durable: required}
+  dr: {kind: directory, path: /mnt/dr/vault, region: eu-central-1, durable: best_effort}
+";
+    let switch = "{dns: switch, record: wallet.example., to: 192.0.2.20}";
+    assert_each(&[
+        (&[(D, dns, ""), (R, switch, &format!("‸{switch}"))], "no DNS provider", "under `dns`"),
+        (&[(D, "dns:\n", second), (R, switch, &format!("‸{switch}"))], "several DNS providers", "second, lab"),
+        (
+            &[(S, servers, "connection: {host: db1}\n"), (R, "database: wallet\n", "database: ‸wallet\n")],
+            "one server",
+            "`members`",
+        ),
+        (
+            &[(S, servers, ""), (S, "database: wallet\nengine", "‸database: wallet\nengine")],
+            "nothing says where",
+            "`members`",
+        ),
+        (
+            &[(R, "max_duration: 30m", "max_duration: ‸0s"), (R, "hold: 60s", "hold: 0s")],
+            "`max_duration` is zero",
+            "30m",
+        ),
+        (&[(R, "rto: 5m", "rto: ‸0s")], "`rto` is zero", "5m"),
+        (
+            &[(S, "window: 31d", "window: ‸0s"), (S, "random_within_window, window: 30d", "latest_at_disaster")],
+            "`window` is zero",
+            "31d",
+        ),
+        (&[(D, "api:", "‸single_recipient_reason: x\napi:")], "unknown key `single_recipient_reason`", "known here"),
+    ]);
+    let written = Written::examples();
+    written.change(D, vaults, "vaults: {}\n");
+    let problems = written.load().unwrap_err();
+    let seen: Vec<_> = problems.iter().map(|problem| (written.place(problem), problem.what.as_str())).collect();
+    assert_eq!(seen[0], ("lifeboat.yaml:16:9".to_owned(), "there is no vault"), "{problems}");
+    assert_eq!(seen.len(), 3, "{problems}");
+    let written = Written::examples();
+    let recipients = format!("\n    - {KEY}{OTHER_KEY}");
+    written.change(D, &recipients, " []");
+    let problems = written.load().unwrap_err();
+    assert!(problems.to_string().contains("lifeboat.yaml:10:15: nobody could open the backups"), "{problems}");
+}
+
+const STEPS: &str = "  - fence: from                                  # reversible
+    by: {command: [/etc/lifeboat/fence, mt-a]}
+    release: {command: [/etc/lifeboat/unfence, mt-a]}
+    prove: [login, write]
+  - {promote: to}                                # point of no return
+  - {dns: switch, record: wallet.example., to: 192.0.2.20}
+  - {observe: dns, hold: 60s}
+  - {rejoin: from, by: {command: [/etc/lifeboat/rejoin, mt-a]}}
+";
+
+#[test]
+fn order_of_steps() {
+    let fence = "{fence: from, by: {command: [/f]}, release: {command: [/u]}, prove: [login]}";
+    let (promote, observe) = ("{promote: to}", "{observe: dns, hold: 60s}");
+    let dns = "{dns: switch, record: wallet.example., to: 192.0.2.20}";
+    let rejoin = "{rejoin: from, by: {command: [/r]}}";
+    let cases: [(&[&str], usize, &str, &str); 10] = [
+        (&[promote, fence], 0, "`promote` comes before `fence`", "two primaries"),
+        (&[fence, dns, promote], 1, "`dns` comes before `promote`", "promote first"),
+        (&[fence, promote, promote], 2, "`promote` stands here again", "keep one"),
+        (&[fence, fence, promote], 1, "`fence` stands here again", "keep one"),
+        (&[fence, promote, observe, dns], 2, "`observe` comes before `dns`", "move it"),
+        (&[fence, rejoin, promote], 1, "`rejoin` comes before `promote`", "after `promote`"),
+        (&[fence, promote, rejoin, rejoin], 3, "`rejoin` stands here again", "keep one"),
+        (&[fence], 0, "", "add `promote: to`"),
+        (&[promote], 0, "`promote` comes before `fence`", "fence first"),
+        (&[], 0, "", "add `fence: from`"),
+    ];
+    for (steps, at, what, remedy) in cases {
+        let written = Written::examples();
+        let lines = format!("  - {}\n", steps.join("\n  - "));
+        written.change(super::FILES[2].0, STEPS, if steps.is_empty() { "  []\n" } else { &lines });
+        let problems = written.load().unwrap_err();
+        let found = problems.iter().find(|problem| problem.what.contains(what) && problem.remedy.contains(remedy));
+        let found = found.unwrap_or_else(|| panic!("{steps:?}: no `{what}` in\n{problems}"));
+        let column = if steps.is_empty() || what.is_empty() { 3 } else { 5 };
+        assert_eq!(written.place(found), format!("{R}:{}:{column}", 17 + at), "{steps:?} gave\n{problems}");
+    }
+    for rules_that_hold in [vec![fence, promote], vec![fence, promote, dns, observe, rejoin]] {
+        let written = Written::examples();
+        let lines = format!("  - {}\n", rules_that_hold.join("\n  - "));
+        written.change(R, STEPS, &lines);
+        written.load().unwrap();
+    }
+}
+
+#[test]
+fn rules_over_files() {
+    let written = Written::examples();
+    for file in [S, R] {
+        let twin = file.replace("wallet", "zwallet");
+        written.write(&twin, std::fs::read(written.path(file)).unwrap());
+    }
+    let problems = written.load().unwrap_err();
+    let places: Vec<_> = problems.iter().map(|problem| written.place(problem)).collect();
+    assert_eq!(places, ["runbooks/zwallet-switchover.yaml:2:10", "schedules/zwallet.yaml:2:11"], "{problems}");
+    assert!(problems.iter().all(|problem| problem.what.contains("already")), "{problems}");
+}
+
+#[test]
+fn vocabulary_that_is_not_built_is_refused_by_name() {
+    assert_each(&[
+        (&[(D, "api:", "‸notify: {oncall: {kind: pagerduty}}\napi:")], "`notify` is not built", "findings"),
+        (&[(D, "\"127.0.0.1:8080\"", "\"127.0.0.1:8080\", ‸tls: {}")], "`tls` is not built", "proxy"),
+        (&[(D, "\"127.0.0.1:8080\"", "\"127.0.0.1:8080\", ‸tokens: {file: t}")], "`tokens` is not built", "loopback"),
+        (&[(S, "{kind: full, cron", "{kind: ‸incremental, cron")], "`incremental` is not built", "kind: full"),
+        (&[(S, "{kind: local}", "{kind: ‸rds, ttl: 8h}")], "`rds` is not built", "kind: local"),
+        (&[(S, "  target:", "  ‸start_window: 5d\n  target:")], "`start_window` is not built", "remove"),
+        (&[(S, "- heartbeat", "- ‸page_checksums")], "`page_checksums` is not built", "heartbeat"),
+        (&[(S, "- heartbeat", "- ‸amcheck")], "`amcheck` is not built", "heartbeat"),
+        (&[(S, "- heartbeat", "- {‸witness: \"select 1\", dbname: wallet}")], "`witness` is not built", "sql"),
+        (&[(S, "wal: {", "‸blackouts: []\nwal: {")], "`blackouts` is not built", "cron"),
+        (&[(S, "wal: {", "‸notify: [dba]\nwal: {")], "`notify` is not built", "findings"),
+        (&[(R, "mode: switchover", "mode: ‸failover")], "`failover` is not built", "switchover"),
+        (&[(R, "path: control_plane", "path: ‸data_plane")], "`data_plane` is not built", "control_plane"),
+        (
+            &[(R, "max_duration: 30m", "max_duration: 30m, ‸expires_in: 45m")],
+            "`expires_in` is not built",
+            "max_duration",
+        ),
+        (&[(R, "{max_replica_lag: 30s}", "{max_replica_lag: 30s, ‸min_sites_serving: 1}")], "not built", "remove"),
+        (&[(R, "{max_replica_lag: 30s}", "{max_replica_lag: 30s, ‸on_unknown: refuse}")], "not built", "refuses"),
+        (&[(R, "approvals:", "‸stop_when: []\napprovals:")], "`stop_when` is not built", "lifeboat abort"),
+        (&[(R, "  - {observe", "  - {‸handover: back}\n  - {observe")], "`handover` is not built", "rejoin"),
+    ]);
+    for engine in ["rds", "aurora", "mysql", "oracle"] {
+        assert_each(&[(&[(S, "engine: postgres", &format!("engine: ‸{engine}"))], "is not built", "engine: postgres")]);
+    }
+    for kind in ["route53", "rfc2136"] {
+        assert_each(&[(&[(D, "kind: embedded", &format!("kind: ‸{kind}"))], "is not built", "kind: embedded")]);
+    }
+}
+
+#[test]
+fn verification() {
+    let with = |verify: &str| format!("{verify}\nrestore_test:");
+    let cases = [
+        ("verify: ‸{every: 1d, sample: 5%, period: 7d}", "reads everything in 20d", "within a longer period"),
+        ("verify: ‸{every: 2d}", "5% every 2d reads everything in 40d", "more often"),
+        ("verify: {every: ‸0s}", "`every` is zero", "1d"),
+        ("verify: {sample: ‸0%}", "`0%` is not a share", "such as `5%`"),
+        ("verify: {‸full: 7d}", "unknown key `full`", "every"),
+    ];
+    for (verify, what, remedy) in cases {
+        assert_each(&[(&[(S, "restore_test:", &with(verify))], what, remedy)]);
+    }
+}
+
+const DR: &str = "dr: {kind: directory, path: /mnt/dr/vault, region: eu-central-1, durable: best_effort}";
+
+/// Edits that make `dr` a vault in a bucket, with `more` in it.
+fn assert_each_bucket(cases: &[(&str, &str, &str)]) {
+    for (more, what, remedy) in cases {
+        let bucket = if more.contains("bucket:") { "" } else { "bucket: backups-dr, " };
+        let region =
+            if more.contains("region:") && !more.contains("signing_region:") { "" } else { "region: eu-central-1, " };
+        let dr = format!("dr: {{kind: s3, {bucket}{region}{more}}}");
+        assert_each(&[(&[(D, DR, &dr)], what, remedy)]);
+    }
+}
+
+#[test]
+fn a_bucket() {
+    let key = "{access_key_id: AKIA1, secret_access_key: {env: S}}";
+    assert_each_bucket(&[
+        ("bucket: ‸Backups", "not the name of a bucket", "a-z"),
+        ("bucket: ‸b", "not the name of a bucket", "3 to 63"),
+        ("bucket: ‸192.0.2.1", "not the name of a bucket", "as the store shows it"),
+        ("bucket: ‸a..b", "not the name of a bucket", "as the store shows it"),
+        ("prefix: ‸prod", "not a prefix", "end in `/`"),
+        ("prefix: ‸/prod/", "not a prefix", "without one at the start"),
+        ("prefix: ‸a/../b/", "not a prefix", "such as `prod/`"),
+        ("endpoint: ‸minio:9000", "not the address of a store", "https://HOST"),
+        ("endpoint: ‸\"https://minio/bucket\"", "not the address of a store", "https://HOST"),
+        ("endpoint: ‸\"https://minio:0\"", "not the address of a store", "https://HOST:PORT"),
+        ("endpoint: ‸\"https://me:hunter2@minio\"", "a user or password stands", "under `credentials`"),
+        ("‸endpont: x", "unknown key `endpont`", "did you mean `endpoint`?"),
+        ("‸signing_region: auto", "one name each", "name the `endpoint`"),
+        ("addressing: ‸virtual", "`virtual` is not allowed", "`host`"),
+        ("storage_class: ‸DEEP_ARCHIVE", "`DEEP_ARCHIVE` is not allowed", "`GLACIER_IR`"),
+        ("storage_class: ‸STANDARD-IA", "`STANDARD-IA` is not allowed", "did you mean `STANDARD_IA`?"),
+        ("object_lock: {mode: ‸complience}", "`complience` is not allowed", "did you mean `compliance`?"),
+        ("object_lock: ‸compliance", "a mapping belongs", "key: value"),
+        ("credentials: {access_key_id: A, secret_access_key: ‸hunter2}", "reference to a secret", "{env: NAME}"),
+        ("credentials: ‸{access_key_id: A}", "`secret_access_key` is missing", "secret_access_key"),
+        ("credentials: {access_key_id: A, secret_access_key: {command: [‸pass]}}", "not an absolute path", "full path"),
+        ("encryption: {kms_key: ‸\"\"}", "empty text", "write it"),
+        ("limits: {upload: ‸1KiB}", "so slow", "64"),
+        ("limits: {requests: ‸0}", "out of range", "from 1"),
+        ("limits: {‸uplod: 1MiB}", "unknown key `uplod`", "`upload`"),
+        (
+            &format!(
+                "credentials: {key}, delete_credentials: {{access_key_id: ‸AKIA1, secret_access_key: {{env: T}}}}"
+            ),
+            "the access key that writes, too",
+            "one of its own",
+        ),
+    ]);
+    let twice = |second: &str| {
+        format!("{DR}\n  one: {{kind: s3, bucket: bkt, region: eu-south-1, prefix: a/}}\n  two: {second}")
+    };
+    for second in [
+        "{kind: s3, bucket: bkt, region: eu-south-1, prefix: ‸a/}",
+        "{kind: s3, bucket: bkt, region: eu-south-1, prefix: ‸a/b/}",
+        "{kind: s3, bucket: ‸bkt, region: eu-south-1}",
+    ] {
+        assert_each(&[(&[(D, DR, &twice(second))], "objects of the vault `one`", "a `prefix` of its own")]);
+    }
+}
+
+#[test]
+fn a_bucket_that_is_right() {
+    for more in [
+        "",
+        ", prefix: prod/wallet/, storage_class: STANDARD_IA, object_lock: {mode: governance}",
+        ", endpoint: \"http://127.0.0.1:9000\", addressing: path, signing_region: auto",
+        ", endpoint: \"https://[2001:db8::1]:9000\", limits: {upload: 50MiB, download: 1GiB, requests: 100, concurrent: 8}",
+        ", endpoint: \"https://s3.example.com/\", encryption: {kms_key: alias/backups}, durable: required",
+    ] {
+        let written = Written::examples();
+        let two = "\n  two: {kind: s3, bucket: backups-dr, region: eu-central-1, prefix: other/}";
+        let prefix = if more.contains("prefix:") { "" } else { ", prefix: prod/" };
+        let dr = format!("dr: {{kind: s3, bucket: backups-dr, region: eu-central-1{prefix}{more}}}{two}");
+        written.change(D, DR, &dr);
+        written.load().unwrap_or_else(|problems| panic!("{more}: {problems}"));
+    }
+}
+
+/// Paths of secrets start at the file, and what a configuration shows is no secret.
+#[test]
+fn credentials_of_a_bucket_are_references() {
+    let written = Written::examples();
+    let key = "credentials: {access_key_id: AKIA1, secret_access_key: {file: s3.key}, session_token: {file: s3.token}}";
+    let delete = "delete_credentials: {access_key_id: AKIA2, secret_access_key: {env: DR_DELETES}}";
+    written.change(D, DR, &format!("dr: {{kind: s3, bucket: backups-dr, region: eu-central-1, {key}, {delete}}}"));
+    let estate = written.load().unwrap();
+    let shown = format!("{:?}", estate.daemon.vaults);
+    let folder = std::fs::canonicalize(written.path("")).unwrap();
+    for file in ["s3.key", "s3.token"] {
+        assert!(shown.contains(&folder.join(file).display().to_string()), "{shown}");
+    }
+}

@@ -1,0 +1,325 @@
+//! An estate like the demo's with a daemon that can be killed. The test submits
+//! runs and reads states through the same state database, as any command does.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use lifeboat::{
+    app::{App, Role},
+    cli::demo::estate::{ADDRESSES, Estate, SITES},
+    clock::Clock,
+    config,
+    db::{evidence, heartbeats},
+    domain::{BackupKind, DatabaseName, RunId},
+    flow::{NewRun, RunState, RunSummary},
+    flows::{backup, drill, restore, restore_test},
+    process::{Program, Tasks},
+};
+use serde_json::Value;
+
+use crate::{demo::processes_of, support::eventually};
+
+/// So that a crash is over soon; long enough for a busy machine to keep it.
+const LEASE: &str = "2s";
+/// No run takes longer here, disturbed or not.
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
+
+pub(super) struct Lab {
+    pub(super) estate: Estate,
+    pub(super) app: Arc<App>,
+    daemon: Option<tokio::process::Child>,
+}
+
+/// What a test that failed leaves behind.
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for (pid, _) in processes_of(self.estate.folder()) {
+            // One that has ended by itself is what we want.
+            let _ended = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        let _gone = std::fs::remove_dir_all(self.estate.folder());
+    }
+}
+
+pub(super) fn wallet() -> DatabaseName {
+    "wallet".parse().unwrap()
+}
+
+/// `one` for `other` and the other way round.
+fn swapped(text: &str, one: &str, other: &str) -> String {
+    text.replace(one, "\u{0}").replace(other, one).replace('\u{0}', other)
+}
+
+impl Lab {
+    /// Servers, files and an app that submits and looks; no daemon yet.
+    pub(super) async fn start(role: Role) -> Self {
+        Self::start_with(role, |_| {}).await
+    }
+
+    /// The same with files that were changed in the estate's folder.
+    pub(super) async fn start_with(role: Role, change: impl FnOnce(&Path)) -> Self {
+        let estate = Estate::plan().unwrap();
+        estate.password().unwrap();
+        estate.write_files().unwrap();
+        estate.start_servers().await.unwrap();
+        Self::hasten(&estate);
+        change(estate.folder());
+        let app = App::open(config::load(&estate.config_file()).unwrap(), Clock::system(), role).await.unwrap();
+        Self { estate, app, daemon: None }
+    }
+
+    /// Short lease and hold, and a runbook for the way back.
+    fn hasten(estate: &Estate) {
+        let edit = |name: &str, changes: &[(&str, &str)]| {
+            let file = estate.folder().join(name);
+            let mut text = std::fs::read_to_string(&file).unwrap();
+            for (old, new) in changes {
+                assert!(text.contains(old), "{name} has no {old}");
+                text = text.replace(old, new);
+            }
+            std::fs::write(&file, &text).unwrap();
+            text
+        };
+        // Nothing that nobody asked for: a daemon catches up on what was due while it was down.
+        let rarely = "database: wallet\nverify: {every: 365d, sample: 100%, period: 365d}\n";
+        let schedule = [("0 2 * * *", "0 2 29 2 *"), ("0 5 1 * *", "0 5 29 2 *"), ("database: wallet\n", rarely)];
+        edit("schedules/wallet.yaml", &schedule);
+        edit("lifeboat.yaml", &[("scratch: scratch", &format!("scratch: scratch, lease: {LEASE}"))]);
+        let there = edit("runbooks/wallet-switchover.yaml", &[("hold: 5s", "hold: 500ms"), ("5m", "30s")]);
+        let back = swapped(&there, SITES[0], SITES[1]).replace("wallet-switchover", "wallet-switchback");
+        let back = back.replace("-a]", "-b]").replace(&ADDRESSES[1].to_string(), &ADDRESSES[0].to_string());
+        std::fs::write(estate.folder().join("runbooks/wallet-switchback.yaml"), back).unwrap();
+        for name in ["fence", "release", "rejoin"] {
+            let script = std::fs::read_to_string(estate.folder().join(format!("{name}-a"))).unwrap();
+            Self::script_in(estate, &format!("{name}-b"), &swapped(&script, SITES[0], SITES[1]));
+        }
+    }
+
+    fn script_in(estate: &Estate, name: &str, text: &str) -> PathBuf {
+        let path = estate.folder().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        path
+    }
+
+    /// An executable file in the estate's folder.
+    pub(super) fn script(&self, name: &str, body: &str) -> PathBuf {
+        Self::script_in(&self.estate, name, &format!("#!/bin/sh\nset -e\n{body}\n"))
+    }
+
+    /// Starts the daemon, to be killed at `fault` where there is one.
+    pub(super) fn serve(&mut self, fault: Option<&str>) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
+        let mut program = Program::new(env!("CARGO_BIN_EXE_lifeboat"))
+            .arg("--config")
+            .arg(self.estate.config_file())
+            .arg("serve")
+            .folder(self.estate.folder());
+        if let Some(fault) = fault {
+            program = program.env("LIFEBOAT_FAULT", fault);
+        }
+        assert!(self.daemon.is_none(), "the daemon runs already");
+        self.daemon = Some(program.start(log).unwrap());
+    }
+
+    fn log(&self) -> PathBuf {
+        self.estate.folder().join("daemon.log")
+    }
+
+    pub(super) fn logged(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// Kills the daemon with SIGKILL.
+    pub(super) async fn kill(&mut self) {
+        self.daemon.take().unwrap().kill().await.unwrap();
+    }
+
+    /// Waits until the daemon was killed by its fault.
+    pub(super) async fn died(&mut self) {
+        let mut daemon = self.daemon.take().unwrap();
+        let status = tokio::time::timeout(LIMIT, daemon.wait()).await;
+        let status = status.unwrap_or_else(|_| panic!("the fault point was not passed: {}", self.logged())).unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{}", self.logged());
+    }
+
+    /// Heartbeats are acknowledged and WAL is streamed by a daemon that just started.
+    pub(super) async fn protected(&self) {
+        let since = self.app.clock.now();
+        eventually("heartbeats are acknowledged", LIMIT, || async {
+            let newest = heartbeats::newest(&self.app.resources.db, &wallet()).await.unwrap();
+            newest.is_some_and(|beat| beat.acknowledged_at > since)
+        })
+        .await;
+    }
+
+    /// The server of this site follows the other one.
+    pub(super) async fn follows(&self, site: usize) {
+        let engine = &self.app.database(&wallet()).unwrap().engine;
+        let member = ["a", "b"][site].parse().unwrap();
+        eventually("the standby follows", LIMIT, || async { matches!(engine.is_following(&member).await, Ok(true)) })
+            .await;
+    }
+
+    pub(super) fn new_run(&self, flow: &str, subject: &str, params: &impl serde::Serialize) -> NewRun {
+        let id = RunId::new(flow, subject, "manual", &self.app.stamp());
+        NewRun::new(id, subject, params, "tester").unwrap()
+    }
+
+    pub(super) fn backup(&self) -> NewRun {
+        let params = backup::Params { database: wallet(), kind: BackupKind::Full, standalone: false, due_at: None };
+        self.new_run(backup::NAME, "wallet", &params)
+    }
+
+    pub(super) fn restore_test(&self) -> NewRun {
+        let params = restore_test::Params { database: wallet(), point: restore_test::Point::Scheduled, due_at: None };
+        self.new_run(restore_test::NAME, "wallet", &params)
+    }
+
+    /// The drill of this name, with its runbook changed.
+    pub(super) fn drill(&self, name: &str, change: impl FnOnce(&mut config::RunbookConfig)) -> NewRun {
+        let runbook = self.app.runbook(&name.parse().unwrap()).unwrap();
+        let mut params = drill::DrillParams::manual(runbook, None);
+        change(&mut params.runbook);
+        self.new_run(drill::NAME, name, &params)
+    }
+
+    pub(super) async fn submit(&self, run: NewRun) -> RunId {
+        let id = run.id.clone();
+        self.app.runner.submit(run).await.unwrap();
+        id
+    }
+
+    /// Waits for the end of a run that a daemon drives.
+    pub(super) async fn ended(&self, id: &RunId) -> RunSummary {
+        let Ok(run) = tokio::time::timeout(LIMIT, self.app.runner.wait(id)).await else {
+            panic!("{id} does not end: {:?}\n{}", self.app.runner.get(id).await, self.logged())
+        };
+        run.unwrap()
+    }
+
+    /// Waits until a run is in a step.
+    pub(super) async fn until_step(&self, id: &RunId, step: &str) {
+        eventually(&format!("{id} is in step {step}"), LIMIT, || async {
+            let run = self.app.runner.get(id).await.unwrap();
+            assert!(!run.state.is_final(), "{id} ended before it came to {step}: {run:?}");
+            run.step.as_deref() == Some(step)
+        })
+        .await;
+    }
+
+    /// Drives a run with a daemon that is killed at `fault`, and with another
+    /// one to its end.
+    pub(super) async fn killed_at(&mut self, fault: &str, run: NewRun) -> RunSummary {
+        let begun = Instant::now();
+        self.serve(Some(&format!("kill@{fault}")));
+        self.protected().await;
+        let id = self.submit(run).await;
+        self.died().await;
+        let died = begun.elapsed();
+        self.serve(None);
+        let run = self.ended(&id).await;
+        self.kill().await;
+        println!("{fault}: died after {died:.1?}, ended after {:.1?}: {:?}", begun.elapsed(), run.state);
+        run
+    }
+
+    /// The one evidence record of a run.
+    pub(super) async fn record(&self, id: &RunId) -> Value {
+        let rows = evidence::rows_from(&self.app.resources.db, 0).await.unwrap();
+        let mut entries: Vec<Value> = rows.iter().map(|row| serde_json::from_str(&row.entry).unwrap()).collect();
+        entries.retain(|entry| entry["record"]["run_id"] == id.as_str());
+        assert_eq!(entries.len(), 1, "records of {id}: {entries:?}");
+        entries.remove(0)["record"].take()
+    }
+
+    /// The run ended this way, its record says so, and it is the only one.
+    pub(super) async fn assert_ended(&self, what: &str, run: &RunSummary, state: RunState, verdict: &str) -> Value {
+        let record = self.record(&run.run_id).await;
+        assert_eq!((run.state, record["verdict"].as_str()), (state, Some(verdict)), "{what}: {run:#?}\n{record:#}");
+        record
+    }
+
+    /// Every folder under `backups/` is a committed backup; answers how many.
+    pub(super) async fn backups(&self) -> usize {
+        let database = self.app.database(&wallet()).unwrap();
+        let mut committed = Vec::new();
+        for restore::Held { catalog, .. } in restore::histories(database, database.vault(None).unwrap()).await.unwrap()
+        {
+            assert!(catalog.problems.is_empty(), "{:?}", catalog.problems);
+            committed.extend(catalog.entries.iter().map(|entry| entry.manifest.backup.to_string()));
+        }
+        committed.sort();
+        let stored = self.stored_backups();
+        assert_eq!(stored, committed, "what is stored under backups/ is a committed backup: {:?}", self.stored_files());
+        committed.len()
+    }
+
+    /// The backups of which at least one object is stored.
+    pub(super) fn stored_backups(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .stored_files()
+            .iter()
+            .filter_map(|file| Some(file.to_str()?.split_once("/backups/")?.1.split('/').next()?.to_owned()))
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn stored_files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let mut folders = vec![self.estate.folder().join("vault")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().map(Result::unwrap) {
+                let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                if is_folder { &mut folders } else { &mut files }.push(entry.path());
+            }
+        }
+        files
+    }
+
+    /// Neither an instance nor a folder of a restore test is left.
+    pub(super) fn assert_no_copy_is_left(&self, what: &str) {
+        let scratch = self.estate.folder().join("scratch");
+        let left: Vec<_> = std::fs::read_dir(&scratch).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(left.is_empty(), "{what}: {left:?}");
+        assert_eq!(processes_of(&scratch), [], "{what}");
+    }
+
+    /// Whether the server of this site takes a write.
+    pub(super) async fn writes(&self, site: usize) -> bool {
+        let engine = &self.app.database(&wallet()).unwrap().engine;
+        engine.look_at(ADDRESSES[site].into(), self.estate.port, "wallet").await.is_ok_and(|answer| answer.wrote)
+    }
+
+    /// Every heartbeat that was ever acknowledged is on the primary.
+    pub(super) async fn assert_no_heartbeat_lost(&self, what: &str) {
+        let (db, from) = (&self.app.resources.db, Timestamp::UNIX_EPOCH);
+        let kept = heartbeats::between(db, &wallet(), from, self.app.clock.now()).await.unwrap();
+        let present = self.app.database(&wallet()).unwrap().engine.heartbeats().await.unwrap().present;
+        let lost: Vec<i64> = kept.iter().map(|beat| beat.seq).filter(|seq| !present.contains(seq)).collect();
+        assert!(!kept.is_empty() && lost.is_empty(), "{what}: {lost:?} of {} are lost", kept.len());
+    }
+
+    pub(super) async fn journal(&self, id: &RunId) -> Vec<Value> {
+        let (_, entries) = lifeboat::db::runs::journal(&self.app.resources.db, id.as_str()).await.unwrap();
+        entries.iter().map(|entry| serde_json::from_str(&entry.event).unwrap()).collect()
+    }
+
+    pub(super) async fn tear_down(mut self, tasks: Option<Tasks>) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.kill().await.unwrap();
+        }
+        if let Some(tasks) = tasks {
+            tasks.shut_down().await;
+        }
+        self.app.runner.shut_down().await;
+        self.app.resources.db.close().await;
+        self.estate.tear_down().await.unwrap();
+    }
+}

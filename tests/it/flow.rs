@@ -1,0 +1,17 @@
+//! Durable runs, on SQLite and on a real PostgreSQL: one list of cases for both
+//! (`cases`), and what only shows under faults (`crash`, `partition`).
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "what these helpers unwrap fails the test, and what they print is measured"
+)]
+
+mod cases;
+mod crash;
+pub(crate) mod generic;
+mod partition;
+mod speed;
+mod state;
+mod tables;
+mod toy;

@@ -1,0 +1,6 @@
+//! Recovery to a known target and the isolated instance, on real PostgreSQL.
+
+mod apart;
+mod copy;
+mod stopping;
+mod target;

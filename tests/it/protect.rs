@@ -1,0 +1,41 @@
+//! Protecting a real PostgreSQL 15: logins, preflight, backups, WAL, heartbeats.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
+
+mod backup;
+mod beat;
+mod login;
+mod preflight;
+mod stream;
+
+use lifeboat::engine::postgres::{Login, Member, Postgres, Tls, protect::BeatSession};
+
+use crate::support::Lab;
+
+/// A server of the lab over TCP, as `user`, without TLS.
+fn over_tcp(lab: &Lab, user: &str) -> Postgres {
+    Postgres {
+        database: "wallet".parse().unwrap(),
+        members: vec![member("a", "127.0.0.1", lab.port)],
+        login: Login { user: user.to_owned(), password: None, tls: Tls::Disable, dbname: "postgres".to_owned() },
+        account: lab.cluster.account.clone(),
+        beats: BeatSession::default(),
+    }
+}
+
+fn member(name: &str, host: &str, port: u16) -> Member {
+    Member { name: name.parse().unwrap(), host: host.to_owned(), port, site: "mt-a".parse().unwrap() }
+}
+
+/// Replaces the lab's `pg_hba.conf`; the lab itself stays let in over its socket.
+async fn set_hba(lab: &Lab, lines: &str) {
+    let path = lab.cluster.data().join("pg_hba.conf");
+    std::fs::write(&path, format!("local all postgres trust\n{lines}\n")).unwrap();
+    lab.psql("SELECT pg_reload_conf()").await;
+    // The server reads the file a moment after it was asked to.
+    let loaded = "SELECT pg_conf_load_time() > (pg_stat_file('pg_hba.conf')).modification";
+    crate::support::eventually("pg_hba.conf is loaded", std::time::Duration::from_secs(10), || async {
+        lab.psql(loaded).await == "t"
+    })
+    .await;
+}

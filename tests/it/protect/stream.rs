@@ -1,0 +1,312 @@
+//! Streaming WAL from a real server, compared with its own files.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lifeboat::{
+    domain::{Lsn, Segment, SegmentSize, Timeline},
+    engine::{
+        EngineError, Protect, Role, WalEnd, WalSink, WalSource,
+        postgres::{Postgres, cluster::LocalCluster},
+    },
+    process::Tasks,
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{member, over_tcp};
+use crate::support::{Lab, eventually, free_port, scratch};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What a stream brought. Everything is called durable when it is flushed.
+#[derive(Debug, Default)]
+struct Received {
+    source: Option<WalSource>,
+    /// Where the next stream goes on; where the server is when none.
+    wanted: Option<Lsn>,
+    start: Lsn,
+    bytes: Vec<u8>,
+    durable: Lsn,
+    histories: Vec<(Timeline, Bytes)>,
+}
+
+impl Received {
+    fn end(&self) -> Lsn {
+        self.start.forward(self.bytes.len() as u64)
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct Memory(Arc<Mutex<Received>>);
+
+impl Memory {
+    fn with<T>(&self, look: impl FnOnce(&mut Received) -> T) -> T {
+        look(&mut self.0.lock().unwrap())
+    }
+}
+
+#[async_trait]
+impl WalSink for Memory {
+    async fn begin(&mut self, source: &WalSource) -> Result<Lsn, EngineError> {
+        Ok(self.with(|received| {
+            received.source = Some(source.clone());
+            let start = received.wanted.unwrap_or(source.segment_size.floor(source.server_lsn));
+            if received.bytes.is_empty() {
+                received.start = start;
+            }
+            start
+        }))
+    }
+
+    async fn history(&mut self, timeline: Timeline, content: Bytes) -> Result<(), EngineError> {
+        self.with(|received| received.histories.push((timeline, content)));
+        Ok(())
+    }
+
+    async fn wal(&mut self, at: Lsn, bytes: Bytes) -> Result<(), EngineError> {
+        self.with(|received| {
+            assert_eq!(at, received.end(), "WAL has a gap");
+            received.bytes.extend_from_slice(&bytes);
+        });
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<Lsn, EngineError> {
+        Ok(self.with(|received| {
+            received.durable = received.end();
+            received.durable
+        }))
+    }
+}
+
+type Running = JoinHandle<Result<WalEnd, EngineError>>;
+
+fn start(tasks: &Tasks, postgres: &Postgres, sink: &Memory) -> (Running, CancellationToken) {
+    let (postgres, mut sink, stop) = (postgres.clone(), sink.clone(), CancellationToken::new());
+    let token = stop.clone();
+    let running = tasks.spawn(async move { postgres.stream_wal(&mut sink, Duration::from_millis(50), token).await });
+    (running, stop)
+}
+
+async fn end(running: Running) -> Result<WalEnd, EngineError> {
+    tokio::time::timeout(LIMIT, running).await.expect("the stream ends in time").unwrap()
+}
+
+/// Waits until all that the server has flushed is durable, and the server knows.
+async fn catch_up(lab: &Lab, sink: &Memory) {
+    let flushed: Lsn = lab.psql("SELECT pg_current_wal_flush_lsn()").await.parse().unwrap();
+    eventually("the stream has caught up", LIMIT, || async {
+        let told = lab.psql("SELECT flush_lsn FROM pg_stat_replication WHERE application_name = 'lifeboat'").await;
+        sink.with(|received| received.durable) >= flushed && told.parse().is_ok_and(|told: Lsn| told >= flushed)
+    })
+    .await;
+}
+
+/// Compares what was received with the server's own files, byte for byte.
+fn compare(sink: &Memory, timeline: Timeline, wal: &Path) -> usize {
+    let size = SegmentSize::DEFAULT;
+    sink.with(|received| {
+        let mut at = received.start;
+        let mut files = 0;
+        while at < received.end() {
+            let segment = Segment::holding(timeline, at, size);
+            let file = std::fs::read(wal.join(segment.file_name(size))).unwrap();
+            let until = segment.end(size).min(received.end());
+            let index = |bytes: u64| usize::try_from(bytes).unwrap();
+            let ours = &received.bytes[index(at.0 - received.start.0)..index(until.0 - received.start.0)];
+            let from = index(size.offset(at));
+            assert!(ours == &file[from..from + ours.len()], "{} differs", segment.file_name(size));
+            at = until;
+            files += 1;
+        }
+        files
+    })
+}
+
+async fn load(lab: &Lab, rounds: u32) {
+    lab.psql("CREATE TABLE IF NOT EXISTS load (id bigint, filler text)").await;
+    for _ in 0..rounds {
+        lab.psql("INSERT INTO load SELECT g, repeat('x', 400) FROM generate_series(1, 10000) g").await;
+    }
+}
+
+#[tokio::test]
+async fn wal_is_contiguous_and_equal_to_the_servers_files() {
+    let lab = Lab::start("wal_keep_size = 1GB").await;
+    let (tasks, sink) = (Tasks::new(), Memory::default());
+    let postgres = over_tcp(&lab, "postgres");
+    let (running, stop) = start(&tasks, &postgres, &sink);
+    load(&lab, 4).await;
+    lab.psql("SELECT pg_switch_wal()").await;
+    load(&lab, 4).await;
+    catch_up(&lab, &sink).await;
+
+    let other = postgres.stream_wal(&mut Memory::default(), LIMIT, CancellationToken::new()).await;
+    assert!(matches!(other, Err(EngineError::SlotBusy { .. })), "{other:?}");
+
+    stop.cancel();
+    assert_eq!(end(running).await.unwrap(), WalEnd::Stopped);
+    assert!(compare(&sink, Timeline(1), &lab.cluster.data().join("pg_wal")) >= 3);
+
+    // The next stream goes on where the durable WAL ends, with nothing twice and nothing missing.
+    sink.with(|received| received.wanted = Some(received.durable));
+    load(&lab, 2).await;
+    let (running, stop) = start(&tasks, &postgres, &sink);
+    catch_up(&lab, &sink).await;
+    stop.cancel();
+    end(running).await.unwrap();
+    compare(&sink, Timeline(1), &lab.cluster.data().join("pg_wal"));
+}
+
+#[tokio::test]
+async fn a_server_that_shuts_down_hands_over_everything_first() {
+    // Or the shutdown removes the files that ours are compared with.
+    let lab = Lab::start("wal_keep_size = 1GB").await;
+    let (tasks, sink) = (Tasks::new(), Memory::default());
+    let (running, _stop) = start(&tasks, &over_tcp(&lab, "postgres"), &sink);
+    load(&lab, 2).await;
+    eventually("the stream runs", LIMIT, || async { sink.with(|received| !received.bytes.is_empty()) }).await;
+    let begun = std::time::Instant::now();
+    lab.cluster.stop("fast").await.unwrap();
+    let took = begun.elapsed();
+    let ended = end(running).await.unwrap();
+    let received = sink.with(|received| received.end());
+    assert_eq!(ended, WalEnd::ServerShutDown(received));
+    assert!(took < Duration::from_secs(8), "the server waited {took:?} for us");
+    assert_eq!(sink.with(|received| received.durable), received);
+    // The last record of a clean shutdown is its checkpoint; it must be there.
+    let control = lab.cluster.binaries.program("pg_controldata", lab.cluster.account.clone());
+    let control = control.arg(lab.cluster.data()).output(LIMIT).await.unwrap();
+    let checkpoint = control.lines().find_map(|line| line.strip_prefix("Latest checkpoint location:")).unwrap();
+    assert!(received > checkpoint.trim().parse().unwrap(), "{received} is before {checkpoint}");
+    compare(&sink, Timeline(1), &lab.cluster.data().join("pg_wal"));
+}
+
+#[tokio::test]
+async fn a_slot_that_lost_wal_is_told_with_the_way_out() {
+    let lab = Lab::start("max_slot_wal_keep_size = 1MB\nmax_wal_size = 32MB\nmin_wal_size = 32MB").await;
+    let (tasks, sink) = (Tasks::new(), Memory::default());
+    let postgres = over_tcp(&lab, "postgres");
+    let (running, stop) = start(&tasks, &postgres, &sink);
+    load(&lab, 1).await;
+    catch_up(&lab, &sink).await;
+    stop.cancel();
+    end(running).await.unwrap();
+    sink.with(|received| received.wanted = Some(received.durable));
+
+    for _ in 0..4 {
+        load(&lab, 3).await;
+        lab.psql("SELECT pg_switch_wal()").await;
+        lab.psql("CHECKPOINT").await;
+    }
+    let status = "SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'lifeboat_wallet'";
+    assert_eq!(lab.psql(status).await, "lost");
+
+    let (running, _stop) = start(&tasks, &postgres, &sink);
+    let from_stream = end(running).await.unwrap_err();
+    let from_preflight = postgres.preflight().await.unwrap_err();
+    assert_eq!(from_preflight.len(), 1, "{from_preflight:?}");
+    for error in [&from_stream, &from_preflight[0]] {
+        assert!(matches!(error, EngineError::Unfit { .. }) && error.is_permanent(), "{error:?}");
+        assert!(error.to_string().contains("pg_drop_replication_slot('lifeboat_wallet')"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_dies_is_a_broken_connection() {
+    let lab = Lab::start("").await;
+    let (tasks, sink) = (Tasks::new(), Memory::default());
+    let (running, _stop) = start(&tasks, &over_tcp(&lab, "postgres"), &sink);
+    load(&lab, 1).await;
+    catch_up(&lab, &sink).await;
+    lab.cluster.stop("immediate").await.unwrap();
+    let error = end(running).await.unwrap_err();
+    assert!(!error.is_permanent(), "{error:?}");
+}
+
+/// A cluster that is stopped when dropped.
+struct Standby(LocalCluster);
+
+impl Drop for Standby {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0.pid() {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGQUIT).ok();
+        }
+    }
+}
+
+/// A standby of the lab's server, made by PostgreSQL's own tool and running.
+async fn standby(lab: &Lab, folder: &Path) -> (Standby, u16) {
+    let cluster = LocalCluster::new(lab.cluster.binaries.clone(), lab.cluster.account.clone(), folder.join("standby"));
+    cluster.make_folders().unwrap();
+    let port = free_port();
+    let copy = cluster.binaries.program("pg_basebackup", cluster.account.clone());
+    copy.args(["-R", "-X", "stream", "-c", "fast", "-U", "postgres", "-p", &lab.port.to_string(), "-h"])
+        .arg(lab.cluster.socket_folder())
+        .arg("-D")
+        .arg(cluster.data())
+        .output(LIMIT)
+        .await
+        .unwrap();
+    let socket = cluster.socket_folder();
+    cluster.configure(&format!("port = {port}\nunix_socket_directories = '{}'\n", socket.display())).unwrap();
+    cluster.start(LIMIT).await.unwrap();
+    (Standby(cluster), port)
+}
+
+#[tokio::test]
+async fn after_a_promotion_the_old_timeline_is_finished_and_the_new_one_streamed() {
+    let lab = Lab::start("wal_keep_size = 1GB").await;
+    let folder = scratch();
+    let (running_second, port) = standby(&lab, folder.path()).await;
+    let second = &running_second.0;
+    let (tasks, sink) = (Tasks::new(), Memory::default());
+    let mut postgres = over_tcp(&lab, "postgres");
+    postgres.members.push(member("b", "127.0.0.1", port));
+
+    let roles: Vec<Role> = postgres.inspect().await.into_iter().map(|(_, facts)| facts.unwrap().role).collect();
+    assert_eq!(roles, [Role::Primary, Role::Standby]);
+
+    let (running, stop) = start(&tasks, &postgres, &sink);
+    load(&lab, 1).await;
+    catch_up(&lab, &sink).await;
+    stop.cancel();
+    end(running).await.unwrap();
+
+    // More than a segment that we do not have when the primary goes.
+    load(&lab, 5).await;
+    lab.psql("SELECT pg_switch_wal()").await;
+    load(&lab, 1).await;
+    lab.cluster.stop("fast").await.unwrap();
+    let promote = second.binaries.program("pg_ctl", second.account.clone()).args(["promote", "-w", "-D"]);
+    promote.arg(second.data()).output(LIMIT).await.unwrap();
+
+    sink.with(|received| received.wanted = Some(received.durable));
+    let (running, _stop) = start(&tasks, &postgres, &sink);
+    let WalEnd::TimelineEnded(branched_at) = end(running).await.unwrap() else { panic!("timeline 1 goes on") };
+    sink.with(|received| {
+        assert_eq!(received.end(), branched_at);
+        assert_eq!(received.source.as_ref().unwrap().timeline, Timeline(1));
+        assert_eq!(received.histories[0].0, Timeline(2));
+        let history = String::from_utf8(received.histories[0].1.to_vec()).unwrap();
+        assert!(history.starts_with(&format!("1\t{branched_at}\t")), "{history}");
+    });
+    compare(&sink, Timeline(1), &lab.cluster.data().join("pg_wal"));
+
+    let sink = Memory::default();
+    sink.with(|received| received.wanted = Some(SegmentSize::DEFAULT.floor(branched_at)));
+    let (running, stop) = start(&tasks, &postgres, &sink);
+    postgres.beat(1).await.unwrap();
+    let beat = postgres.beat(2).await.unwrap();
+    assert_eq!(beat.timeline, Timeline(2));
+    eventually("the beat is durable", LIMIT, || async { sink.with(|r| r.durable) >= beat.commit_lsn }).await;
+    stop.cancel();
+    assert_eq!(end(running).await.unwrap(), WalEnd::Stopped);
+    compare(&sink, Timeline(2), &second.data().join("pg_wal"));
+}

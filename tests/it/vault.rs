@@ -1,0 +1,19 @@
+//! The vault: stores, sealing, backups that are restored and compared, WAL.
+
+#![expect(clippy::unwrap_used, reason = "what the tests share is test code too")]
+
+mod backup;
+mod copy;
+mod damage;
+mod faulty;
+mod fetch;
+mod fixture;
+mod limit;
+mod owned;
+mod s3;
+mod script;
+mod seal;
+mod stores;
+mod verify;
+mod versioned;
+mod wal;

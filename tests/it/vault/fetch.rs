@@ -1,0 +1,110 @@
+//! A fetch takes the first sound copy that any vault has, and leaves nothing
+//! running behind it.
+
+use std::{path::Path, sync::Arc};
+
+use lifeboat::vault::{DirectoryStore, Fetch, SharedStore, VaultError, fetch_backup, openers};
+use tokio_util::sync::CancellationToken;
+
+use super::fixture::{Fixture, layout};
+use crate::support::eventually;
+
+fn members(count: usize, size: usize) -> Vec<(String, Vec<u8>)> {
+    (0..count)
+        .map(|n| (format!("base/{n}"), (0..size).map(|at| u8::try_from(at * (n + 7) % 251).unwrap()).collect()))
+        .collect()
+}
+
+/// A second vault with the same objects.
+fn copied(fixture: &Fixture) -> SharedStore {
+    let root = fixture.folder.path().join("second");
+    copy_folder(&fixture.vault(), &root);
+    Arc::new(DirectoryStore::new("second".parse().unwrap(), root, "lab".parse().unwrap()))
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() { copy_folder(&entry.path(), &to) } else { drop(std::fs::copy(entry.path(), to)) }
+    }
+}
+
+#[tokio::test]
+async fn what_one_vault_lost_or_damaged_comes_from_another() {
+    let fixture = Fixture::new();
+    let members = members(40, 20_000);
+    let (_, entry) = fixture.small_backup("b", &members, 200_000).await;
+    let second = copied(&fixture);
+    let path = |name: &str| fixture.vault().join(format!("{}backups/b/{name}", layout().prefix()));
+    // Damaged at its very end: most of its members were written by then.
+    let damaged = path("data/00000.tar.zst.age");
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&damaged, bytes).unwrap();
+    std::fs::remove_file(path("data/00001.tar.zst.age")).unwrap();
+    std::fs::write(path("keys/0.age"), "age-encryption.org/v1\nrubbish").unwrap();
+    let identities = [fixture.identity.clone()];
+    let target = fixture.folder.path().join("target");
+    let fetched = fixture.fetch(std::slice::from_ref(&second), &entry, &identities, &target).await.unwrap();
+    for (name, content) in &members {
+        assert!(std::fs::read(target.join(name)).unwrap() == *content, "{name}");
+    }
+    let stop = CancellationToken::new();
+    let (sources, stranger) = ([fixture.store.clone(), second.clone()], age::x25519::Identity::generate());
+    let both = [stranger, fixture.identity.clone()];
+    let fetch = Fetch { sources: &sources, identities: &both, stop: &stop };
+    let openers = openers(&fetch, &layout(), &entry.manifest.backup).await.unwrap();
+    assert_eq!(openers, [fixture.identity.to_public().to_string()], "the other vault's key object tells");
+    let plain: u64 = members.iter().map(|(_, content)| content.len() as u64).sum();
+    assert_eq!(fetched.plain_bytes, plain, "what a damaged copy gave is not counted");
+
+    // Where no vault has a sound copy, the first one's is named.
+    let other = fixture.folder.path().join("second").join(format!("{}backups/b/data", layout().prefix()));
+    std::fs::remove_file(other.join("00000.tar.zst.age")).unwrap();
+    let error = fixture.fetch(&[second], &entry, &identities, &fixture.folder.path().join("other")).await.unwrap_err();
+    assert!(matches!(error, VaultError::Damaged { .. }) && error.to_string().contains("vault `primary`"), "{error}");
+}
+
+/// Ending the runtime waits for every thread that still works for it.
+#[test]
+fn a_stopped_or_failed_fetch_writes_nothing_more() {
+    for is_stopped in [true, false] {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let target = runtime.block_on(async {
+            let fixture = Fixture::new();
+            let (_, entry) = fixture.small_backup("b", &members(20_000, 700), 1 << 20).await;
+            let target = fixture.folder.path().join("target");
+            let stop = CancellationToken::new();
+            let (sources, identities) = ([fixture.store.clone()], [fixture.identity.clone()]);
+            let fetch = Fetch { sources: &sources, identities: &identities, stop: &stop };
+            let outcome = if is_stopped {
+                let begun = eventually("files are written", std::time::Duration::from_secs(30), || async {
+                    std::fs::read_dir(target.join("base")).is_ok_and(|mut entries| entries.next().is_some())
+                });
+                let fetching = fetch_backup(&fetch, &entry, &target, |_| {});
+                let stopping = async {
+                    begun.await;
+                    stop.cancel();
+                };
+                tokio::join!(fetching, stopping).0
+            } else {
+                let last = entry.manifest.parts().last().unwrap().name.clone();
+                std::fs::remove_file(fixture.vault().join(format!("{}backups/b/{last}", layout().prefix()))).unwrap();
+                fetch_backup(&fetch, &entry, &target, |_| {}).await
+            };
+            let error = outcome.unwrap_err();
+            let expected = if is_stopped {
+                matches!(error, VaultError::Stopped)
+            } else {
+                matches!(error, VaultError::Missing { .. })
+            };
+            assert!(expected, "{error}");
+            std::fs::remove_dir_all(&target).unwrap();
+            target
+        });
+        drop(runtime);
+        assert!(!target.exists());
+    }
+}

@@ -1,0 +1,174 @@
+//! restore.sh: a copy of the vault, an identity, and no Lifeboat.
+
+use std::{path::Path, path::PathBuf, time::Duration};
+
+use age::secrecy::ExposeSecret;
+use lifeboat::{process::Program, vault::Layout};
+
+use super::{
+    backup::{digest, insert, lab_with_rows},
+    fixture::{Fixture, query_restored},
+};
+
+const DIGEST: &str = "select count(*) || ' ' || md5(string_agg(id || v, ',' order by id)) from t";
+
+struct Copy {
+    fixture: Fixture,
+    layout: Layout,
+    /// Holds the copied vault.
+    vault: PathBuf,
+    identity: PathBuf,
+}
+
+impl Copy {
+    async fn of(fixture: Fixture, layout: Layout) -> Self {
+        let vault = fixture.folder.path().join("elsewhere");
+        Program::new("cp").arg("-r").arg(fixture.vault()).arg(&vault).output(Duration::from_secs(30)).await.unwrap();
+        std::fs::remove_dir_all(fixture.vault()).unwrap();
+        let identity = fixture.folder.path().join("identity");
+        std::fs::write(&identity, format!("{}\n", fixture.identity.to_string().expose_secret())).unwrap();
+        Self { fixture, layout, vault, identity }
+    }
+
+    fn backup(&self) -> PathBuf {
+        self.vault.join(self.layout.backup_prefix(&"b".parse().unwrap()))
+    }
+
+    async fn restore(&self, target: &Path, more: &[&str]) -> Result<String, String> {
+        Program::new("sh")
+            .arg(self.backup().join("restore.sh"))
+            .arg(&self.identity)
+            .arg(target)
+            .args(more)
+            .output(Duration::from_secs(120))
+            .await
+            .map_err(|error| error.to_string())
+    }
+}
+
+#[tokio::test]
+async fn a_copy_of_the_vault_is_enough() {
+    let fixture = Fixture::new();
+    let lab = lab_with_rows().await;
+    let at_backup = digest(&lab).await;
+    let (layout, manifest) = fixture.back_up(&lab, "b").await;
+    insert(&lab, 20_001, 70_000).await;
+    lab.psql("select pg_switch_wal()").await;
+    insert(&lab, 70_001, 71_000).await;
+    let at_end = digest(&lab).await;
+    let mut wal = fixture.wal_writer();
+    fixture.stream_from(&lab, &mut wal, manifest.start_lsn, 2_500_000).await;
+    lab.cluster.stop("immediate").await.unwrap();
+    std::fs::remove_dir_all(lab.cluster.folder.join("space")).unwrap();
+    let fingerprint = fixture.signer.verifier().fingerprint();
+    let copy = Copy::of(fixture, layout).await;
+    let folder = |name: &str| copy.fixture.folder.path().join(name);
+
+    copy.restore(&folder("one/data"), &[&fingerprint]).await.unwrap();
+    assert_eq!(query_restored(&folder("one"), DIGEST).await.unwrap(), at_backup);
+    copy.restore(&folder("two/data"), &["latest", &fingerprint]).await.unwrap();
+    assert_eq!(query_restored(&folder("two"), DIGEST).await.unwrap(), at_end);
+
+    let again = copy.restore(&folder("two/data"), &[]).await.unwrap_err();
+    assert!(again.contains("is not empty"), "{again}");
+    let foreign = format!("SHA256:{}", "A".repeat(43));
+    let error = copy.restore(&folder("three"), &[&foreign]).await.unwrap_err();
+    assert!(error.contains("another key"), "{error}");
+
+    // The WAL in the middle is gone: recovery must fail, not end early.
+    let staged = folder("four/data/lifeboat_wal");
+    copy.restore(&folder("four/data"), &["latest", &fingerprint]).await.unwrap();
+    let mut segments: Vec<_> = std::fs::read_dir(&staged).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.sort();
+    std::fs::remove_file(segments.last().unwrap()).unwrap();
+    let error = query_restored(&folder("four"), DIGEST).await.unwrap_err();
+    assert!(error.contains("recovery ended before configured recovery target was reached"), "{error}");
+
+    std::fs::write(copy.backup().join("RESTORE.md"), "swapped").unwrap();
+    let error = copy.restore(&folder("five"), &[&fingerprint]).await.unwrap_err();
+    assert!(error.contains("RESTORE.md: FAILED"), "{error}");
+}
+
+/// The backup is on timeline 1, the newest rows on timeline 3.
+#[tokio::test]
+async fn the_latest_lies_behind_two_promotions() {
+    let fixture = Fixture::new();
+    let lab = lab_with_rows().await;
+    // Nothing streams meanwhile, so the server must keep it.
+    lab.psql("alter system set wal_keep_size = '1GB'").await;
+    lab.psql("select pg_reload_conf()").await;
+    let (layout, manifest) = fixture.back_up(&lab, "b").await;
+    insert(&lab, 20_001, 30_000).await;
+    let mut wal = fixture.wal_writer();
+    let mut from = manifest.start_lsn;
+    for timeline in 1..=2 {
+        let fork = promoted(&lab, timeline + 1).await;
+        let ours = lifeboat::domain::Timeline(timeline);
+        fixture.stream_timeline(&lab, &mut wal, ours, from..fork, 2_500_000).await;
+        let history = lab.cluster.data().join(format!("pg_wal/{:08X}.history", timeline + 1));
+        let next = lifeboat::domain::Timeline(timeline + 1);
+        wal.history(next, std::fs::read(history).unwrap().into()).await.unwrap();
+        insert(&lab, timeline * 100_000, timeline * 100_000 + 5_000).await;
+        from = fork;
+    }
+    let at_end = digest(&lab).await;
+    let end = lab.psql("select pg_current_wal_flush_lsn()").await.parse().unwrap();
+    fixture.stream_timeline(&lab, &mut wal, lifeboat::domain::Timeline(3), from..end, 2_500_000).await;
+    lab.cluster.stop("immediate").await.unwrap();
+    std::fs::remove_dir_all(lab.cluster.folder.join("space")).unwrap();
+    let fingerprint = fixture.signer.verifier().fingerprint();
+    let copy = Copy::of(fixture, layout).await;
+    let folder = |name: &str| copy.fixture.folder.path().join(name);
+    copy.restore(&folder("one/data"), &["latest", &fingerprint]).await.unwrap();
+    assert_eq!(query_restored(&folder("one"), DIGEST).await.unwrap(), at_end);
+    // Without the history files nobody knows where the newest timeline began.
+    for entry in std::fs::read_dir(copy.vault.join(copy.layout.prefix()).join("wal")).unwrap().map(Result::unwrap) {
+        if entry.path().extension().is_some_and(|extension| extension == "history") {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    let error = copy.restore(&folder("two/data"), &["latest", &fingerprint]).await.unwrap_err();
+    assert!(error.contains("00000003.history is missing"), "{error}");
+}
+
+/// Restarts the server as a standby of nobody and promotes it; answers where the
+/// new timeline begins.
+async fn promoted(lab: &crate::support::Lab, timeline: u32) -> lifeboat::domain::Lsn {
+    lab.cluster.stop("fast").await.unwrap();
+    let signal = lab.cluster.data().join("standby.signal");
+    std::fs::write(&signal, "").unwrap();
+    super::fixture::give(&signal, lab.cluster.account.as_ref());
+    lab.cluster.start(Duration::from_secs(60)).await.unwrap();
+    assert_eq!(lab.psql("select pg_promote()").await, "t");
+    let history = lab.cluster.data().join(format!("pg_wal/{timeline:08X}.history"));
+    let text = std::fs::read_to_string(history).unwrap();
+    text.lines().rev().find_map(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap()
+}
+
+#[tokio::test]
+async fn a_swapped_script_a_damaged_part_and_missing_wal_are_refused() {
+    let fixture = Fixture::new();
+    let members: Vec<_> = (0..4u8).map(|n| (format!("base/{n}"), vec![n; 5000])).collect();
+    let (layout, _) = fixture.small_backup("b", &members, 1 << 20).await;
+    let fingerprint = fixture.signer.verifier().fingerprint();
+    let copy = Copy::of(fixture, layout).await;
+    let target = copy.fixture.folder.path().join("target");
+    let error = copy.restore(&target, &[&fingerprint]).await.unwrap_err();
+    assert!(error.contains("/wal/keys"), "no WAL, no restore: {error}");
+    std::fs::remove_dir_all(&target).unwrap();
+
+    let script = copy.backup().join("restore.sh");
+    let text = std::fs::read_to_string(&script).unwrap();
+    std::fs::write(&script, format!("{text}# changed\n")).unwrap();
+    let error = copy.restore(&target, &[&fingerprint]).await.unwrap_err();
+    assert!(error.contains("restore.sh: FAILED") && !target.exists(), "{error}");
+    std::fs::write(&script, text).unwrap();
+
+    let part = copy.backup().join("data/00000.tar.zst.age");
+    let mut bytes = std::fs::read(&part).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&part, bytes).unwrap();
+    let error = copy.restore(&target, &[&fingerprint]).await.unwrap_err();
+    assert!(error.contains("data/00000.tar.zst.age: FAILED") && !target.exists(), "{error}");
+}

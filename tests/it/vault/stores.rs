@@ -1,0 +1,178 @@
+//! One conformance suite, run for every store.
+
+use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use lifeboat::vault::{DirectoryStore, ObjectKey, Retrying, SharedStore, Store, StoreError, put, stat};
+use tokio::io::AsyncReadExt;
+
+use super::{faulty::Faulty, fixture::memory};
+use crate::support::scratch;
+
+pub(super) fn key(name: &str) -> ObjectKey {
+    ObjectKey::new(name).unwrap()
+}
+
+pub(super) async fn content(store: &dyn Store, name: &str) -> String {
+    let mut text = String::new();
+    store.read(&key(name)).await.unwrap().read_to_string(&mut text).await.unwrap();
+    text
+}
+
+pub(super) async fn names(store: &dyn Store, prefix: &str) -> Vec<String> {
+    store.list(prefix).await.unwrap().into_iter().map(|object| object.key.to_string()).collect()
+}
+
+/// The contract of `Store`.
+pub(super) async fn conforms(store: &dyn Store) {
+    store.probe().await.unwrap();
+    assert_eq!(names(store, "").await, [""; 0], "a probe leaves nothing");
+
+    put(store, &key("a/b/one"), "first").await.unwrap();
+    assert_eq!(content(store, "a/b/one").await, "first");
+    assert_eq!(stat(store, &key("a/b/one")).await.unwrap().unwrap().size_bytes, 5);
+
+    let again = put(store, &key("a/b/one"), "second").await;
+    assert!(matches!(again, Err(StoreError::AlreadyExists { .. })));
+    assert_eq!(content(store, "a/b/one").await, "first", "never overwritten");
+
+    // Two writers of one name: the first commit wins, the other is refused.
+    let mut left = store.create(&key("race")).await.unwrap();
+    let mut right = store.create(&key("race")).await.unwrap();
+    left.write("left".into()).await.unwrap();
+    right.write("right".into()).await.unwrap();
+    assert!(stat(store, &key("race")).await.unwrap().is_none(), "invisible before commit");
+    assert!(matches!(store.read(&key("race")).await, Err(StoreError::NotFound { .. })));
+    assert_eq!(right.commit().await.unwrap().size_bytes, 5);
+    assert!(matches!(left.commit().await, Err(StoreError::AlreadyExists { .. })));
+    assert_eq!(content(store, "race").await, "right");
+
+    let mut dropped = store.create(&key("dropped")).await.unwrap();
+    dropped.write("x".into()).await.unwrap();
+    drop(dropped);
+    assert!(stat(store, &key("dropped")).await.unwrap().is_none());
+
+    for name in ["a/b/two", "a/c", "a.b", "b", "a/b-"] {
+        put(store, &key(name), "x").await.unwrap();
+    }
+    assert_eq!(names(store, "").await, ["a.b", "a/b-", "a/b/one", "a/b/two", "a/c", "b", "race"]);
+    assert_eq!(names(store, "a/b").await, ["a/b-", "a/b/one", "a/b/two"], "a prefix is text, not a folder");
+    assert_eq!(names(store, "a/b/").await, ["a/b/one", "a/b/two"]);
+    assert_eq!(names(store, "nothing/").await, [""; 0]);
+
+    store.delete(&key("a/b/one")).await.unwrap();
+    store.delete(&key("a/b/one")).await.unwrap();
+    assert!(matches!(store.read(&key("a/b/one")).await, Err(StoreError::NotFound { .. })));
+    assert!(stat(store, &key("a/b")).await.unwrap().is_none(), "a folder is no object");
+}
+
+fn directory(root: &std::path::Path) -> SharedStore {
+    Arc::new(DirectoryStore::new("primary".parse().unwrap(), root, "lab".parse().unwrap()))
+}
+
+#[tokio::test]
+async fn a_directory_conforms() {
+    let folder = scratch();
+    conforms(directory(&folder.path().join("vault")).as_ref()).await;
+}
+
+#[tokio::test]
+async fn memory_conforms() {
+    conforms(memory().as_ref()).await;
+}
+
+#[tokio::test]
+async fn retrying_conforms_and_rides_out_blips() {
+    conforms(&Retrying::new(memory(), 3, Duration::from_millis(1))).await;
+    let faulty = Faulty::new(memory());
+    let switches = faulty.faults.clone();
+    let store = Retrying::new(Arc::new(faulty), 4, Duration::from_millis(1));
+    for (blips, name) in [(1, "create"), (2, "twice"), (3, "thrice")] {
+        switches.blips.store(blips, Ordering::SeqCst);
+        put(&store, &key(name), "content").await.unwrap();
+        assert_eq!(content(&store, name).await, "content");
+    }
+    // A write and a commit that fail are repeated from the buffer.
+    let mut writer = store.create(&key("buffered")).await.unwrap();
+    writer.write("one ".into()).await.unwrap();
+    switches.blips.store(2, Ordering::SeqCst);
+    writer.write("two".into()).await.unwrap();
+    switches.blips.store(2, Ordering::SeqCst);
+    writer.commit().await.unwrap();
+    assert_eq!(content(&store, "buffered").await, "one two");
+    // The first attempt succeeded and nobody heard of it.
+    for content in ["", "content"] {
+        let name = format!("unheard {content}");
+        switches.lose_answer.store(true, Ordering::SeqCst);
+        let info = put(&store, &key(&name), content).await.unwrap();
+        assert_eq!(info.size_bytes, content.len() as u64);
+        assert_eq!(self::content(&store, &name).await, content);
+        // Another's object is not taken for it.
+        for other in ["", "other", "content and more"] {
+            let again = put(&store, &key(&name), other).await;
+            assert!(matches!(again, Err(StoreError::AlreadyExists { .. })), "{other}");
+        }
+    }
+    switches.down.store(true, Ordering::SeqCst);
+    assert!(matches!(stat(&store, &key("create")).await, Err(StoreError::Io { .. })), "in the end it gives up");
+}
+
+#[tokio::test]
+async fn leftovers_of_a_crash_are_removed_after_a_day_and_not_before() {
+    let folder = scratch();
+    let store = directory(folder.path());
+    store.probe().await.unwrap();
+    let (old, fresh) = (folder.path().join(".tmp/old"), folder.path().join(".tmp/fresh"));
+    std::fs::write(&old, "x").unwrap();
+    std::fs::write(&fresh, "x").unwrap();
+    let now = std::fs::metadata(&fresh).unwrap().modified().unwrap();
+    let day = Duration::from_secs(25 * 3600);
+    std::fs::File::options().write(true).open(&old).unwrap().set_modified(now - day).unwrap();
+    store.probe().await.unwrap();
+    assert!(!old.exists() && fresh.exists());
+}
+
+/// Mounts a file system of 1 MiB; none where this user may not.
+struct Tmpfs(tempfile::TempDir);
+
+impl Tmpfs {
+    async fn mount(options: &str) -> Option<Self> {
+        let folder = scratch();
+        let mounted = lifeboat::process::Program::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(folder.path())
+            .output(Duration::from_secs(5))
+            .await;
+        mounted.is_ok().then_some(Self(folder))
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        #[expect(clippy::disallowed_methods, reason = "a drop cannot await")]
+        let unmounted = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+        assert!(unmounted.is_ok_and(|status| status.success()));
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_leaves_nothing_visible() {
+    let Some(disk) = Tmpfs::mount("size=1m").await else {
+        // Where nothing may be mounted the same path is tested in `backup`.
+        return;
+    };
+    let store = directory(disk.0.path());
+    let error = put(store.as_ref(), &key("big"), vec![7; 3 << 20]).await.unwrap_err();
+    assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
+    assert!(error.to_string().contains("free space"));
+    assert!(names(store.as_ref(), "").await.is_empty());
+    put(store.as_ref(), &key("small"), "fits").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_read_only_vault_is_told() {
+    let Some(disk) = Tmpfs::mount("ro,size=1m").await else { return };
+    let store = directory(disk.0.path());
+    let error = put(store.as_ref(), &key("x"), "x").await.unwrap_err();
+    assert!(matches!(error, StoreError::Denied { .. }), "{error:?}");
+    assert!(store.probe().await.is_err());
+}

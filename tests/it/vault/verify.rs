@@ -1,0 +1,7 @@
+//! Verification: whatever is planted in a vault is named, and nothing else is.
+
+mod defects;
+mod estate;
+mod many;
+mod samples;
+mod vanishing;
