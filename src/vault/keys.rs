@@ -47,29 +47,32 @@ pub(super) async fn unwrap_all(
     let mut opened = Vec::new();
     let mut refused = None;
     for key in keys {
-        let mut first = None;
-        for source in sources {
-            match seal::read_sealed(source.as_ref(), key, false, identities).await {
-                Ok(text) => {
-                    opened.extend(identities_from(&String::from_utf8_lossy(&text))?);
-                    first = None;
-                    break;
-                }
-                Err(error) => {
-                    first.get_or_insert(error);
-                }
-            }
-        }
-        match first {
-            Some(error @ VaultError::NoIdentity { .. }) => refused = Some(error),
-            Some(error) => return Err(error),
-            None => {}
+        match read_key(sources, key, identities).await {
+            Ok(text) => opened.extend(identities_from(&String::from_utf8_lossy(&text))?),
+            Err(error @ VaultError::NoIdentity { .. }) => refused = Some(error),
+            Err(error) => return Err(error),
         }
     }
     match refused {
         Some(error) if opened.is_empty() => Err(error),
         _ => Ok(opened),
     }
+}
+
+/// A key object from the first source whose copy opens. Where none does, the
+/// answer of a sound copy counts before that of a missing or damaged one.
+async fn read_key(sources: &[SharedStore], key: &ObjectKey, identities: &[Identity]) -> Result<Vec<u8>, VaultError> {
+    let mut failed = None;
+    for source in sources {
+        match seal::read_sealed(source.as_ref(), key, false, identities).await {
+            Ok(text) => return Ok(text),
+            Err(error @ VaultError::NoIdentity { .. }) => failed = Some(error),
+            Err(error) => {
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    Err(failed.unwrap_or_else(|| VaultError::NoIdentity { key: key.clone() }))
 }
 
 #[cfg(test)]
