@@ -50,7 +50,7 @@ pub struct Problem {
 
 #[derive(Debug, Default)]
 pub struct Catalog {
-    /// Sorted by id, which sorts by start.
+    /// Oldest first, by where they stand in the history.
     pub entries: Vec<CatalogEntry>,
     pub problems: Vec<Problem>,
     /// Uploads without a manifest: in progress, or left by a crash.
@@ -85,6 +85,7 @@ impl Catalog {
                 Err(error) => catalog.problems.push(Problem { backup, error }),
             }
         }
+        catalog.entries.sort_by(|one, other| one.manifest.place().cmp(&other.manifest.place()));
         Ok(catalog)
     }
 

@@ -86,6 +86,11 @@ impl Manifest {
         json
     }
 
+    /// Where it stands in its history, of which a clock says nothing sure.
+    pub(super) fn place(&self) -> (Timeline, Lsn, &BackupId) {
+        (self.timeline, self.stop_lsn, &self.backup)
+    }
+
     /// The objects that hold the cluster's files.
     pub fn parts(&self) -> impl Iterator<Item = &ObjectRecord> {
         self.objects.iter().filter(|object| object.is_part())
