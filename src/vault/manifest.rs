@@ -28,7 +28,10 @@ pub struct ObjectRecord {
     pub stored_size: u64,
     pub stored_sha256: String,
     pub plain_size: u64,
-    pub plain_sha256: String,
+    /// None for parts: their frames carry a checksum, their members one each in
+    /// PostgreSQL's manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plain_sha256: Option<String>,
 }
 
 impl ObjectRecord {

@@ -72,7 +72,6 @@ impl Write for Output {
 struct Part {
     number: u32,
     encoder: zstd::Encoder<'static, StreamWriter<Output>>,
-    sha256: Sha256,
     size: u64,
 }
 
@@ -84,11 +83,11 @@ impl Part {
             .map_err(io::Error::other)?;
         let mut encoder = zstd::Encoder::new(encryptor.wrap_output(output)?, LEVEL)?;
         encoder.multithread(workers)?;
-        Ok(Self { number, encoder, sha256: Sha256::new(), size: 0 })
+        encoder.include_checksum(true)?;
+        Ok(Self { number, encoder, size: 0 })
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.sha256.update(bytes);
         self.size += bytes.len() as u64;
         self.encoder.write_all(bytes)
     }
@@ -102,7 +101,7 @@ impl Part {
             stored_size: output.size,
             stored_sha256: hex::encode(output.sha256.finalize()),
             plain_size: self.size,
-            plain_sha256: hex::encode(self.sha256.finalize()),
+            plain_sha256: None,
         };
         output.to.blocking_send(Upload::End(record)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
     }

@@ -242,7 +242,7 @@ impl BackupWriter {
             stored_size: upload.size,
             stored_sha256: sha256.clone(),
             plain_size: upload.size,
-            plain_sha256: sha256,
+            plain_sha256: Some(sha256),
         });
         let config = config_tar(&taken.config_files).map_err(|error| VaultError::Seal { what: error.to_string() })?;
         for (name, object) in [
@@ -257,7 +257,7 @@ impl BackupWriter {
                 stored_size: object.stored.len() as u64,
                 stored_sha256: super::seal::sha256_hex(&object.stored),
                 plain_size: object.plain_size,
-                plain_sha256: object.plain_sha256,
+                plain_sha256: Some(object.plain_sha256),
             });
         }
         Ok(self.describe(taken, objects, size_bytes))

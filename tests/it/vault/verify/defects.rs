@@ -310,7 +310,13 @@ async fn lying_manifests(estate: &Estate) {
     lies.push((lie(&|manifest| manifest.size_bytes += 1), "its parts are"));
     lies.push((lie(&|manifest| manifest.stored_bytes -= 1), "its objects are"));
     lies.push((lie(&|manifest| manifest.objects[0].plain_size += 7), "before compression"));
-    lies.push((lie(&|manifest| manifest.objects[0].plain_sha256 = "0".repeat(64)), "before compression"));
+    for name in ["data/00000.tar.zst.age", "config.tar.zst.age"] {
+        let told = lie(&|manifest| {
+            let of = manifest.objects.iter_mut().find(|object| object.name == name).unwrap();
+            of.plain_sha256 = Some("0".repeat(64));
+        });
+        lies.push((told, "before compression"));
+    }
     lies.push((lie(&|manifest| manifest.start_lsn = Lsn(manifest.start_lsn.0 - 8)), "`backup_label` says"));
     lies.push((lie(&|manifest| manifest.stop_lsn = Lsn(manifest.stop_lsn.0 + (900 << 20))), "`backup_manifest` says"));
     lies.push((lie(&|manifest| "7000000000000000007".clone_into(&mut manifest.system_id)), "7000000000000000007"));
