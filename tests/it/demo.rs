@@ -121,7 +121,7 @@ async fn the_whole_story_passes_and_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_demo_that_is_kept_answers_and_goes_at_ctrl_c() {
     let mut demo = Demo::start(&["--keep"]);
-    demo.until_said("The estate stays up").await;
+    demo.until_said("Ctrl-C removes it all").await;
     let (estate, said) = (demo.estate(), demo.said());
     let address = said.split_once("status page on http://").unwrap().1.split('/').next().unwrap();
     let page = get(address).await;

@@ -34,7 +34,7 @@ async fn set_hba(lab: &Lab, lines: &str) {
     lab.psql("SELECT pg_reload_conf()").await;
     // The server reads the file a moment after it was asked to.
     let loaded = "SELECT pg_conf_load_time() > (pg_stat_file('pg_hba.conf')).modification";
-    crate::support::eventually("pg_hba.conf is loaded", std::time::Duration::from_secs(10), || async {
+    crate::support::eventually("pg_hba.conf is loaded", std::time::Duration::from_secs(60), || async {
         lab.psql(loaded).await == "t"
     })
     .await;

@@ -4,7 +4,7 @@
 pub(crate) mod moto;
 pub(crate) mod proxy;
 
-use std::{net::TcpListener, path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use lifeboat::{
     engine::postgres::cluster::{Binaries, LocalCluster},
@@ -18,9 +18,15 @@ pub(crate) fn scratch() -> tempfile::TempDir {
     folder
 }
 
-/// A TCP port that nobody listens on at the moment.
+/// A TCP port that nobody listens on. It stays bound as long as this process lives,
+/// so that nobody else is given it; a server that is told to may still listen there.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    std::mem::forget(socket);
+    port
 }
 
 /// A running PostgreSQL 15 primary on 127.0.0.1, stopped when dropped.

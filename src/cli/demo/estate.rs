@@ -4,13 +4,14 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddrV4, TcpListener},
+    net::{Ipv4Addr, SocketAddrV4},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use age::secrecy::ExposeSecret;
 use anyhow::{Context, Result};
+use socket2::{Domain, Socket, Type};
 
 use crate::{
     durable,
@@ -33,7 +34,8 @@ pub const RPO: &str = "5s";
 /// Bets that are there before any client comes.
 pub const SEEDED_BETS: u64 = 200_000;
 
-const START_LIMIT: Duration = Duration::from_secs(30);
+/// No preparation takes longer, on the slowest of machines.
+const START_LIMIT: Duration = Duration::from_secs(120);
 
 /// The estate. Dropping it does not stop the servers: call `tear_down`.
 #[derive(Debug)]
@@ -43,12 +45,15 @@ pub struct Estate {
     pub port: u16,
     dns_port: u16,
     api_port: u16,
+    /// Nobody else is given the ports as long as these live.
+    _reserved: Vec<Socket>,
     account: Option<Account>,
 }
 
 impl Estate {
     /// Plans an estate in a new temporary folder; nothing runs yet.
     pub fn plan() -> Result<Self> {
+        let mut reserved = Vec::new();
         let binaries = Binaries::find(Some(15))?;
         let account = Account::for_postgres()?;
         let folder =
@@ -58,9 +63,10 @@ impl Estate {
         let clusters = SITES.map(|site| LocalCluster::new(binaries.clone(), account.clone(), folder.join(site)));
         Ok(Self {
             clusters,
-            port: free_port(&ADDRESSES)?,
-            dns_port: free_port(&ADDRESSES[..1])?,
-            api_port: free_port(&ADDRESSES[..1])?,
+            port: reserve(&ADDRESSES, &mut reserved)?,
+            dns_port: reserve(&ADDRESSES[..1], &mut reserved)?,
+            api_port: reserve(&ADDRESSES[..1], &mut reserved)?,
+            _reserved: reserved,
             folder,
             account,
         })
@@ -294,7 +300,7 @@ steps:
             .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", dbname, "-f", "-", "-h"])
             .arg(cluster.socket_folder())
             .args(["-p", &self.port.to_string()])
-            .output_with_input(Duration::from_secs(30), Some(sql.as_bytes()))
+            .output_with_input(START_LIMIT, Some(sql.as_bytes()))
             .await
             .context("prepare the demo's database")
     }
@@ -337,11 +343,23 @@ INSERT INTO ledger (bet, account, amount)
 SELECT id, side.account, side.sign * stake FROM placed, (VALUES ('player', -1), ('house', 1)) AS side (account, sign);
 ";
 
-/// A port that is free on all these addresses at the moment.
-fn free_port(addresses: &[Ipv4Addr]) -> Result<u16> {
+/// A port that is free on all these addresses and stays so for servers of this
+/// estate: it is bound, and nobody listens.
+fn reserve(addresses: &[Ipv4Addr], reserved: &mut Vec<Socket>) -> Result<u16> {
+    let bind = |address, port| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        // Servers set it, too, and may then listen beside it.
+        socket.set_reuse_address(true)?;
+        socket.bind(&SocketAddrV4::new(address, port).into())?;
+        std::io::Result::Ok(socket)
+    };
     for _ in 0..100 {
-        let port = TcpListener::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        if addresses.iter().all(|address| TcpListener::bind(SocketAddrV4::new(*address, port)).is_ok()) {
+        let first = bind(Ipv4Addr::LOCALHOST, 0)?;
+        let Some(port) = first.local_addr()?.as_socket().map(|address| address.port()) else { break };
+        let others = addresses.iter().filter(|address| **address != Ipv4Addr::LOCALHOST);
+        if let Ok(others) = others.map(|address| bind(*address, port)).collect::<Result<Vec<_>, _>>() {
+            reserved.push(first);
+            reserved.extend(others);
             return Ok(port);
         }
     }

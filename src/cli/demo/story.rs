@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long WAL streaming may take to catch up at first.
-const CATCH_UP: Duration = Duration::from_secs(30);
+const CATCH_UP: Duration = Duration::from_secs(120);
 const REQUESTER: &str = "demo";
 
 /// Tells the whole story; the app goes on protecting the estate until `tasks` end.
@@ -45,7 +45,7 @@ pub async fn tell(
     await_streaming(&app, &wallet, narrator).await?;
     // Counted in this order: what was acknowledged by now must be there then.
     let before = acknowledged.bets();
-    let held = workload::count(&client).await.context("count the bets on the new primary")?;
+    let held = count(&client).await?;
     let held = held.saturating_sub(estate::SEEDED_BETS);
     narrator.begin("writing the report");
     let html = report::html(&app.report(None).await?)?;
@@ -177,6 +177,18 @@ async fn take_backup(app: &App, wallet: &DatabaseName, narrator: &mut Narrator) 
         &format!("{} read, {} stored, encrypted, signed manifest last", size("size_bytes"), size("stored_bytes")),
     );
     Ok(())
+}
+
+/// The bets that the new primary holds, as soon as it answers.
+async fn count(client: &Client) -> Result<u64> {
+    let begun = std::time::Instant::now();
+    loop {
+        if let Some(held) = workload::count(client).await {
+            return Ok(held);
+        }
+        ensure!(begun.elapsed() < CATCH_UP, "the bets on the new primary cannot be counted");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 async fn await_streaming(app: &App, wallet: &DatabaseName, narrator: &mut Narrator) -> Result<()> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::site::{Site, walk, wallet};
-use crate::support::eventually;
+use crate::support::{eventually, moved};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -43,7 +43,7 @@ async fn a_copy_that_fell_behind_is_a_finding_until_it_caught_up() {
     let mut flipped = sound.clone();
     *flipped.last_mut().unwrap() ^= 1;
     std::fs::write(&part, flipped).unwrap();
-    std::fs::remove_dir_all(site.path("dr/wallet")).unwrap();
+    moved(site.path("dr/wallet"), site.path("gone"));
     let words = ["cannot be brought level", "vault `primary`", id, "data/00000.tar.zst.age` is damaged"];
     eventually("a finding that names the object", SOON * 2, || finding(&site, &words)).await;
     assert_eq!(copies_to_dr(&site).await["fell_behind"], true);

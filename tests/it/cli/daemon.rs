@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_secs(60);
 async fn a_daemon_protects_answers_proves_and_ends() {
     let lab = wallet("").await;
     let site = Site::write(lab.port);
-    site.edit("schedules/wallet.yaml", "0 2 1 1 *", "*/5 * * * * *");
+    site.edit("schedules/wallet.yaml", "0 2 29 2 *", "*/10 * * * * *");
     // Not due for a month, whatever the day is.
     assert_eq!(site.run(&["status"]).await.json(1)["verdict"], "FAIL", "nothing is protected yet");
     let mut daemon = site.serve(&["-vv"]);
@@ -29,7 +29,7 @@ async fn a_daemon_protects_answers_proves_and_ends() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGTERM).unwrap();
     let ended = tokio::time::timeout(SOON, daemon.wait()).await.unwrap().unwrap();
     assert_eq!(ended.code(), Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(8), "it took {:?} to end", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(20), "it took {:?} to end", begun.elapsed());
     nothing_is_left(&lab, &site, pid).await;
     due_times_ran_once(&site).await;
     evidence_is_verified_and_tampering_found(&site, &tested).await;
@@ -156,7 +156,7 @@ async fn due_times_ran_once(site: &Site) {
     due.sort_unstable();
     assert!(due.len() >= 2, "{runs}");
     for pair in due.windows(2) {
-        assert_eq!(pair[1] - pair[0], 5, "a due time ran twice or not at all: {due:?}");
+        assert_eq!(pair[1] - pair[0], 10, "a due time ran twice or not at all: {due:?}");
     }
 }
 

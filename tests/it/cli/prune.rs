@@ -26,8 +26,8 @@ use super::{
 };
 use crate::support::Lab;
 
-const LINES: &str = r#"  - {kind: full, cron: "0 2 1 1 *", keep: {daily: 1}}
-  - {kind: full, cron: "0 3 1 1 *", standalone: true, keep: {yearly: 1}}
+const LINES: &str = r#"  - {kind: full, cron: "0 2 29 2 *", keep: {daily: 1}}
+  - {kind: full, cron: "0 3 29 2 *", standalone: true, keep: {yearly: 1}}
 "#;
 
 fn name() -> DatabaseName {

@@ -285,12 +285,13 @@ connection: {{host: 127.0.0.1, port: {port}}}
 login: {{user: lifeboat, password: {{file: wallet.password}}, sslmode: disable, dbname: wallet}}
 objectives: {{rto: 60s, rpo: 15s}}
 vaults: [primary]
+verify: {{every: 365d, sample: 100%, period: 365d}}
 timezone: Europe/Malta
 backups:
-  - {{kind: full, cron: "0 2 1 1 *", keep: {{yearly: 3}}}}
+  - {{kind: full, cron: "0 2 29 2 *", keep: {{yearly: 3}}}}
 wal: {{stream: true, window: 31d, flush_every: 1s}}
 restore_test:
-  cron: "0 5 1 1 *"
+  cron: "0 5 29 2 *"
   recovery_point: {{algorithm: latest_at_disaster}}
   checks:
     - heartbeat

@@ -109,7 +109,11 @@ async fn as_a_run(site: &Site) {
 }
 
 async fn by_the_schedule(site: &Site) {
-    site.edit("schedules/wallet.yaml", "restore_test:", "verify: {every: 1s, sample: 50%, period: 1h}\nrestore_test:");
+    site.edit(
+        "schedules/wallet.yaml",
+        "verify: {every: 365d, sample: 100%, period: 365d}",
+        "verify: {every: 1s, sample: 50%, period: 1h}",
+    );
     let mut daemon = site.serve(&[]);
     let scheduled = || async {
         let Some((200, body)) = site.get("/api/v1/runs?limit=100").await else { return Vec::new() };

@@ -100,7 +100,7 @@ async fn interrupted_command(lab: &Lab, before: usize) {
     let mut command = program.start(std::fs::File::create(&said).unwrap()).unwrap();
     let _frozen = Frozen::upload(lab).await;
     kill(Pid::from_raw(command.id().unwrap().try_into().unwrap()), Signal::SIGINT).unwrap();
-    let status = tokio::time::timeout(Duration::from_secs(20), command.wait()).await.unwrap().unwrap();
+    let status = tokio::time::timeout(LIMIT, command.wait()).await.unwrap().unwrap();
     assert!(!status.success(), "{}", std::fs::read_to_string(&said).unwrap());
     assert_eq!(lab.backups().await, before, "an interrupted backup leaves nothing");
     let newest = lab.app.runner.list(1).await.unwrap().remove(0);

@@ -101,6 +101,7 @@ async fn a_damaged_source_and_a_foreign_region_are_refused() {
     let backup = lab.submit(lab.backup()).await;
     lab.assert_ended("backup", &lab.ended(&backup).await, RunState::Done, "PASS").await;
     lab.kill().await;
+    lab.finish_runs().await;
     let _was_there = std::fs::remove_dir_all(dr.join("wallet"));
 
     // Residency that was narrowed: nothing moves, not even the first byte.

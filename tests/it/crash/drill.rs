@@ -136,7 +136,7 @@ async fn aborts_and_undos_of_a_drill() {
     let backup = lab.submit(lab.backup()).await;
     assert_eq!(lab.ended(&backup).await.state, RunState::Done);
     let folder = lab.estate.folder().display().to_string();
-    let slow = lab.script("fence-slow", &format!("{folder}/fence-a\ntouch {folder}/fenced\nsleep 1"));
+    let slow = lab.script("fence-slow", &format!("{folder}/fence-a\ntouch {folder}/fenced\nfor _ in $(seq 600); do [ -e {folder}/go ] && break; sleep 0.1; done"));
     let witness = Witness::start(&lab);
 
     // Aborted while the fence goes up: it is taken down again.
@@ -147,10 +147,11 @@ async fn aborts_and_undos_of_a_drill() {
             fence.release.command = vec![release.to_owned()];
         }
     };
-    let fenced = lab.estate.folder().join("fenced");
+    let (fenced, go) = (lab.estate.folder().join("fenced"), lab.estate.folder().join("go"));
     let run = lab.submit(lab.drill("wallet-switchover", |runbook| fence_slowly(&mut runbook.steps, None))).await;
     eventually("the primary is fenced", LIMIT, || async { fenced.exists() }).await;
     lab.app.runner.abort(&run, "tester", "a test").await.unwrap();
+    std::fs::write(&go, "").unwrap();
     let run = lab.ended(&run).await;
     let record = lab.assert_ended("aborted fence", &run, RunState::Unwound, "ABORTED").await;
     assert!(record["safety"].to_string().contains("fence released"), "{record:#}");
@@ -159,12 +160,14 @@ async fn aborts_and_undos_of_a_drill() {
 
     // The undo of the fence fails: a person must act, and is told what.
     std::fs::remove_file(&fenced).unwrap();
+    std::fs::remove_file(&go).unwrap();
     lab.follows(1).await;
     lab.protected().await;
     let stuck = lab.drill("wallet-switchover", |runbook| fence_slowly(&mut runbook.steps, Some("/bin/false")));
     let stuck = lab.submit(stuck).await;
     eventually("the primary is fenced", LIMIT, || async { fenced.exists() }).await;
     lab.app.runner.abort(&stuck, "tester", "a test").await.unwrap();
+    std::fs::write(&go, "").unwrap();
     let stuck = lab.ended(&stuck).await;
     let record = lab.assert_ended("stuck", &stuck, RunState::Stuck, "FAIL").await;
     assert_eq!(stuck.step.as_deref(), Some("fence"));

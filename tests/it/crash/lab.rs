@@ -14,7 +14,7 @@ use lifeboat::{
     clock::Clock,
     config,
     db::{evidence, heartbeats},
-    domain::{BackupKind, DatabaseName, RunId},
+    domain::{BackupKind, DatabaseName, RunId, SegmentSize},
     flow::{NewRun, RunState, RunSummary},
     flows::{backup, drill, restore, restore_test},
     process::{Program, Tasks},
@@ -147,12 +147,22 @@ impl Lab {
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{}", self.logged());
     }
 
-    /// Heartbeats are acknowledged and WAL is streamed by a daemon that just started.
+    /// A heartbeat that a daemon sent which just started is in the vault.
     pub(super) async fn protected(&self) {
         let since = self.app.clock.now();
+        let newest = async || heartbeats::newest(&self.app.resources.db, &wallet()).await.unwrap();
         eventually("heartbeats are acknowledged", LIMIT, || async {
-            let newest = heartbeats::newest(&self.app.resources.db, &wallet()).await.unwrap();
-            newest.is_some_and(|beat| beat.acknowledged_at > since)
+            newest().await.is_some_and(|beat| beat.acknowledged_at > since)
+        })
+        .await;
+        let sent = newest().await.unwrap();
+        let database = self.app.database(&wallet()).unwrap();
+        eventually("WAL is in the vault", LIMIT, || async {
+            let held = restore::histories(database, database.vault(None).unwrap()).await.unwrap();
+            held.iter().any(|held| {
+                let coverage = held.listing.coverage(SegmentSize::DEFAULT);
+                coverage.tip(sent.timeline, SegmentSize::DEFAULT).is_some_and(|tip| tip >= sent.commit_lsn)
+            })
         })
         .await;
     }
@@ -202,14 +212,20 @@ impl Lab {
         run.unwrap()
     }
 
-    /// Waits until a run is in a step.
+    /// Waits until a run has come to a step, which may be over soon after.
     pub(super) async fn until_step(&self, id: &RunId, step: &str) {
-        eventually(&format!("{id} is in step {step}"), LIMIT, || async {
-            let run = self.app.runner.get(id).await.unwrap();
-            assert!(!run.state.is_final(), "{id} ended before it came to {step}: {run:?}");
-            run.step.as_deref() == Some(step)
+        eventually(&format!("{id} came to step {step}"), LIMIT, || async {
+            let begun = |event: &Value| event["event"] == "step_started" && event["step"] == step;
+            self.journal(id).await.iter().any(begun)
         })
         .await;
+    }
+
+    /// Ends here what a daemon left that was killed.
+    pub(super) async fn finish_runs(&self) {
+        for run in self.app.runner.list(100).await.unwrap().into_iter().filter(|run| !run.state.is_final()) {
+            tokio::time::timeout(LIMIT, self.app.runner.drive(&run.run_id)).await.unwrap().unwrap();
+        }
     }
 
     /// Drives a run with a daemon that is killed at `fault`, and with another

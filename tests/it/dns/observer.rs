@@ -1,6 +1,10 @@
 //! The observer tells each story of a switch as what it was.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use lifeboat::{
@@ -10,15 +14,18 @@ use lifeboat::{
     domain::Verdict,
     process::Tasks,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    LIMIT, RECORD, address,
+    RECORD, address,
     fake::{Says, Sites, WithServers, name_server},
     query, server, set,
 };
 
 const SAMPLING: Duration = Duration::from_millis(50);
 const HOLD: Duration = Duration::from_millis(600);
+/// More than any change takes that comes to rest.
+const STABLE: Duration = Duration::from_secs(60);
 
 fn watch() -> Watch {
     Watch { old: set(1), new: set(2), new_identity: "b".to_owned(), sampling: SAMPLING, consecutive: 3, hold: HOLD }
@@ -52,14 +59,20 @@ fn verdict(judgement: &Judgement, name: &str) -> Verdict {
     judgement.checks.iter().find(|check| check.name == name).unwrap().verdict
 }
 
-/// When a loop of its own first sees the new answer.
-async fn first_seen(dns: &EmbeddedDns) -> Timestamp {
-    loop {
-        if query(dns.local_addr(), RECORD, Transport::Udp).await.addresses == [address(2)] {
-            return Clock::system().now();
+/// When a loop of its own first sees the new answer, and how long it went without
+/// one at most, in seconds, until `stop`.
+async fn first_seen(dns: &EmbeddedDns, stop: &CancellationToken) -> (Timestamp, f64) {
+    let (mut seen, mut longest, mut last) = (None, Duration::ZERO, Instant::now());
+    while seen.is_none() || !stop.is_cancelled() {
+        let answer = query(dns.local_addr(), RECORD, Transport::Udp).await;
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+        if seen.is_none() && answer.addresses == [address(2)] {
+            seen = Some(Clock::system().now());
         }
         tokio::task::yield_now().await;
     }
+    (seen.unwrap(), longest.as_secs_f64())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,14 +80,20 @@ async fn a_real_switch_is_timed_as_an_independent_loop_times_it() {
     let tasks = Tasks::new();
     let dns = Arc::new(server().await);
     let sites = Arc::new(Sites::start(&tasks).await);
-    let (judgement, independent) = tokio::join!(observe(dns.clone(), sites, LIMIT), first_seen(&dns));
+    let stop = CancellationToken::new();
+    let observed = async {
+        let judgement = observe(dns.clone(), sites, STABLE).await;
+        stop.cancel();
+        judgement
+    };
+    let (judgement, (independent, gap)) = tokio::join!(observed, first_seen(&dns, &stop));
     tasks.shut_down().await;
     assert_eq!(judgement.findings, Vec::<String>::new());
     assert!(judgement.checks.iter().all(|check| check.verdict == Verdict::Pass), "{judgement:?}");
     let times = judgement.times;
     let d3 = times.d3.unwrap();
     let apart = d3.duration_since(independent).as_secs_f64().abs();
-    assert!(apart <= 0.2, "{apart} s apart");
+    assert!(apart <= 0.2 + gap, "{apart} s apart, and at most {gap} s between two answers");
     let order = [times.d0, times.d1, times.d3].map(Option::unwrap);
     assert!(order.is_sorted(), "{order:?}");
     assert!(times.d2.unwrap() >= order[1] && times.d5.unwrap() >= order[1]);
@@ -100,7 +119,7 @@ async fn an_answer_that_flickers_restarts_counting_and_is_reported() {
     // Old past the change itself, twice the new answer, the old one again, then the new one for good.
     let story = |asked| Says::Address(address(if [8, 9].contains(&asked) || asked > 12 { 2 } else { 1 }));
     let flickering = name_server(&tasks, story).await;
-    let judgement = observe_with(vec![flickering], LIMIT).await;
+    let judgement = observe_with(vec![flickering], STABLE).await;
     tasks.shut_down().await;
     let found = judgement.findings.iter().find(|finding| finding.contains("went back")).unwrap();
     assert!(found.contains(&flickering.to_string()), "{found}");
@@ -118,7 +137,7 @@ async fn one_nxdomain_in_between_fails_the_switch() {
         _ => Says::Address(address(2)),
     });
     let gap = gap.await;
-    let judgement = observe_with(vec![gap], LIMIT).await;
+    let judgement = observe_with(vec![gap], STABLE).await;
     tasks.shut_down().await;
     assert!(judgement.is_stable(), "it came to rest all the same: {judgement:?}");
     assert_eq!(verdict(&judgement, "dns_never_empty"), Verdict::Fail);

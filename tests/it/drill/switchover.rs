@@ -28,6 +28,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::estate::{LIMIT, Pair, member};
+use crate::support::eventually;
 
 const RECORD: &str = "wallet.example.";
 
@@ -162,6 +163,10 @@ fn fence_step(drill: &Drill) -> FenceStep {
 async fn a_switchover_moves_writes_and_clients_and_loses_nothing() {
     let mut pair = Pair::start().await;
     pair.beat(3).await;
+    eventually("heartbeats are replayed", LIMIT, async || {
+        pair.on_standby("select count(*) from lifeboat.heartbeat").await == "3"
+    })
+    .await;
     let (lab, drill) = drill(&pair).await;
     let clock = Clock::system();
 

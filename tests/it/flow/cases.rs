@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     generic::{Trouble, Troubled},
-    state::State,
+    state::{State, TTL, runner},
     toy::{Act, Toy, ToyFlow, effects, made, step},
 };
 use crate::support::{Lab, eventually};
@@ -107,7 +107,9 @@ async fn steps_run_once_in_order(state: &State) {
 }
 
 async fn two_nodes_run_each_run_once(state: &State) {
-    let nodes = [state.runner("a").await, state.runner("b").await];
+    // No lease has to end here, and none may be lost to a busy disk.
+    let ttl = TTL * 10;
+    let nodes = [runner(&state.url, "a", ttl).await, runner(&state.url, "b", ttl).await];
     let (tasks, mut ids) = (Tasks::new(), Vec::new());
     for node in &nodes {
         let (node, stop) = (Arc::clone(node), tasks.stop().clone());

@@ -10,11 +10,12 @@ use lifeboat::{
     flow::{RunState, RunSummary},
     process::Program,
 };
+use sqlx::{ConnectOptions, Connection};
 
 use super::{
     cases::{count, events},
     state::{State, runner},
-    toy::{Act, Toy, ToyStep, effects, made, step},
+    toy::{ACTING, Act, Toy, ToyStep, effects, made, step},
 };
 use crate::support::{Lab, eventually};
 
@@ -123,6 +124,24 @@ async fn a_kill_at_every_point_ends_the_same_on_postgresql() {
     killed_at_every_point(Some(&lab), "unwound", to_failure).await;
 }
 
+/// Whether no thread of a process runs after it was told to stop.
+fn stands_still(pid: nix::unistd::Pid) -> bool {
+    let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
+        let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_none_or(|rest| rest.trim_start().starts_with('T'))
+    };
+    std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(is_stopped)
+}
+
+/// Whether nobody holds the lock of writers.
+async fn is_unlocked(state: &State) -> bool {
+    let options: sqlx::sqlite::SqliteConnectOptions = state.url.parse().unwrap();
+    let mut connection = options.busy_timeout(Duration::ZERO).connect().await.unwrap();
+    let locked = sqlx::raw_sql("BEGIN IMMEDIATE; ROLLBACK").execute(&mut connection).await;
+    connection.close().await.unwrap();
+    locked.is_ok()
+}
+
 /// A stopped process wakes up in the middle of its step after another node has
 /// taken the run over: it must not act any more.
 #[tokio::test(flavor = "multi_thread")]
@@ -142,7 +161,17 @@ async fn a_process_that_was_stopped_beyond_its_lease_acts_no_more() {
         }
     };
     eventually("the child acts", Duration::from_secs(30), acted("child")).await;
-    kill(pid, Signal::SIGSTOP).unwrap();
+    // Not with the database's lock in its hand, nor between its last look at the
+    // lease and the act: against either no lease helps.
+    loop {
+        kill(pid, Signal::SIGSTOP).unwrap();
+        eventually("the child stands still", Duration::from_secs(30), || async { stands_still(pid) }).await;
+        if !state.folder.path().join(ACTING).exists() && is_unlocked(&state).await {
+            break;
+        }
+        kill(pid, Signal::SIGCONT).unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let taken_over = effects(state.folder.path()).len();
     let (tasks, id, taker) = (lifeboat::process::Tasks::new(), run.id.clone(), survivor.clone());
     let driven = tasks.spawn(async move { taker.drive(&id).await });

@@ -17,6 +17,9 @@ use lifeboat::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+/// Is there while a step of `Effects` looks at its lease and acts.
+pub(super) const ACTING: &str = "acting";
+
 /// What a step does besides making its file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -185,12 +188,16 @@ impl Step for Running {
                 return Ok(json!(from));
             }
             Act::Effects { count, pause_ms } => {
+                let acting = self.folder.join(ACTING);
                 for number in 0..*count {
                     let marker = self.folder.join(format!("effect-{number}"));
                     if !marker.exists() {
+                        fs::write(&acting, "").unwrap();
                         cx.guard().await?;
                         fs::write(marker, "").unwrap();
                         act(&self.folder, &self.node, &self.step.name, &format!("effect {number}"));
+                        // Another node may be acting in the same folder, and take it away.
+                        let _was_there = fs::remove_file(&acting);
                         tokio::time::sleep(Duration::from_millis(*pause_ms)).await;
                     }
                 }

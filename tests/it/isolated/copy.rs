@@ -19,7 +19,7 @@ use lifeboat::{
 
 use crate::support::{Lab, scratch};
 
-const LIMIT: Duration = Duration::from_secs(120);
+pub(super) const LIMIT: Duration = Duration::from_secs(120);
 
 /// A copy in a folder whose name needs quoting.
 #[derive(Debug)]

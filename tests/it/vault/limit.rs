@@ -48,10 +48,14 @@ async fn bytes_pass_at_the_rate_that_is_allowed() {
     a.unwrap();
     b.unwrap();
     about_a_second(begun.elapsed(), "two uploads");
-    let begun = Instant::now();
-    let mut found = Vec::new();
-    up.read(&key("a")).await.unwrap().read_to_end(&mut found).await.unwrap();
-    assert!(begun.elapsed() < Duration::from_millis(900), "the way back is not limited");
+    let (mut found, mut took) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let begun = Instant::now();
+        found.clear();
+        up.read(&key("a")).await.unwrap().read_to_end(&mut found).await.unwrap();
+        took.push(begun.elapsed());
+    }
+    assert!(took.iter().any(|took| *took < Duration::from_millis(900)), "the way back is not limited: {took:?}");
     let down = Limited::new(inner, Limits { download: Some(rate), ..Limits::default() });
     let begun = Instant::now();
     found.clear();

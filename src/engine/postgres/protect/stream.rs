@@ -139,6 +139,8 @@ struct Stream<'a> {
     flushed_at: Instant,
     told_at: Instant,
     heard_at: Instant,
+    /// Whether the server was asked to speak since it was heard.
+    is_asked: bool,
 }
 
 impl<'a> Stream<'a> {
@@ -160,6 +162,7 @@ impl<'a> Stream<'a> {
             flushed_at: now,
             told_at: now,
             heard_at: now,
+            is_asked: false,
         }
     }
 
@@ -176,12 +179,13 @@ impl<'a> Stream<'a> {
             match reply {
                 Some(Ok(reply)) => {
                     self.heard_at = Instant::now();
+                    self.is_asked = false;
                     if let Some(end) = self.take(reply).await? {
                         return Ok(end);
                     }
                 }
                 Some(Err(source)) => return Err(self.broken(source)),
-                None if self.heard_at.elapsed() >= self.patience.silence_max => {
+                None if self.is_asked && self.heard_at.elapsed() >= self.patience.silence_max => {
                     return Err(self.broken(io::Error::new(io::ErrorKind::TimedOut, "the server fell silent")));
                 }
                 None => {}
@@ -269,6 +273,7 @@ impl<'a> Stream<'a> {
     /// Tells the server where we are, and asks for an answer where it was silent.
     async fn tell(&mut self) {
         let ask = self.heard_at.elapsed() >= self.patience.status_every;
+        self.is_asked |= ask;
         self.told_at = Instant::now();
         say(&mut self.connection, self.received, self.durable, ask).await;
     }

@@ -218,9 +218,13 @@ async fn histories(estate: &Estate) {
     let moved =
         |lsn: Lsn| Planted::write(estate.path(name), format!("1\t{lsn}\tno recovery target specified\n").as_bytes());
     let size = segment_size();
+    // Where a record's header fits into its page; elsewhere nobody can tell.
+    let fits = |at: &u64| (1..=8192 - 24).contains(&(at % 8192));
+    let later = (1..9).map(|words| fork.0 + 8 * words).find(fits).unwrap();
+    let earlier = (1..9).map(|words| fork.0 - 8 * words).find(fits).unwrap();
     for (lsn, why) in [
-        (Lsn(fork.0 + 8), "by a few bytes"),
-        (Lsn(fork.0 - 8), "by a few bytes"),
+        (Lsn(later), "by a few bytes"),
+        (Lsn(earlier), "by a few bytes"),
         (Lsn(fork.0 - 3 * 8192), "by some pages"),
         (Lsn(fork.0 - 2 * size.bytes()), "another cluster's, earlier"),
         (Lsn(fork.0 + 2 * size.bytes()), "another cluster's, later"),
