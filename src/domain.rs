@@ -14,7 +14,7 @@ pub mod verdict;
 
 pub use amount::{ByteSize, Share, Span};
 pub use backup::{Backup, BackupKind, BackupState, KeepPeriod};
-pub use beat::Beat;
+pub use beat::{Beat, BeatRange};
 pub use causes::with_causes;
 pub use ids::{BackupId, DatabaseName, MemberName, Region, RunId, RunbookName, SiteName, VaultName};
 pub use lsn::{Lsn, Segment, SegmentSize, Timeline};

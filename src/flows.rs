@@ -1,10 +1,7 @@
 //! The workflows: each puts an engine, vaults, DNS and evidence together, one
 //! file per flow. What is chosen is chosen in `decide`; flows carry it out.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use age::x25519::{Identity, Recipient};
 use jiff::Timestamp;
@@ -14,10 +11,9 @@ use serde_json::Value;
 use crate::{
     config::{Loaded, ScheduleConfig, SecretError, SecretRef, daemon::Durability},
     db::{Db, DbError},
-    decide::exposure,
     dns::{Dns, DnsError},
     domain::{
-        Beat, Check, DatabaseName, EvidenceRecord, Opener, Phase, Region, VaultName, Verdict,
+        Check, DatabaseName, EvidenceRecord, Opener, Phase, Region, VaultName, Verdict,
         record::{Measured, PlanFile, RECORD_SCHEMA, Source, Why},
     },
     engine::{Engine, EngineError},
@@ -42,9 +38,6 @@ pub mod restore_test;
 pub mod rotate_keys;
 pub mod stream;
 pub mod verify;
-
-/// Heartbeats kept in the process for exposure: an hour of them.
-const REMEMBERED_BEATS: usize = 3600;
 
 /// What flows work with.
 #[derive(Debug)]
@@ -81,7 +74,6 @@ pub struct Database {
     pub scratch: std::path::PathBuf,
     /// What WAL streaming of this process has reached.
     pub streaming: stream::Streaming,
-    beats: Mutex<VecDeque<Beat>>,
 }
 
 /// A vault of a database.
@@ -163,7 +155,6 @@ impl Database {
             region,
             scratch,
             streaming: stream::Streaming::default(),
-            beats: Mutex::default(),
         }
     }
 
@@ -215,30 +206,6 @@ impl Database {
             size_bytes: manifest.size_bytes,
             recipients: manifest.recipients.len(),
         }
-    }
-
-    /// Keeps an acknowledged heartbeat for `exposure`.
-    pub fn remember(&self, beat: Beat) {
-        let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
-        if beats.len() == REMEMBERED_BEATS {
-            beats.pop_front();
-        }
-        beats.push_back(beat);
-    }
-
-    /// Seconds of acknowledged commits that each vault lacks now; none where
-    /// this process does not stream or has no heartbeat yet.
-    pub fn exposure(&self, now: Timestamp) -> Vec<(VaultName, Option<f64>)> {
-        let beats: Vec<Beat> = self.beats.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
-        self.vaults
-            .iter()
-            .map(|vault| {
-                let name = vault.store.place().vault.clone();
-                let durable = self.streaming.durable(&name);
-                let seconds = exposure::exposure(now, &beats, durable).map(|exposure| exposure.as_secs_f64());
-                (name, seconds)
-            })
-            .collect()
     }
 }
 

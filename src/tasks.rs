@@ -5,6 +5,7 @@ pub mod copy;
 pub mod exposure;
 mod finding;
 pub mod heartbeat;
+pub mod ledger;
 pub mod locks;
 pub mod prune;
 pub mod rotate;
@@ -40,6 +41,10 @@ pub fn care(app: &Arc<App>, tasks: &Tasks) {
         for vault in database.vaults.iter().filter(|_| database.vaults.len() > 1) {
             let to = vault.store.place().vault.clone();
             tasks.spawn(copy::run(Arc::clone(app), Arc::clone(database), to, tasks.stop().clone()));
+        }
+        for vault in &database.vaults {
+            let vault = vault.clone();
+            tasks.spawn(ledger::run(Arc::clone(app), Arc::clone(database), vault, tasks.stop().clone()));
         }
         tasks.spawn(verify::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
         tasks.spawn(tails::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));

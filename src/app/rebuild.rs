@@ -5,19 +5,17 @@
 //!
 //! Writes to the state database alone, and may be repeated.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::App;
 use crate::{
     db::{DbError, heartbeats, vaults},
+    decide::retention::beats,
     domain::{BackupState, VaultName, with_causes},
     flows::{Database, KeyError, restore},
     vault::{Owned, Store as _, VaultIdentity, ledger},
 };
-
-/// The state database keeps heartbeats for so long.
-const HEARTBEATS_KEPT: SignedDuration = SignedDuration::from_hours(31 * 24);
 
 /// What came back, and what did not.
 #[derive(Debug, Default, Serialize)]
@@ -118,11 +116,11 @@ impl App {
         };
         // A number that two histories used is the newer one's.
         histories.sort_by_key(|held| held.catalog.entries.iter().map(|entry| entry.manifest.finished_at).max());
-        let (db, since) = (&self.resources.db, self.clock.now() - HEARTBEATS_KEPT);
+        let (db, since) = (&self.resources.db, self.clock.now() - beats::KEPT);
         let kept = async || heartbeats::between(db, &database.name, Timestamp::UNIX_EPOCH, Timestamp::MAX).await;
         let before = kept().await?.len();
         for held in histories.iter().rev() {
-            let beats = ledger::read_since(&held.listing, vault.store.as_ref(), &identities, since).await;
+            let beats = ledger::read_since(vault.store.as_ref(), held.listing.layout(), &identities, since).await;
             heartbeats::append(db, &database.name, &beats.map_err(failed)?).await?;
         }
         came.heartbeats += kept().await?.len() - before;

@@ -12,6 +12,7 @@ use crate::{
         copy::{self, Holding, Lag},
         due::Schedule,
         exposure, recovery,
+        retention::beats,
     },
     domain::{Backup, Beat, DatabaseName, Lsn, RecoveryTarget, RunId, Span, Timeline, VaultName, Verdict, with_causes},
     evidence::{self, Entry, Filter, Month},
@@ -35,7 +36,7 @@ const RUNS_SHOWN: usize = 20;
 /// exposure over it is seen as what it is.
 fn window(rpo: Span) -> SignedDuration {
     let objective = SignedDuration::try_from(rpo.as_duration()).unwrap_or(SignedDuration::MAX);
-    objective.saturating_mul(2).saturating_add(SignedDuration::from_hours(1)).min(SignedDuration::from_hours(31 * 24))
+    objective.saturating_mul(2).saturating_add(SignedDuration::from_hours(1)).min(beats::KEPT)
 }
 
 /// What could not be read.

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use sqlx::AssertSqlSafe;
 
 use super::{Db, DbError, on};
-use crate::domain::{Beat, DatabaseName, Timeline};
+use crate::domain::{Beat, BeatRange, DatabaseName, Timeline};
 
 /// seq, `acknowledged_us`, LSN, timeline.
 type Row = (i64, i64, String, i64);
@@ -51,6 +51,15 @@ pub async fn between(db: &Db, database: &DatabaseName, from: Timestamp, to: Time
     let rows: Vec<Row> = on!(db, pool => sqlx::query_as(AssertSqlSafe(sql))
         .bind(database.as_str()).bind(from.as_microsecond()).bind(to.as_microsecond()).fetch_all(pool).await)
     .map_err(DbError::query("read heartbeats"))?;
+    rows.into_iter().map(beat).collect()
+}
+
+/// The beats with these numbers, in order, as far as they are known.
+pub async fn numbered(db: &Db, database: &DatabaseName, range: BeatRange) -> Result<Vec<Beat>, DbError> {
+    let sql = format!("SELECT {COLUMNS} FROM heartbeats WHERE database = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq");
+    let rows: Vec<Row> = on!(db, pool => sqlx::query_as(AssertSqlSafe(sql))
+        .bind(database.as_str()).bind(range.first).bind(range.last).fetch_all(pool).await)
+    .map_err(DbError::query("read heartbeats by their numbers"))?;
     rows.into_iter().map(beat).collect()
 }
 

@@ -5,11 +5,15 @@
 //! What must never happen: a name that the vault has is planned again; anything
 //! of a backup that is not committed; a manifest before everything that it names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use jiff::Timestamp;
 
-use crate::domain::{BackupId, Lsn, Segment, SegmentSize, Timeline};
+use super::retention::beats::Numbers;
+use crate::domain::{BackupId, BeatRange, Lsn, Segment, SegmentSize, Timeline};
 
 /// What one vault holds of the history.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -112,7 +116,11 @@ pub fn plan(sources: &[Holding], target: &Holding) -> Plan {
         facts.backup(backup, &mut plan);
     }
     // Verifications tell of one vault alone, and what we do not know we leave.
-    let is_beside = |name: &str| name.starts_with("heartbeats/") && name.strip_suffix(".age").is_some();
+    let wanted_beats = facts.wanted_beats();
+    let is_beside = |name: &str| {
+        let file = name.strip_prefix("heartbeats/").filter(|file| file.strip_suffix(".age").is_some());
+        file.is_some_and(|file| BeatRange::parse(file).is_none_or(|range| wanted_beats.contains(&range)))
+    };
     let is_proof = |name: &str| {
         let signed = name.strip_suffix(".sig").unwrap_or(name);
         name.starts_with("proofs/") && signed.strip_suffix(".json").is_some()
@@ -192,6 +200,29 @@ impl Facts<'_> {
             self.target.names.contains_key(whole) || self.sources.iter().any(|source| source.names.contains_key(whole))
         };
         position >= oldest.as_str() && whole_of_tail(name).is_none_or(|whole| !is_whole(&whole))
+    }
+
+    /// The objects of heartbeats of which the target lacks something. Each vault
+    /// merges them in its own time: what it holds in other pieces it does not
+    /// lack, and of what a source has merged the pieces are not asked for.
+    fn wanted_beats(&self) -> BTreeSet<BeatRange> {
+        let of = |holding: &Holding| -> Vec<BeatRange> {
+            let folder = holding.names.range("heartbeats/".to_owned()..);
+            folder.map_while(|(name, _)| name.strip_prefix("heartbeats/")).filter_map(BeatRange::parse).collect()
+        };
+        let target = Numbers::of(&of(self.target));
+        let offered: BTreeSet<BeatRange> = self.sources.iter().flat_map(of).filter(|one| !target.hold(one)).collect();
+        let mut reached = None;
+        let mut wanted = BTreeSet::new();
+        let mut sorted: Vec<BeatRange> = offered.into_iter().collect();
+        sorted.sort_unstable_by_key(|range| (range.first, Reverse(range.last)));
+        for range in sorted {
+            if reached.is_none_or(|last| last < range.last) {
+                reached = Some(range.last);
+                wanted.insert(range);
+            }
+        }
+        wanted
     }
 
     /// The newest one first, but what a backup builds on before it.

@@ -20,6 +20,7 @@ use crate::domain::{
     BackupId, BackupKind, BackupState, KeepPeriod, Lsn, RunId, Segment, SegmentSize, Timeline, Verdict,
 };
 
+pub mod beats;
 mod calendar;
 mod doubt;
 pub mod locks;

@@ -5,14 +5,9 @@
 //! What must never happen: a point that is near the one asked for, or a folder
 //! that was not empty.
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -20,10 +15,10 @@ use super::{Database, KeyError, Vault, guarded::guarded};
 use crate::{
     clock::Clock,
     decide::recovery::{self, Coverage, Facts, Refusal, Selection},
-    domain::{Backup, BackupId, Beat, Opener, Phase, RecoveryTarget, Timeline, record::Source, with_causes},
+    domain::{Backup, BackupId, Opener, Phase, RecoveryTarget, Timeline, record::Source, with_causes},
     engine::{EngineError, RecoveryPlan},
     flow::StepContext,
-    vault::{self, Catalog, Fetch, Layout, Listing, Proof, SharedStore, VaultError, ledger},
+    vault::{self, Catalog, Fetch, Layout, Listing, Proof, SharedStore, VaultError},
 };
 
 /// What to restore, and where to.
@@ -281,20 +276,6 @@ async fn from_held(
     })
 }
 
-/// The acknowledged heartbeats whose WAL the listing holds, oldest first.
-async fn held_beats(
-    database: &Database,
-    vault: &Vault,
-    listing: &Listing,
-    coverage: &Coverage,
-    size: crate::domain::SegmentSize,
-) -> Result<Vec<Beat>, RestoreError> {
-    let identities = database.keys.identities().await?;
-    let mut beats = ledger::read(listing, vault.store.as_ref(), &identities).await?;
-    beats.retain(|beat| coverage.tip(beat.timeline, size).is_some_and(|tip| beat.commit_lsn <= tip));
-    Ok(beats)
-}
-
 /// "Latest" becomes the start of the last whole record that the fetched WAL holds.
 async fn known_target(
     database: &Database,
@@ -312,28 +293,6 @@ async fn known_target(
         (RecoveryTarget::Latest, None) => Ok(RecoveryTarget::Immediate),
         (target, _) => Ok(target.clone()),
     }
-}
-
-/// From when to when an instant can be drawn: from the first backup within
-/// `window` to a heartbeat after which another commit is held, as recovery to a
-/// time needs a commit behind it to stop at.
-pub async fn window(
-    database: &Database,
-    now: Timestamp,
-    window: Duration,
-) -> Result<(Timestamp, Timestamp), RestoreError> {
-    let nothing = || RestoreError::NoWindow { vault: String::new(), database: database.name.to_string() };
-    let vault = database.vault(None).ok_or_else(nothing)?;
-    let Held { listing, catalog } = newest(database, vault).await?;
-    let no_window =
-        || RestoreError::NoWindow { vault: vault.store.place().vault.to_string(), database: database.name.to_string() };
-    let since = SignedDuration::try_from(window).map_or(Timestamp::MIN, |window| now - window);
-    let first = catalog.entries.iter().map(|entry| entry.manifest.finished_at).min().ok_or_else(no_window)?;
-    let size = catalog.entries.last().ok_or_else(no_window)?.manifest.segment_size;
-    let beats = held_beats(database, vault, &listing, &listing.coverage(size), size).await?;
-    let oldest = first.max(since);
-    let newest = beats.iter().rev().nth(1).map(|beat| beat.acknowledged_at).ok_or_else(no_window)?;
-    if newest > oldest { Ok((oldest, newest)) } else { Err(no_window()) }
 }
 
 impl Restored {

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::{
     Database, Resources, Vault, output,
-    restore::{self, Restored},
+    restore::{self, Held, Restored},
 };
 use crate::{
     config::schedule::{CheckConfig, NamedCheck, RecoveryPointAlgorithm, RestoreTestConfig},
@@ -33,6 +33,7 @@ use crate::{
 };
 
 mod account;
+mod window;
 
 /// The flow's name, first part of its runs' ids.
 pub const NAME: &str = "restore_test";
@@ -40,6 +41,8 @@ pub const NAME: &str = "restore_test";
 /// A disaster instant is drawn between these many milliseconds from now: long
 /// enough to fall anywhere between two flushes, short enough to wait for.
 const DISASTER_MS: std::ops::RangeInclusive<u64> = 1_000..=6_000;
+/// How long choosing may take: the vault is listed and its manifests are read.
+const CHOOSE_LIMIT: Duration = Duration::from_secs(600);
 /// How long fetching and unpacking may take.
 const FETCH_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
@@ -220,6 +223,10 @@ impl Step for Choose {
         "choose"
     }
 
+    fn policy(&self) -> Policy {
+        Policy { limit: CHOOSE_LIMIT, ..Policy::default() }
+    }
+
     async fn undo_plan(&self, cx: &StepContext) -> Result<Option<Value>, StepError> {
         let name = format!("lifeboat-{}", cx.run_id().as_str().replace(['/', ':'], "-"));
         output(&self.test.database.scratch.join(name)).map(Some)
@@ -236,17 +243,10 @@ impl Step for Choose {
         // The server's user must be able to reach its own folder inside.
         std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o711))
             .map_err(|error| StepError::transient(format!("cannot open {}: {error}", folder.display())))?;
-        // Found before the disaster, so that freezing is one listing and no more.
-        let database = &self.test.database;
-        let vault = database.vault(None).ok_or_else(|| StepError::permanent("the database has no vault"))?;
-        let held = restore::newest(database, vault).await?;
-        let layout = held.listing.layout().clone();
-        let (opener, escrow_problem) = self.opener(vault, &held.listing, cx).await?;
-        let chosen = Chosen { opener, escrow_problem, ..self.choose(folder, cx).await? };
-        let listing = Listing::take(vault.store.as_ref(), &layout).await?;
-        // What arrived while the vault was listed counts; so the disaster is when that ended.
-        let disaster_at = chosen.disaster_at.map(|_| cx.clock().now());
-        let chosen = Chosen { disaster_at, ..chosen };
+        let (chosen, listing) = tokio::select! {
+            frozen = self.freeze(folder, cx) => frozen?,
+            () = cx.stop().cancelled() => return Err(StepError::Stopped),
+        };
         durable::replace(
             &chosen.listing_file(),
             &serde_json::to_vec(&listing).map_err(|error| StepError::from_error(error, true))?,
@@ -262,6 +262,20 @@ impl Step for Choose {
 }
 
 impl Choose {
+    /// What is restored, and the listing of the vault that it is restored from.
+    async fn freeze(&self, folder: PathBuf, cx: &StepContext) -> Result<(Chosen, Listing), StepError> {
+        let database = &self.test.database;
+        let vault = database.vault(None).ok_or_else(|| StepError::permanent("the database has no vault"))?;
+        // Found before the disaster, so that freezing is one listing and no more.
+        let held = restore::newest(database, vault).await?;
+        let (opener, escrow_problem) = self.opener(vault, &held.listing, cx).await?;
+        let chosen = Chosen { opener, escrow_problem, ..self.choose(folder, (vault, &held), cx).await? };
+        let listing = Listing::take(vault.store.as_ref(), held.listing.layout()).await?;
+        // What arrived while the vault was listed counts; so the disaster is when that ended.
+        let disaster_at = chosen.disaster_at.map(|_| cx.clock().now());
+        Ok((Chosen { disaster_at, ..chosen }, listing))
+    }
+
     /// Whose turn it is, and why it is the node's all the same.
     async fn opener(
         &self,
@@ -281,7 +295,12 @@ impl Choose {
         }
     }
 
-    async fn choose(&self, folder: PathBuf, cx: &StepContext) -> Result<Chosen, StepError> {
+    async fn choose(
+        &self,
+        folder: PathBuf,
+        (vault, held): (&Vault, &Held),
+        cx: &StepContext,
+    ) -> Result<Chosen, StepError> {
         if let Point::Asked(target) = &self.point {
             let scenario = format!("asked for: {target}");
             return Ok(Chosen {
@@ -325,7 +344,7 @@ impl Choose {
                     .window
                     .map(super::super::domain::amount::Span::as_duration)
                     .unwrap_or_default();
-                let (oldest, newest) = restore::window(&self.test.database, now, window).await?;
+                let (oldest, newest) = window::window(&self.test.database, vault, held, now, window).await?;
                 let span = u64::try_from(newest.duration_since(oldest).as_millis()).unwrap_or_default();
                 let at = oldest + SignedDuration::from_millis(i64::try_from(drawn(seed, 0, span)).unwrap_or_default());
                 let scenario = format!("a random instant between {oldest} and {newest} (seed {seed})");

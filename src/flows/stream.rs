@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Database, refused};
 use crate::{
     config::daemon::Durability,
-    domain::{BackupState, Lsn, Timeline, VaultName, with_causes},
+    domain::{BackupState, Lsn, Timeline, with_causes},
     engine::{EngineError, WalEnd, WalSink, WalSource},
     flow::{StepContext, StepError},
     vault::{Catalog, Layout, Listing, Manifest, VaultError, WalSnapshot, WalStatus, WalTarget, WalWriter},
@@ -57,12 +57,6 @@ impl Streaming {
     /// Why the last stream ended, while none has begun since.
     pub fn error(&self) -> Option<String> {
         self.state().error.clone()
-    }
-
-    /// Up to where a vault has all WAL of the timeline that is streamed.
-    pub fn durable(&self, vault: &VaultName) -> Option<(Timeline, Lsn)> {
-        let snapshot = self.snapshot()?;
-        Some((snapshot.timeline?, snapshot.vaults.get(vault)?.durable))
     }
 
     /// Where this process streams to, once it did.

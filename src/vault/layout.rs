@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{ObjectKey, SharedStore, VaultError};
-use crate::domain::{BackupId, DatabaseName, RunId, Segment, SegmentSize, Timeline};
+use crate::domain::{BackupId, BeatRange, DatabaseName, RunId, Segment, SegmentSize, Timeline};
 
 /// The prefix of one unbroken history of one cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -111,12 +111,18 @@ impl Layout {
         Some((Segment::parse(first, size).ok()?, file.strip_suffix(".age")?.parse().ok()?))
     }
 
+    /// Ends with `/`.
     pub fn heartbeats_prefix(&self) -> String {
         format!("{}heartbeats/", self.prefix())
     }
 
-    pub fn heartbeats(&self, first: i64, last: i64) -> ObjectKey {
-        self.key(format_args!("heartbeats/{first:016}-{last:016}.jsonl.zst.age"))
+    pub fn heartbeats(&self, range: BeatRange) -> ObjectKey {
+        self.key(format_args!("heartbeats/{}", range.file_name()))
+    }
+
+    /// The heartbeats that an object of this name holds; none for other names.
+    pub fn parse_heartbeats(&self, key: &ObjectKey) -> Option<BeatRange> {
+        BeatRange::parse(key.as_str().strip_prefix(&self.heartbeats_prefix())?)
     }
 
     /// Ends with `/`.
@@ -209,6 +215,10 @@ mod tests {
         assert_eq!(layout.parse_backup(&whole), None);
         let backup: BackupId = "b".parse().unwrap();
         assert_eq!(layout.parse_backup(&layout.manifest(&backup)), Some(backup));
+        let beats = BeatRange { first: 1, last: 10 };
+        let key = layout.heartbeats(beats);
+        assert!(key.as_str().ends_with("/1/heartbeats/0000000000000001-0000000000000010.jsonl.zst.age"), "{key}");
+        assert_eq!((layout.parse_heartbeats(&key), layout.parse_heartbeats(&whole)), (Some(beats), None));
     }
 
     #[test]

@@ -196,14 +196,15 @@ async fn await_streaming(app: &App, wallet: &DatabaseName, narrator: &mut Narrat
     let database = app.database(wallet)?;
     let begun = std::time::Instant::now();
     let exposure = loop {
-        let exposure = database.exposure(app.clock.now());
-        match exposure.first() {
-            Some((_, Some(seconds))) if *seconds < 5.0 => break *seconds,
+        let status = app.status().await?;
+        let of_wallet = status.databases.iter().find(|status| status.database == *wallet);
+        match of_wallet.and_then(|status| status.exposure.first()?.seconds) {
+            Some(seconds) if seconds < 5.0 => break seconds,
             _ => {
                 ensure!(begun.elapsed() < CATCH_UP, "WAL streaming did not catch up: {:?}", database.streaming.error());
             }
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
     };
     let what = if exposure == 0.0 {
         "every acknowledged commit is in the vault".to_owned()

@@ -185,3 +185,24 @@ proptest! {
         prop_assert_eq!(lag(&sources, &target), Lag::default());
     }
 }
+
+fn beats(first: i64, last: i64) -> String {
+    format!("heartbeats/{}", BeatRange { first, last }.file_name())
+}
+
+/// Vaults merge the heartbeats of an hour in their own time, and do not bring one
+/// another back what they have merged.
+#[test]
+fn heartbeats_that_are_there_in_other_pieces_are_not_copied() {
+    let small = [beats(1, 10), beats(11, 20), beats(21, 30)];
+    let merged = Holding::default().with([beats(1, 30), beats(31, 40)]);
+    let open = Holding::default().with(small.clone()).with([beats(31, 40)]);
+    assert_eq!(names(&plan(std::slice::from_ref(&open), &merged)), [""; 0]);
+    assert_eq!(names(&plan(std::slice::from_ref(&merged), &open)), [""; 0]);
+    let lacks_some = Holding::default().with([beats(1, 10), beats(31, 40)]);
+    assert_eq!(names(&plan(std::slice::from_ref(&open), &lacks_some)), [&small[1], &small[2]]);
+    assert_eq!(names(&plan(std::slice::from_ref(&merged), &lacks_some)), [&beats(1, 30)]);
+    let between = Holding::default().with(small).with([beats(1, 30), beats(31, 40)]);
+    let sources = [open, between];
+    assert_eq!(names(&plan(&sources, &Holding::default())), [&beats(1, 30), &beats(31, 40)], "the larger one");
+}

@@ -12,12 +12,12 @@ use crate::{
     db::{heartbeats, runs},
     decide::{
         due::{Schedule, parse_zone},
-        retention::{self, Facts, Held, Line, Plan, Policy, Upload, WalKey},
+        retention::{self, Facts, Held, Line, Plan, Policy, Upload, WalKey, beats},
     },
-    domain::{BackupId, RunId, SegmentSize, with_causes},
+    domain::{BackupId, BeatRange, RunId, SegmentSize, with_causes},
     evidence::Filter,
     flow::StepError,
-    flows::{Database, Resources, Vault, backup, restore},
+    flows::{Database, Resources, Vault, backup, ledger, restore},
     vault::{CatalogEntry, Layout, Listing, ObjectKey, SharedStore, WalName},
 };
 
@@ -51,6 +51,8 @@ pub struct Look {
     pub segment_size: SegmentSize,
     pub listing: Listing,
     pub plan: Plan,
+    /// Heartbeats that nobody asks for any more.
+    old_beats: BTreeSet<BeatRange>,
 }
 
 impl Look {
@@ -68,7 +70,7 @@ impl Look {
         match WalName::parse(layout, key, size) {
             Some(WalName::Whole(segment) | WalName::Tail { segment, .. }) => plan.needs_wal(segment),
             Some(WalName::History(timeline)) => !plan.expire.histories.contains(&timeline),
-            None => true,
+            None => layout.parse_heartbeats(key).is_none_or(|range| !self.old_beats.contains(&range)),
         }
     }
 
@@ -129,7 +131,9 @@ pub async fn look(
     plan.left.extend(older.map(|other| {
         format!("history {}: another one goes on; it is kept whole until a person removes it", other.prefix())
     }));
-    Ok(Some(Look { layout, segment_size, listing: held.listing, plan }))
+    let beats: Vec<BeatRange> = listing.keys().filter_map(|key| layout.parse_heartbeats(key)).collect();
+    let old_beats = beats::expired(&beats, ledger::kept(database)).into_iter().collect();
+    Ok(Some(Look { layout, segment_size, listing: held.listing, plan, old_beats }))
 }
 
 /// What the other vaults hold of the same history.

@@ -12,20 +12,22 @@ use super::{
 };
 use crate::{
     decide::{recovery::Coverage, sample},
-    domain::{Beat, SegmentSize},
-    vault::{Listing, ObjectKey, VaultError, seal},
+    domain::{Beat, BeatRange, SegmentSize},
+    vault::{Layout, Listing, ObjectKey, VaultError, seal},
 };
 
 /// Small objects read at once.
 const AT_ONCE: usize = 8;
 
+/// One of so many heartbeats is enough to tell when something happened.
+const TOLD_OF: usize = 10;
+
 /// WAL may be that much later in a vault than the commit's acknowledgement.
 const GRACE: SignedDuration = SignedDuration::from_mins(15);
 
-/// Reads the heartbeats whose turn it is; answers the last one of each object.
+/// Reads the heartbeats whose turn it is; answers some of each object, its last among them.
 pub(super) async fn read(verify: &Verify<'_>, listing: &Listing, report: &mut Report) -> Result<Vec<Beat>, VaultError> {
-    let prefix = verify.layout.heartbeats_prefix();
-    let keys: Vec<ObjectKey> = listing.under(&prefix).cloned().collect();
+    let keys: Vec<ObjectKey> = listing.under(&verify.layout.heartbeats_prefix()).cloned().collect();
     report.tally(Kind::Heartbeats).listed += keys.len() as u64;
     let Some(turn) = verify.depth.turn() else { return Ok(Vec::new()) };
     let chosen = keys.into_iter().filter(|key| turn.takes(sample::place_of(key.as_str(), turn.of)));
@@ -33,12 +35,12 @@ pub(super) async fn read(verify: &Verify<'_>, listing: &Listing, report: &mut Re
         .map(|key| async move { (open(verify, &key).await, key) })
         .buffer_unordered(AT_ONCE);
     let mut readings = std::pin::pin!(readings);
-    let (mut last, mut closed) = (Vec::new(), 0);
+    let (mut some, mut closed) = (Vec::new(), 0);
     while let Some((opened, key)) = readings.next().await {
         report.was_read(Kind::Heartbeats, &key, listing.size_of(&key).unwrap_or_default());
         match opened {
-            Ok(lines) => match parse(&key, &prefix, &lines) {
-                Ok(beat) => last.push(beat),
+            Ok(lines) => match parse(&key, verify.layout, &lines) {
+                Ok(beats) => some.extend(beats),
                 Err(what) => report.defects.push(Defect::new(&key, Fault::Heartbeats, what)),
             },
             Err(VaultError::NoIdentity { .. }) => closed += 1,
@@ -48,7 +50,7 @@ pub(super) async fn read(verify: &Verify<'_>, listing: &Listing, report: &mut Re
     if closed > 0 {
         report.unchecked.push(format!("{closed} object(s) of heartbeats: no identity at hand opens them"));
     }
-    Ok(last)
+    Ok(some)
 }
 
 async fn open(verify: &Verify<'_>, key: &ObjectKey) -> Result<Vec<u8>, VaultError> {
@@ -60,8 +62,8 @@ async fn open(verify: &Verify<'_>, key: &ObjectKey) -> Result<Vec<u8>, VaultErro
     seal::open(&verify.store.place().vault, key, stored, true, verify.identities).await
 }
 
-/// The last heartbeat of an object, which must hold what its name says.
-fn parse(key: &ObjectKey, prefix: &str, lines: &[u8]) -> Result<Beat, String> {
+/// The last of every few heartbeats of an object, which must hold what its name says.
+fn parse(key: &ObjectKey, layout: &Layout, lines: &[u8]) -> Result<Vec<Beat>, String> {
     let mut beats: Vec<Beat> = Vec::new();
     for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         beats.push(serde_json::from_slice(line).map_err(|error| format!("it cannot be read as heartbeats: {error}"))?);
@@ -72,8 +74,11 @@ fn parse(key: &ObjectKey, prefix: &str, lines: &[u8]) -> Result<Beat, String> {
     if !beats.is_sorted_by(|one, next| one.seq < next.seq) {
         return Err("its heartbeats are not in order".to_owned());
     }
-    let name = format!("{prefix}{:016}-{:016}.jsonl.zst.age", first.seq, last.seq);
-    if key.as_str() == name { Ok(*last) } else { Err(format!("it holds the heartbeats of `{name}`")) }
+    let name = layout.heartbeats(BeatRange { first: first.seq, last: last.seq });
+    if *key != name {
+        return Err(format!("it holds the heartbeats of `{name}`"));
+    }
+    Ok(beats.rchunks(TOLD_OF).filter_map(<[Beat]>::last).copied().collect())
 }
 
 /// A commit that was acknowledged long ago and whose WAL, on the newest

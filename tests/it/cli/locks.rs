@@ -23,7 +23,7 @@ use super::site::{Site, wallet};
 
 /// Refuses to delete what is locked; locks nothing while `broken`.
 #[derive(Debug)]
-struct Locking {
+pub(super) struct Locking {
     inner: SharedStore,
     now: Mutex<Timestamp>,
     until: Mutex<BTreeMap<ObjectKey, Timestamp>>,
@@ -31,7 +31,7 @@ struct Locking {
 }
 
 impl Locking {
-    fn new(inner: &SharedStore, now: Timestamp) -> Arc<Self> {
+    pub(super) fn new(inner: &SharedStore, now: Timestamp) -> Arc<Self> {
         let (inner, now) = (Arc::clone(inner), Mutex::new(now));
         Arc::new(Self { inner, now, until: Mutex::default(), broken: AtomicBool::default() })
     }
@@ -40,7 +40,7 @@ impl Locking {
         *self.now.lock().unwrap()
     }
 
-    fn set(&self, now: Timestamp) {
+    pub(super) fn set(&self, now: Timestamp) {
         *self.now.lock().unwrap() = now;
     }
 

@@ -212,9 +212,13 @@ async fn heartbeats_come_back_in_order_and_once() {
         ledger::append(fixture.store.as_ref(), &layout(), &recipients, &beats).await.unwrap();
         ledger::append(fixture.store.as_ref(), &layout(), &recipients, &beats).await.unwrap();
     }
-    let (listing, _) = fixture.catalog(&layout()).await;
-    let beats = ledger::read(&listing, fixture.store.as_ref(), std::slice::from_ref(&fixture.identity)).await.unwrap();
-    assert_eq!(beats, (1..=12).map(beat).collect::<Vec<_>>());
+    let identities = std::slice::from_ref(&fixture.identity);
+    let since = async |second| {
+        let at = jiff::Timestamp::from_second(second).unwrap();
+        ledger::read_since(fixture.store.as_ref(), &layout(), identities, at).await.unwrap()
+    };
+    assert_eq!(since(1).await, (1..=12).map(beat).collect::<Vec<_>>());
+    assert_eq!(since(11).await, (5..=12).map(beat).collect::<Vec<_>>(), "whole objects, and no older ones");
 }
 
 /// Prints time and peak memory of 1 GiB (in a release build) through the pipeline and back.
