@@ -168,8 +168,7 @@ pub fn newest_of(histories: Vec<Held>) -> Option<Held> {
 /// All histories of the database that a vault holds.
 pub async fn histories(database: &Database, vault: &Vault) -> Result<Vec<Held>, RestoreError> {
     let mut histories = Vec::new();
-    for layout in Layout::discover(&vault.store, &database.name).await? {
-        let listing = Listing::take(vault.store.as_ref(), &layout).await?;
+    for listing in Listing::of_all(vault.store.as_ref(), &database.name).await? {
         let catalog = catalog(database, vault, &listing).await?;
         histories.push(Held { listing, catalog });
     }
