@@ -2,6 +2,7 @@
 //! process, files that an operator would write, a real PostgreSQL 15.
 
 mod bucket;
+mod clusters;
 mod copies;
 mod daemon;
 mod files;
