@@ -2,8 +2,8 @@
 //! must do; everything about format, keys and signatures is built on it once.
 //! The format is specified in `docs/format.md`.
 //!
-//! Nothing in a vault is ever overwritten, and nothing but the closed list in
-//! `format` is stored unencrypted.
+//! Nothing in a vault is ever overwritten, and nothing but the closed list of
+//! that document is stored unencrypted.
 
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
@@ -29,6 +29,7 @@ mod listing;
 mod manifest;
 mod memory;
 mod owned;
+mod part;
 mod pipeline;
 mod probe;
 mod proof;

@@ -33,6 +33,10 @@ pub struct Options {
     /// This backup and no other.
     #[arg(long, value_name = "ID")]
     backup: Option<BackupId>,
+    /// The cluster with this system id, where the vaults hold several: an upgrade
+    /// or a new `initdb` makes another one.
+    #[arg(long, value_name = "ID")]
+    system_id: Option<String>,
     /// Who signed the backups: `SHA256:…`, or a file with `ssh-ed25519 AAAA…`.
     /// Our own signing key when absent.
     #[arg(long, value_name = "KEY")]
@@ -105,6 +109,7 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     let request = Request {
         target,
         backup: options.backup,
+        system_id: options.system_id,
         data: options.to.clone(),
         wal_folder: options.to.join("lifeboat_wal"),
         is_isolated: false,

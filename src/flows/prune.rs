@@ -30,7 +30,7 @@ mod delete;
 mod look;
 
 pub use delete::Deleted;
-pub use look::{Look, Memory, look};
+pub use look::{Look, Memory, look, started_at};
 
 /// The flow's name, first part of its runs' ids.
 pub const NAME: &str = "prune";

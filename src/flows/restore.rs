@@ -14,12 +14,19 @@ use tokio_util::sync::CancellationToken;
 use super::{Database, KeyError, Vault, guarded::guarded};
 use crate::{
     clock::Clock,
-    decide::recovery::{self, Coverage, Facts, Refusal, Selection},
-    domain::{Backup, BackupId, Opener, Phase, RecoveryTarget, Timeline, record::Source, with_causes},
+    decide::{
+        cluster::Unclear,
+        recovery::{self, Coverage, Facts, Refusal, Selection},
+    },
+    domain::{Backup, BackupId, Opener, Phase, RecoveryTarget, Timeline, record::Source},
     engine::{EngineError, RecoveryPlan},
     flow::StepContext,
     vault::{self, Catalog, Fetch, Layout, Listing, Proof, SharedStore, VaultError},
 };
+
+mod choice;
+
+pub use choice::doubt;
 
 /// What to restore, and where to.
 #[derive(Debug, Clone)]
@@ -27,6 +34,8 @@ pub struct Request {
     pub target: RecoveryTarget,
     /// This backup and no other.
     pub backup: Option<BackupId>,
+    /// The cluster with this system id and no other.
+    pub system_id: Option<String>,
     /// Becomes the data folder; empty or new.
     pub data: PathBuf,
     /// Gets the WAL, plain; empty or new, may lie in `data`.
@@ -61,6 +70,10 @@ pub enum RestoreError {
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error(transparent)]
+    Unclear(#[from] Unclear),
+    #[error("no vault holds a backup of `{database}` with system id {system_id}; there are: {known}")]
+    UnknownCluster { database: String, system_id: String, known: String },
+    #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -80,7 +93,12 @@ impl RestoreError {
         match self {
             Self::Vault(error) => error.is_permanent(),
             Self::Engine(error) => error.is_permanent(),
-            Self::Refused(_) | Self::Key(_) | Self::Nothing { .. } | Self::NoWindow { .. } => true,
+            Self::Refused(_)
+            | Self::Unclear(_)
+            | Self::UnknownCluster { .. }
+            | Self::Key(_)
+            | Self::Nothing { .. }
+            | Self::NoWindow { .. } => true,
         }
     }
 
@@ -94,7 +112,7 @@ impl RestoreError {
     /// configured: the caller's to mend.
     pub fn is_callers(&self) -> bool {
         match self {
-            Self::Key(_) => true,
+            Self::Key(_) | Self::Unclear(_) | Self::UnknownCluster { .. } => true,
             Self::Refused(refusal) => !matches!(refusal, Refusal::Gap { .. } | Refusal::NoHistory(_)),
             _ => false,
         }
@@ -104,9 +122,9 @@ impl RestoreError {
 /// Tells how far a restore is: what, bytes done, bytes in all.
 pub type Say<'a> = dyn Fn(&str, Option<u64>, Option<u64>) + Send + Sync + 'a;
 
-/// Restores from what the vaults hold now: from the first of them, and what it
-/// lacks or has damaged from the others. `stop` ends it; nothing of it writes
-/// any more when this returns.
+/// Restores from what all vaults hold now of one cluster: each object from the
+/// first that has a sound copy. `stop` ends it; nothing of it writes any more
+/// when this returns.
 pub async fn run(
     database: &Database,
     vaults: &[Vault],
@@ -115,25 +133,11 @@ pub async fn run(
     say: &Say<'_>,
 ) -> Result<Restored, RestoreError> {
     say("reading the vault", None, None);
-    let (mut found, mut failed) = (Vec::new(), Vec::new());
-    for vault in vaults {
-        let looked = tokio::select! {
-            looked = newest(database, vault) => looked,
-            () = stop.cancelled() => return Err(VaultError::Stopped.into()),
-        };
-        match looked {
-            Ok(held) => found.push((vault, held)),
-            Err(error) => failed.push((vault, error)),
-        }
-    }
-    let Some((_, first)) = found.first() else {
-        let nothing = || RestoreError::Nothing { vault: String::new(), database: database.name.to_string() };
-        return Err(failed.into_iter().next().map_or_else(nothing, |(_, error)| error));
+    let found = tokio::select! {
+        found = choice::look(database, vaults) => found?,
+        () = stop.cancelled() => return Err(VaultError::Stopped.into()),
     };
-    for (vault, error) in &failed {
-        tracing::warn!(vault = %vault.store.place().vault, error = %with_causes(error), "nothing is taken from this vault");
-    }
-    let layout = first.listing.layout().clone();
+    let layout = choice::choose(database, &found, request)?;
     let same: Vec<(&Vault, &Held)> =
         found.iter().filter(|(_, held)| *held.listing.layout() == layout).map(|(vault, held)| (*vault, held)).collect();
     from_held(database, &same, request, stop, say).await
@@ -163,8 +167,7 @@ pub fn newest_of(histories: Vec<Held>) -> Option<Held> {
 /// All histories of the database that a vault holds.
 pub async fn histories(database: &Database, vault: &Vault) -> Result<Vec<Held>, RestoreError> {
     let mut histories = Vec::new();
-    for layout in Layout::discover(&vault.store, &database.name).await? {
-        let listing = Listing::take(vault.store.as_ref(), &layout).await?;
+    for listing in Listing::of_all(vault.store.as_ref(), &database.name).await? {
         let catalog = catalog(database, vault, &listing).await?;
         histories.push(Held { listing, catalog });
     }

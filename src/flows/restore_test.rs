@@ -155,6 +155,7 @@ impl Test {
         let request = restore::Request {
             target: chosen.target.clone(),
             backup: None,
+            system_id: None,
             data: chosen.data(),
             wal_folder: chosen.wal(),
             is_isolated: true,
@@ -400,6 +401,9 @@ struct Proof {
     is_stopped: bool,
     /// The copy that was proven, where it was fetched a second time after an interruption.
     refetched: Option<Restored>,
+    /// Why the cluster that was restored may not be the one that goes on.
+    #[serde(default)]
+    doubt: Option<String>,
 }
 
 /// Recovers, probes the isolation, checks the data, stops.
@@ -444,12 +448,22 @@ impl Step for Prove {
         instance.stop().await?;
         let mut proof = proven?;
         (proof.is_stopped, proof.refetched) = (true, refetched);
+        proof.doubt = self.doubt(cx).await?;
         proof.phases.insert(0, recovery);
         output(&proof)
     }
 }
 
 impl Prove {
+    /// Looked for when everything is measured.
+    async fn doubt(&self, cx: &StepContext) -> Result<Option<String>, StepError> {
+        let restored: Restored = cx.output("fetch")?;
+        Ok(match restore::doubt(&self.0.database, &restored.layout).await {
+            Ok(unclear) => unclear.map(|unclear| unclear.to_string()),
+            Err(error) => Some(format!("which clusters the vaults hold is not known: {}", with_causes(&error))),
+        })
+    }
+
     async fn ask(&self, instance: &dyn Instance, cx: &StepContext) -> Result<Proof, StepError> {
         cx.progress("checking the data", None, None);
         let begun = std::time::Instant::now();
@@ -488,6 +502,7 @@ impl Prove {
             phases: vec![checked, probed],
             is_stopped: false,
             refetched: None,
+            doubt: None,
         })
     }
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{Database, Resources, Vault, guarded::guarded, output, restore};
 use crate::{
     decide::rotation,
-    domain::{Check, DatabaseName, VaultName, Verdict},
+    domain::{Check, DatabaseName, VaultName, Verdict, with_causes},
     flow::{Conclusion, Ending, Flow, Policy, Step, StepContext, StepError, read},
     vault::{KeyFolder, Listing, Opens},
 };
@@ -87,6 +87,9 @@ struct Rotated {
     added: usize,
     /// Keys that have to be wrapped on another node: no identity here opens them.
     closed: usize,
+    /// Why key objects cannot be read. Another one may hold the same key, or none.
+    #[serde(default)]
+    damaged: BTreeSet<String>,
     recipients: BTreeMap<String, Reach>,
 }
 
@@ -101,14 +104,20 @@ struct Reach {
 impl Rotated {
     fn checks(&self) -> Vec<Check> {
         let expected = format!("opens {} backups and {} keys of WAL", self.backups, self.wal_keys);
+        let damaged = self.damaged.len();
+        let readable = Check::judge(
+            format!("vault {}: key objects", self.vault),
+            "all can be read",
+            if damaged == 0 { "all can be read".to_owned() } else { format!("{damaged} cannot be read") },
+            damaged == 0,
+        );
         let configured = self.recipients.iter().filter(|(_, reach)| reach.is_configured);
-        configured
-            .map(|(recipient, reach)| {
-                let actual = format!("opens {} backups and {} keys of WAL", reach.backups, reach.wal_keys);
-                let holds = (reach.backups, reach.wal_keys) == (self.backups, self.wal_keys);
-                Check::judge(format!("vault {}: recipient {recipient}", self.vault), expected.clone(), actual, holds)
-            })
-            .collect()
+        let reached = configured.map(|(recipient, reach)| {
+            let actual = format!("opens {} backups and {} keys of WAL", reach.backups, reach.wal_keys);
+            let holds = (reach.backups, reach.wal_keys) == (self.backups, self.wal_keys);
+            Check::judge(format!("vault {}: recipient {recipient}", self.vault), expected.clone(), actual, holds)
+        });
+        std::iter::once(readable).chain(reached).collect()
     }
 
     fn findings(&self) -> Vec<String> {
@@ -126,7 +135,12 @@ impl Rotated {
                 self.vault, reach.backups, reach.wal_keys
             )
         });
-        closed.into_iter().chain(former).collect()
+        let damaged = self.damaged.iter().map(|damaged| {
+            format!(
+                "{damaged}; it was not wrapped and is left as it is: where another vault has a sound copy, remove this one and run `lifeboat vault copy`"
+            )
+        });
+        damaged.chain(closed).chain(former).collect()
     }
 }
 
@@ -159,8 +173,15 @@ impl Rotate {
         let store = guarded(&vault.store, cx);
         let identities = database.keys.identities().await?;
         let configured: BTreeSet<String> = database.keys.recipients.iter().map(ToString::to_string).collect();
-        let mut rotated =
-            Rotated { vault: name, backups: 0, wal_keys: 0, added: 0, closed: 0, recipients: BTreeMap::new() };
+        let mut rotated = Rotated {
+            vault: name,
+            backups: 0,
+            wal_keys: 0,
+            added: 0,
+            closed: 0,
+            damaged: BTreeSet::new(),
+            recipients: BTreeMap::new(),
+        };
         for held in restore::histories(database, vault).await? {
             let folders = KeyFolder::all(store.as_ref(), &held.listing, &held.catalog, &identities).await?;
             let total = Some(folders.len() as u64);
@@ -192,6 +213,7 @@ impl Rotated {
         let facts = |folders: &[&KeyFolder]| folders.iter().map(|folder| folder.facts()).collect::<Vec<_>>();
         self.backups += backups.len();
         self.wal_keys += wal.len();
+        self.damaged.extend(folders.iter().flat_map(|folder| &folder.damaged).map(|error| with_causes(error)));
         for (recipient, opened) in rotation::reach(&facts(&backups), configured) {
             self.recipients.entry(recipient).or_default().backups += opened;
         }

@@ -101,10 +101,10 @@ pub async fn vault(
         look.plan.keep.iter().any(|kept| kept.backup == backup).then(|| locks::least(at))
     };
     let mut reports = Vec::new();
-    for layout in Layout::discover(&vault.store, &database.name).await? {
+    for listing in Listing::of_all(vault.store.as_ref(), &database.name).await? {
         let verify = Verify {
             store: &vault.store,
-            layout: &layout,
+            layout: listing.layout(),
             verifier: &database.keys.verifier,
             identities: &identities,
             depth: depth.clone(),

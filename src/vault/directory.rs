@@ -102,13 +102,11 @@ impl Store for DirectoryStore {
         let (root, wanted) = (self.root.clone(), prefix.to_owned());
         self.blocking(format!("`{prefix}`"), "listed", move || {
             let mut found = Vec::new();
-            // Only the folder that the prefix lies in is walked.
             let folder = wanted.rsplit_once('/').map_or("", |(folder, _)| folder);
             if folder.split('/').any(|part| part == "..") {
                 return Ok(found);
             }
-            walk(&root.join(folder), folder, &mut found)?;
-            found.retain(|object| object.key.as_str().starts_with(&wanted));
+            walk(&root.join(folder), folder, &wanted, &mut found)?;
             found.sort_by(|a, b| a.key.cmp(&b.key));
             Ok(found)
         })
@@ -137,8 +135,9 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// Adds the objects below `folder`, whose name in the vault is `name`.
-fn walk(folder: &Path, name: &str, found: &mut Vec<ObjectInfo>) -> io::Result<()> {
+/// Adds the objects below `folder` whose names begin with `prefix`; `name` is
+/// the folder's own in the vault. What begins otherwise is not looked into.
+fn walk(folder: &Path, name: &str, prefix: &str, found: &mut Vec<ObjectInfo>) -> io::Result<()> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if is_absent(&error) => return Ok(()),
@@ -153,8 +152,11 @@ fn walk(folder: &Path, name: &str, found: &mut Vec<ObjectInfo>) -> io::Result<()
             continue;
         }
         let child = if name.is_empty() { file_name.to_owned() } else { format!("{name}/{file_name}") };
+        if !child.starts_with(prefix) {
+            continue;
+        }
         match entry.metadata() {
-            Ok(data) if data.is_dir() => walk(&entry.path(), &child, found)?,
+            Ok(data) if data.is_dir() => walk(&entry.path(), &child, prefix, found)?,
             Ok(data) if data.is_file() => {
                 if let Ok(key) = ObjectKey::new(child) {
                     found.push(ObjectInfo { key, size_bytes: data.len() });

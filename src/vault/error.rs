@@ -32,6 +32,17 @@ pub enum VaultError {
     Missing { vault: VaultName, key: ObjectKey },
     #[error("none of the given identities opens `{key}`; name the age identity whose public key was a recipient")]
     NoIdentity { key: ObjectKey },
+    #[error(
+        "no key that could be read opens `{key}`, and these are lost: {}; restore from a vault where they are sound",
+        names(lost)
+    )]
+    LostKeys {
+        key: ObjectKey,
+        lost: Vec<ObjectKey>,
+        /// Why the first of them is.
+        #[source]
+        source: Box<VaultError>,
+    },
     #[error("the identity is not an age X25519 identity (`AGE-SECRET-KEY-1…`): {what}")]
     BadIdentity { what: String },
     #[error("cannot encrypt: {what}; configure at least one recipient (`age1…`)")]
@@ -81,6 +92,7 @@ impl VaultError {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Store(error) => error.is_permanent(),
+            Self::LostKeys { source, .. } => source.is_permanent(),
             // The backup can be taken again; the same bytes cannot be stored.
             Self::Archive { .. }
             | Self::File { .. }
@@ -92,4 +104,8 @@ impl VaultError {
             _ => true,
         }
     }
+}
+
+fn names(keys: &[ObjectKey]) -> String {
+    keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
 }

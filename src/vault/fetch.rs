@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read},
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -13,29 +13,22 @@ use std::{
 };
 
 use age::x25519::Identity;
-use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
-use sha2::{Digest, Sha256};
-use tokio::{io::AsyncReadExt, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CatalogEntry, Layout, ObjectKey, ObjectReader, ObjectRecord, SharedStore, StoreError, VaultError, keys, seal,
-    unpack, verify::Inspection,
+    CatalogEntry, Layout, ObjectKey, ObjectRecord, SharedStore, StoreError, VaultError,
+    keys::Keyring,
+    part::{Destination, Part},
+    seal,
 };
 use crate::{
     decide::recovery::{Selection, WalPiece},
-    domain::{BackupId, VaultName},
+    domain::{BackupId, SegmentSize},
 };
 
 /// Segments fetched at once; each may take two segments of memory.
 const SEGMENTS_AT_ONCE: usize = 4;
-/// Stored bytes of a part that are read at once, and such chunks read ahead.
-const CHUNK: usize = 512 << 10;
-const CHUNKS_AHEAD: usize = 6;
-
-/// First bytes of an object that are kept.
-const HEAD: usize = 32;
 
 /// What a fetch brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,13 +62,14 @@ pub async fn fetch_backup(
     let layout = Layout::new(manifest.database.clone(), &manifest.system_id, manifest.incarnation)?;
     let folder = open_empty(target)?;
     let key_objects = key_objects(fetch.sources, &format!("{}keys/", layout.backup_prefix(&manifest.backup))).await?;
-    let identities = Arc::new(keys::unwrap_all(fetch.sources, &key_objects, fetch.identities).await?);
+    let ring = Keyring::open(fetch.sources, key_objects, fetch.identities).await.usable()?;
+    let (identities, lost) = (Arc::new(ring.identities), ring.lost);
     let done = Arc::new(AtomicU64::new(0));
     // Parts that fail, and a caller that goes away, end the others.
     let stop = fetch.stop.child_token();
     let _guard = stop.clone().drop_guard();
     // The parts, and what restores nothing but could have been swapped. A key that
-    // opens is sound, and one that a rotation replaced may be gone.
+    // opens is sound; one that does not is missed only where nothing else opens a part.
     let records: Vec<ObjectRecord> =
         manifest.objects.iter().filter(|record| !record.name.starts_with("keys/")).cloned().collect();
     let stored_bytes = records.iter().map(|record| record.stored_size).sum();
@@ -105,26 +99,29 @@ pub async fn fetch_backup(
             _ = ticks.tick() => on_progress(done.load(Ordering::Relaxed)),
         }
     }
-    outcome?;
+    outcome.map_err(|error| lost.explain(error))?;
     sync(folder, target.to_owned()).await?;
     let plain_bytes = done.load(Ordering::Relaxed);
     on_progress(plain_bytes);
     Ok(Fetched { plain_bytes, stored_bytes })
 }
 
-/// Which of the identities open a backup, by their public keys.
+/// Which of the identities open a backup, by their public keys; an error where none does.
 pub async fn openers(fetch: &Fetch<'_>, layout: &Layout, backup: &BackupId) -> Result<Vec<String>, VaultError> {
     let objects = key_objects(fetch.sources, &format!("{}keys/", layout.backup_prefix(backup))).await?;
-    let mut openers = Vec::new();
+    let (mut openers, mut failed) = (Vec::new(), None);
     for identity in fetch.identities {
-        match keys::unwrap_all(fetch.sources, &objects, std::slice::from_ref(identity)).await {
-            Ok(opened) if opened.is_empty() => {}
-            Ok(_) => openers.push(identity.to_public().to_string()),
-            Err(VaultError::NoIdentity { .. }) => {}
-            Err(error) => return Err(error),
+        let ring = Keyring::open(fetch.sources, objects.clone(), std::slice::from_ref(identity)).await;
+        if ring.identities.is_empty() {
+            failed = failed.or(ring.usable().err());
+        } else {
+            openers.push(identity.to_public().to_string());
         }
     }
-    Ok(openers)
+    match failed {
+        Some(error) if openers.is_empty() => Err(error),
+        _ => Ok(openers),
+    }
 }
 
 /// The key objects under a prefix that any source names. One that cannot be
@@ -165,241 +162,6 @@ async fn sync(folder: File, path: PathBuf) -> Result<(), VaultError> {
     synced.map_err(|source| VaultError::File { action: "sync", path, source })
 }
 
-/// What becomes of an object of a backup.
-#[derive(Clone)]
-pub(super) enum Destination {
-    /// A part's members become files here.
-    Folder(PathBuf),
-    /// A part is opened and looked through; of anything sealed the plain bytes are compared.
-    Inspection(Arc<Inspection>),
-    /// Only the stored bytes are compared.
-    Digest,
-}
-
-/// One object of a backup on its way.
-#[derive(Clone)]
-pub(super) struct Part {
-    pub(super) key: ObjectKey,
-    pub(super) record: ObjectRecord,
-    pub(super) identities: Arc<Vec<Identity>>,
-    pub(super) into: Destination,
-    pub(super) done: Arc<AtomicU64>,
-    pub(super) stop: CancellationToken,
-}
-
-impl Part {
-    /// Takes the first copy that is what the manifest names: of each source what
-    /// it shows, then what else it keeps under that name.
-    async fn fetch(&self, sources: &[SharedStore]) -> Result<(), VaultError> {
-        let mut first = None;
-        for source in sources {
-            match self.fetch_from(source).await {
-                Ok(()) => return Ok(()),
-                Err(error @ (VaultError::Stopped | VaultError::File { .. } | VaultError::NoIdentity { .. })) => {
-                    return Err(error);
-                }
-                Err(error) => {
-                    tracing::warn!(vault = %source.place().vault, %error, "another copy is looked for");
-                    first.get_or_insert(error);
-                }
-            }
-        }
-        Err(first.unwrap_or(VaultError::Pipeline))
-    }
-
-    async fn fetch_from(&self, source: &SharedStore) -> Result<(), VaultError> {
-        let shown = self.shown(source).await;
-        let Err(error @ (VaultError::Damaged { .. } | VaultError::Unencrypted { .. } | VaultError::Missing { .. })) =
-            shown
-        else {
-            return shown;
-        };
-        if self.is_kept(source).await? { Ok(()) } else { Err(error) }
-    }
-
-    /// Takes what the source shows under the name.
-    pub(super) async fn shown(&self, source: &SharedStore) -> Result<(), VaultError> {
-        match source.read(&self.key).await {
-            Ok(reader) => self.take(&source.place().vault, reader).await,
-            Err(StoreError::NotFound { vault, key }) => Err(VaultError::Missing { vault, key }),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Takes a sound one of all that the source keeps under the name, if there is one.
-    pub(super) async fn is_kept(&self, source: &SharedStore) -> Result<bool, VaultError> {
-        for kept in source.versions(self.key.as_str()).await? {
-            let Some(version) = kept.version.filter(|_| kept.key == self.key && !kept.is_delete_marker) else {
-                continue;
-            };
-            if kept.size_bytes == self.record.stored_size {
-                let reader = source.read_version(&self.key, &version).await?;
-                if self.take(&source.place().vault, reader).await.is_ok() {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    /// Takes one copy, while more of it is read ahead; of one that is not sound
-    /// nothing stays.
-    async fn take(&self, vault: &VaultName, reader: ObjectReader) -> Result<(), VaultError> {
-        let (part, vault) = (self.clone(), vault.clone());
-        let (chunks, ahead) = mpsc::channel(CHUNKS_AHEAD);
-        let unpacking = tokio::task::spawn_blocking(move || {
-            let stop = part.stop.clone();
-            let mut source = Source::new(ahead, stop);
-            match &part.into {
-                Destination::Folder(target) => {
-                    let mut target = unpack::Target::new(target, &part.done);
-                    let unpacked = open(&vault, &part, &mut source).and_then(|mut plain| {
-                        unpack::unpack(&part.key, &mut plain, &part.stop, part.damaged(&vault), &mut target)
-                    });
-                    let judged = judge(&vault, &part, source, unpacked);
-                    if judged.is_err() {
-                        target.take_back();
-                    }
-                    judged
-                }
-                Destination::Inspection(inspection) => {
-                    let looked =
-                        open(&vault, &part, &mut source).and_then(|plain| inspection.look(&vault, &part, plain));
-                    judge(&vault, &part, source, looked)
-                }
-                Destination::Digest => judge(&vault, &part, source, Ok(())),
-            }
-        });
-        let reading = async {
-            tokio::select! {
-                () = read_ahead(reader, chunks) => {}
-                () = self.stop.cancelled() => {}
-            }
-        };
-        let ((), unpacked) = tokio::join!(reading, unpacking);
-        unpacked.map_err(|_| VaultError::Pipeline)?
-    }
-
-    /// What says that this object of a vault is damaged.
-    pub(super) fn damaged(&self, vault: &VaultName) -> impl Fn(String) -> VaultError {
-        let (vault, key) = (vault.clone(), self.key.clone());
-        move |what| VaultError::Damaged { vault: vault.clone(), key: key.clone(), what }
-    }
-}
-
-/// Hands over the stored bytes until they end, fail, or nobody wants them.
-async fn read_ahead(mut reader: ObjectReader, chunks: mpsc::Sender<io::Result<Bytes>>) {
-    loop {
-        let mut chunk = BytesMut::with_capacity(CHUNK);
-        let mut read = Ok(1);
-        while chunk.len() < CHUNK && matches!(read, Ok(count) if count > 0) {
-            read = reader.read_buf(&mut chunk).await;
-        }
-        let is_end = !matches!(read, Ok(count) if count > 0);
-        if !chunk.is_empty() && chunks.send(Ok(chunk.freeze())).await.is_err() {
-            return;
-        }
-        if is_end {
-            if let Err(error) = read {
-                // Nobody who wants it any more is nobody who misses it.
-                drop(chunks.send(Err(error)).await);
-            }
-            return;
-        }
-    }
-}
-
-/// The plain bytes of a sealed object; compressed ones as they were before.
-fn open<'a>(vault: &VaultName, part: &Part, source: &'a mut Source) -> Result<Box<dyn Read + 'a>, VaultError> {
-    let damaged = part.damaged(vault);
-    let buffered = io::BufReader::with_capacity(128 << 10, source);
-    let decryptor = age::Decryptor::new_buffered(buffered).map_err(|error| damaged(error.to_string()))?;
-    let plain = match decryptor.decrypt(part.identities.iter().map(|identity| identity as _)) {
-        Ok(plain) => plain,
-        Err(age::DecryptError::NoMatchingKeys) => return Err(VaultError::NoIdentity { key: part.key.clone() }),
-        Err(error) => return Err(damaged(error.to_string())),
-    };
-    Ok(Box::new(zstd::Decoder::new(plain).map_err(|error| damaged(error.to_string()))?))
-}
-
-/// A damaged object explains any other failure; so its digest is looked at first.
-fn judge(
-    vault: &VaultName,
-    part: &Part,
-    mut source: Source,
-    unpacked: Result<(), VaultError>,
-) -> Result<(), VaultError> {
-    let drained = io::copy(&mut source, &mut io::sink());
-    if part.stop.is_cancelled() {
-        return Err(VaultError::Stopped);
-    }
-    if let Some(error) = source.failed.take().or(drained.err()) {
-        let (vault, subject) = (vault.clone(), format!("`{}`", part.key));
-        return Err(StoreError::Io { vault, subject, action: "read", source: error }.into());
-    }
-    if part.record.is_sealed() && !seal::looks_sealed(&source.head) {
-        return Err(VaultError::Unencrypted { vault: vault.clone(), key: part.key.clone() });
-    }
-    let found = hex::encode(source.sha256.finalize());
-    let record = &part.record;
-    if found != record.stored_sha256 || source.size != record.stored_size {
-        let what = format!(
-            "{} bytes with SHA-256 {found} instead of {} with {}",
-            source.size, record.stored_size, record.stored_sha256
-        );
-        return Err(VaultError::Damaged { vault: vault.clone(), key: part.key.clone(), what });
-    }
-    unpacked
-}
-
-/// The stored bytes on a blocking thread, counted and digested.
-struct Source {
-    ahead: mpsc::Receiver<io::Result<Bytes>>,
-    chunk: Bytes,
-    stop: CancellationToken,
-    sha256: Sha256,
-    size: u64,
-    /// The first bytes, which tell whether it is encrypted.
-    head: Vec<u8>,
-    /// The store's own error, which age would hide.
-    failed: Option<io::Error>,
-}
-
-impl Source {
-    fn new(ahead: mpsc::Receiver<io::Result<Bytes>>, stop: CancellationToken) -> Self {
-        Self { ahead, chunk: Bytes::new(), stop, sha256: Sha256::new(), size: 0, head: Vec::new(), failed: None }
-    }
-}
-
-impl Read for Source {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.stop.is_cancelled() {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        if self.chunk.is_empty() {
-            match self.ahead.blocking_recv() {
-                None => return Ok(0),
-                Some(Ok(chunk)) => {
-                    let missing = HEAD.saturating_sub(self.head.len());
-                    self.head.extend(chunk.iter().take(missing));
-                    self.sha256.update(&chunk);
-                    self.size += chunk.len() as u64;
-                    self.chunk = chunk;
-                }
-                Some(Err(error)) => {
-                    let kind = error.kind();
-                    self.failed = Some(error);
-                    return Err(kind.into());
-                }
-            }
-        }
-        let count = self.chunk.len().min(buffer.len());
-        let taken = self.chunk.split_to(count);
-        buffer.get_mut(..count).unwrap_or_default().copy_from_slice(&taken);
-        Ok(count)
-    }
-}
-
 /// Stages the chosen WAL into `folder`, which must be empty or absent: whole
 /// segments under PostgreSQL's names, and all history files. Durable on return.
 pub async fn fetch_wal(
@@ -414,13 +176,10 @@ pub async fn fetch_wal(
         let text = of_any(fetch.sources, |source| seal::read_all(source.as_ref(), &key).boxed()).await?;
         write(folder.join(timeline.history_file()), text).await?;
     }
-    let opened = if selection.wal.is_empty() {
-        Vec::new()
-    } else {
-        let keys = key_objects(fetch.sources, &layout.wal_keys_prefix()).await?;
-        keys::unwrap_all(fetch.sources, &keys, fetch.identities).await?
-    };
-    let opened = &opened;
+    let mut keys = key_objects(fetch.sources, &layout.wal_keys_prefix()).await?;
+    keys.retain(|key| may_need(selection, layout, key));
+    let ring = Keyring::open(fetch.sources, keys, fetch.identities).await.usable()?;
+    let opened = &ring.identities;
     let segments = stream::iter(selection.wal.clone())
         .map(|piece| async move {
             if fetch.stop.is_cancelled() {
@@ -435,8 +194,8 @@ pub async fn fetch_wal(
     // All are awaited, also after one has failed: nothing of this writes after it.
     let segments: Vec<Result<(u64, u64), VaultError>> = segments.collect().await;
     let mut fetched = Fetched { plain_bytes: 0, stored_bytes: 0 };
-    for segment in segments {
-        let (plain, stored) = segment?;
+    let segments: Result<Vec<(u64, u64)>, VaultError> = segments.into_iter().collect();
+    for (plain, stored) in segments.map_err(|error| ring.lost.explain(error))? {
         fetched.plain_bytes += plain;
         fetched.stored_bytes += stored;
     }
@@ -465,17 +224,19 @@ async fn of_any<'a, T>(
     Err(first.unwrap_or(VaultError::Pipeline))
 }
 
-/// The objects of a segment with the offsets they hold.
-fn objects_of(layout: &Layout, selection: &Selection, piece: &WalPiece) -> Vec<(ObjectKey, u64, u64)> {
-    let (segment, size) = (piece.segment, selection.segment_size);
-    if piece.tails.is_empty() {
-        return vec![(layout.segment(segment, size), 0, size.bytes())];
-    }
-    piece.tails.iter().map(|(from, to)| (layout.tail(segment, size, *from, *to), *from, *to)).collect()
+/// Whether a chosen segment can have been written with this key: one of its
+/// timeline, and not older than the stretch that the key is named after.
+fn may_need(selection: &Selection, layout: &Layout, key: &ObjectKey) -> bool {
+    let Some((first, _)) = layout.parse_wal_key(key, selection.segment_size) else { return false };
+    selection.wal.iter().any(|piece| piece.segment.timeline == first.timeline && piece.segment >= first)
 }
 
-/// A whole segment, filled up with zeros where only tails are there, and the
-/// bytes that were stored of it.
+/// An object of WAL with the offsets in its segment that it holds.
+type Held = (ObjectKey, u64, u64);
+
+/// A whole segment, with zeros behind what was chosen of it, and the bytes that
+/// were stored of it. Where tails are gone, as the segment has become whole since
+/// they were chosen, the same bytes are taken from that.
 async fn fetch_segment(
     sources: &[SharedStore],
     layout: &Layout,
@@ -483,16 +244,47 @@ async fn fetch_segment(
     piece: &WalPiece,
     identities: &[Identity],
 ) -> Result<(Vec<u8>, u64), VaultError> {
+    let (segment, size) = (piece.segment, selection.segment_size);
+    let whole: [Held; 1] = [(layout.segment(segment, size), 0, size.bytes())];
+    let Some((_, end)) = piece.tails.last() else { return read_pieces(sources, &whole, size, identities).await };
+    let tails: Vec<Held> =
+        piece.tails.iter().map(|(from, to)| (layout.tail(segment, size, *from, *to), *from, *to)).collect();
+    let error = match read_pieces(sources, &tails, size, identities).await {
+        Err(error) => error,
+        read => return read,
+    };
+    match read_pieces(sources, &whole, size, identities).await {
+        Ok((mut bytes, stored)) => {
+            bytes.get_mut(in_memory(*end)..).unwrap_or_default().fill(0);
+            Ok((bytes, stored))
+        }
+        Err(VaultError::Missing { .. }) => Err(error),
+        Err(damaged) => Err(damaged),
+    }
+}
+
+/// A segment from the pieces that it is stored in, filled up with zeros, and the
+/// bytes that were stored of it.
+async fn read_pieces(
+    sources: &[SharedStore],
+    pieces: &[Held],
+    segment_size: SegmentSize,
+    identities: &[Identity],
+) -> Result<(Vec<u8>, u64), VaultError> {
     let (mut bytes, mut stored) = (Vec::new(), 0);
-    for (key, from, to) in objects_of(layout, selection, piece) {
-        let key = &key;
+    for (key, from, to) in pieces {
         let (plain, size) = of_any(sources, |source| read_piece(source, key, to - from, identities).boxed()).await?;
         stored += size;
-        bytes.truncate(usize::try_from(from).unwrap_or(usize::MAX));
+        bytes.truncate(in_memory(*from));
         bytes.extend_from_slice(&plain);
     }
-    bytes.resize(usize::try_from(selection.segment_size.bytes()).unwrap_or(usize::MAX), 0);
+    bytes.resize(in_memory(segment_size.bytes()), 0);
     Ok((bytes, stored))
+}
+
+/// An offset or length that fits in memory.
+fn in_memory(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// A piece of WAL of exactly this plain length, and the bytes stored of it.

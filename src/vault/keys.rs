@@ -2,9 +2,14 @@
 //! its own, and only that identity is encrypted to the operators' recipients.
 
 use age::x25519::{Identity, Recipient};
+use futures::{StreamExt, stream};
 use secrecy::ExposeSecret;
 
 use super::{Object, ObjectKey, SharedStore, VaultError, seal};
+use crate::domain::with_causes;
+
+/// Key objects read at once.
+const READS_AT_ONCE: usize = 16;
 
 /// Reads an age identity file: one `AGE-SECRET-KEY-1…` per line, `#` comments.
 pub fn identities_from(text: &str) -> Result<Vec<Identity>, VaultError> {
@@ -37,25 +42,66 @@ pub(super) fn wrap(identity: &Identity, recipients: &[Recipient]) -> Result<Obje
     Object::seal_key(text.expose_secret().as_bytes(), recipients)
 }
 
-/// Opens all key objects that can be opened, each from the first source that has
-/// a sound copy. `NoIdentity` names one of them when none can.
-pub(super) async fn unwrap_all(
-    sources: &[SharedStore],
-    keys: &[ObjectKey],
-    identities: &[Identity],
-) -> Result<Vec<Identity>, VaultError> {
-    let mut opened = Vec::new();
-    let mut refused = None;
-    for key in keys {
-        match read_key(sources, key, identities).await {
-            Ok(text) => opened.extend(identities_from(&String::from_utf8_lossy(&text))?),
-            Err(error @ VaultError::NoIdentity { .. }) => refused = Some(error),
-            Err(error) => return Err(error),
+/// What a set of key objects gave.
+pub(super) struct Keyring {
+    pub(super) identities: Vec<Identity>,
+    /// One that is sound and that none of the identities at hand opens.
+    closed: Option<ObjectKey>,
+    pub(super) lost: Lost,
+}
+
+impl Keyring {
+    /// Opens each key object from the first source whose copy lets it. One that
+    /// cannot be read anywhere ends nothing: whether anything needs it shows when
+    /// that is opened.
+    pub(super) async fn open(sources: &[SharedStore], keys: Vec<ObjectKey>, identities: &[Identity]) -> Self {
+        let mut ring = Self { identities: Vec::new(), closed: None, lost: Lost(Vec::new()) };
+        let reads = stream::iter(keys).map(|key| async move {
+            let read = read_key(sources, &key, identities).await;
+            (key, read.and_then(|text| identities_from(&String::from_utf8_lossy(&text))))
+        });
+        let mut reads = std::pin::pin!(reads.buffered(READS_AT_ONCE));
+        while let Some((key, read)) = reads.next().await {
+            match read {
+                Ok(identities) => ring.identities.extend(identities),
+                Err(VaultError::NoIdentity { key }) => ring.closed = Some(key),
+                Err(error) => {
+                    tracing::warn!(%key, error = %with_causes(&error), "a key is lost; what needs it cannot be opened");
+                    ring.lost.0.push((key, error));
+                }
+            }
+        }
+        ring
+    }
+
+    /// An error where there were key objects and none was opened.
+    pub(super) fn usable(self) -> Result<Self, VaultError> {
+        match self.closed {
+            Some(key) if self.identities.is_empty() => Err(self.lost.explain(VaultError::NoIdentity { key })),
+            None if self.identities.is_empty() && !self.lost.0.is_empty() => Err(self.lost.first()),
+            _ => Ok(self),
         }
     }
-    match refused {
-        Some(error) if opened.is_empty() => Err(error),
-        _ => Ok(opened),
+}
+
+/// Key objects that could not be read, and why.
+pub(super) struct Lost(Vec<(ObjectKey, VaultError)>);
+
+impl Lost {
+    /// Why an object could not be had: where no identity opens it, one that is
+    /// lost may be what it lacks.
+    pub(super) fn explain(self, error: VaultError) -> VaultError {
+        match error {
+            VaultError::NoIdentity { key } if !self.0.is_empty() => {
+                let lost = self.0.iter().map(|(key, _)| key.clone()).collect();
+                VaultError::LostKeys { key, lost, source: Box::new(self.first()) }
+            }
+            error => error,
+        }
+    }
+
+    fn first(self) -> VaultError {
+        self.0.into_iter().next().map_or(VaultError::Pipeline, |(_, error)| error)
     }
 }
 

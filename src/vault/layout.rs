@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectKey, SharedStore, VaultError};
+use super::{ObjectKey, VaultError};
 use crate::domain::{BackupId, BeatRange, DatabaseName, RunId, Segment, SegmentSize, Timeline};
 
 /// The prefix of one unbroken history of one cluster.
@@ -25,20 +25,12 @@ impl Layout {
         }
     }
 
-    /// Every history that a vault holds of a database, for restores that know
-    /// nothing but the vault.
-    pub async fn discover(store: &SharedStore, database: &DatabaseName) -> Result<Vec<Self>, VaultError> {
-        let mut found = std::collections::BTreeSet::new();
-        for object in store.list(&format!("{database}/")).await? {
-            let mut parts = object.key.as_str().split('/').skip(1);
-            if let (Some(system_id), Some(Ok(incarnation)), Some(_)) =
-                (parts.next(), parts.next().map(str::parse), parts.next())
-                && let Ok(layout) = Self::new(database.clone(), system_id, incarnation)
-            {
-                found.insert(layout);
-            }
-        }
-        Ok(found.into_iter().collect())
+    /// The history that an object of a database is of; none for other names.
+    pub fn of(database: &DatabaseName, key: &ObjectKey) -> Option<Self> {
+        let mut parts = key.as_str().strip_prefix(database.as_str())?.strip_prefix('/')?.split('/');
+        let (system_id, incarnation) = (parts.next()?, parts.next()?.parse().ok()?);
+        let layout = Self::new(database.clone(), system_id, incarnation).ok()?;
+        key.as_str().starts_with(&layout.prefix()).then_some(layout)
     }
 
     pub fn database(&self) -> &DatabaseName {
@@ -219,6 +211,16 @@ mod tests {
         let key = layout.heartbeats(beats);
         assert!(key.as_str().ends_with("/1/heartbeats/0000000000000001-0000000000000010.jsonl.zst.age"), "{key}");
         assert_eq!((layout.parse_heartbeats(&key), layout.parse_heartbeats(&whole)), (Some(beats), None));
+    }
+
+    #[test]
+    fn an_object_tells_its_history() {
+        let database = "wallet".parse().unwrap();
+        let of = |name: &str| Layout::of(&database, &ObjectKey::new(name).unwrap()).map(|layout| layout.prefix());
+        assert_eq!(of("wallet/7/1/wal/keys/S/0.age").as_deref(), Some("wallet/7/1/"));
+        for other in ["wallet/7/1", "wallet/7/01/x", "wallet/x/1/y", "wallets/7/1/x", "wallet/notes", "other/7/1/x"] {
+            assert_eq!(of(other), None, "{other}");
+        }
     }
 
     #[test]

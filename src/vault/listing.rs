@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Layout, ObjectKey, ObjectVersion, Store, VaultError, WalName, seal};
 use crate::{
     decide::recovery::{Coverage, History, parse_history},
-    domain::{SegmentSize, Timeline},
+    domain::{DatabaseName, SegmentSize, Timeline},
 };
 
 /// All objects of one layout with their sizes in bytes, at one instant.
@@ -24,6 +24,18 @@ impl Listing {
         let objects = store.list(&layout.prefix()).await?;
         let objects = objects.into_iter().map(|object| (object.key, object.size_bytes)).collect();
         Ok(Self { layout: layout.clone(), objects })
+    }
+
+    /// One view of every history that the vault holds of a database, for those
+    /// who know nothing but the vault; by system id and incarnation.
+    pub async fn of_all(store: &dyn Store, database: &DatabaseName) -> Result<Vec<Self>, VaultError> {
+        let mut listings: BTreeMap<Layout, BTreeMap<ObjectKey, u64>> = BTreeMap::new();
+        for object in store.list(&format!("{database}/")).await? {
+            if let Some(layout) = Layout::of(database, &object.key) {
+                listings.entry(layout).or_default().insert(object.key, object.size_bytes);
+            }
+        }
+        Ok(listings.into_iter().map(|(layout, objects)| Self { layout, objects }).collect())
     }
 
     /// Two views of a vault that is written to meanwhile, the second begun after

@@ -1,29 +1,34 @@
 #!/bin/sh
 # Restores this backup into an empty folder, without Lifeboat. Needs age, zstd,
 # tar, sha256sum and awk, and PostgreSQL itself to start what it leaves; with
-# `latest` also pg_waldump. The folder layout above this script must be that of
-# the vault, because the WAL is found at ../../wal.
+# `latest` or `before-gap` also pg_waldump. The folder layout above this script
+# must be that of the vault, because the WAL is found at ../../wal.
 set -eu
 umask 077
+# Names are compared by their bytes.
+LC_ALL=C
+export LC_ALL
 
 die() { echo "restore.sh: $*" >&2; exit 1; }
 say() { echo "restore.sh: $*" >&2; }
 
 if [ $# -lt 2 ]; then
-    echo "usage: restore.sh IDENTITY TARGET_DIR [latest] [SHA256:FINGERPRINT]
+    echo "usage: restore.sh IDENTITY TARGET_DIR [latest | before-gap] [SHA256:FINGERPRINT]
 
 IDENTITY     a file with an age identity that this backup was written to
 TARGET_DIR   an empty folder, or one to be made: PostgreSQL's data folder
 latest       replay all WAL of the vault; else recovery ends with the backup
+before-gap   the same, but where WAL is missing, give up what lies behind it
 FINGERPRINT  of the signing key; the signature of the manifest is checked by it" >&2
     exit 2
 fi
 identity=$1 target=$2
 shift 2
-mode=backup fingerprint=${LIFEBOAT_FINGERPRINT:-}
+mode=backup gives_up=no fingerprint=${LIFEBOAT_FINGERPRINT:-}
 for argument in "$@"; do
     case $argument in
         latest) mode=latest ;;
+        before-gap) mode=latest gives_up=yes ;;
         SHA256:*) fingerprint=$argument ;;
         *) die "unknown argument $argument" ;;
     esac
@@ -93,10 +98,21 @@ mkdir "$target/lifeboat_config"
 unseal "$work/key" config.tar.zst.age | tar -x -f - -C "$target/lifeboat_config" --no-same-owner
 check
 say "data restored"
+# Beside this history may lie that of the cluster that came after it; a system id
+# begins with the time at which its cluster was made.
+for other in "$here"/../../../../*/; do
+    other=$(basename "$other")
+    case $other in *[!0-9]*) continue ;; esac
+    if [ "$other" -gt "$(field system_id)" ]; then
+        say "the vault also holds the newer cluster with system id $other; this is the one from before it"
+    fi
+done
 
 # 4. The WAL: what the backup needs, or everything without a gap.
 size=$(field segment_size) timeline=$(field timeline)
 per_id=$((4294967296 / size))
+# Where a segment lies, as its name has it behind the timeline: text that sorts.
+place_of() { printf '%08X%08X' $(($1 / per_id)) $(($1 % per_id)); }
 bytes_of() { echo $(((0x${1%%/*} << 32) + 0x${1##*/})); }
 number_of() { echo $(($(bytes_of "$1") / size)); }
 lsn_of() { printf '%X/%X' $(($1 / 4294967296)) $(($1 % 4294967296)); }
@@ -136,7 +152,7 @@ open_keys "$work/wal_key" "$wal"/keys/*/*.age || die "$identity opens none of th
 # Stages segment number $1; sets reached to the end of what it holds.
 stage() {
     on=$(awk -v number="$1" '$2 <= number { print $1; exit }' "$work/chain")
-    name=$(printf '%08X%08X%08X' "$on" $(($1 / per_id)) $(($1 % per_id)))
+    name=$(printf '%08X' "$on")$(place_of "$1")
     folder=$wal/$(printf '%08X' "$on")
     if [ -f "$folder/$name.zst.age" ]; then
         unseal "$work/wal_key" "$folder/$name.zst.age" >"$staged/$name"
@@ -165,6 +181,24 @@ stage() {
     [ "$held" -eq "$size" ]
 }
 
+# What the followed history holds before any of it is read, "place name": what is
+# staged must come to its end. A timeline goes up to where the next one begins.
+: >"$work/listed"
+if [ "$mode" = latest ]; then
+    end=G
+    while read -r on begin; do
+        on=$(printf '%08X' "$on") begin=$(place_of "$begin")
+        if [ -d "$wal/$on" ]; then
+            ls "$wal/$on" | awk -v begin="_$begin" -v end="_$end" '
+                /^[0-9A-F]+(\.[0-9A-F]+-[0-9A-F]+\.tail)?\.zst\.age$/ {
+                    place = "_" substr($0, 9, 16)
+                    if (place >= begin && place < end) print place, $0
+                }' >>"$work/listed"
+        fi
+        end=$begin
+    done <"$work/chain"
+fi
+
 number=$first reached=0
 : >"$work/staged"
 while [ "$mode" = latest ] || [ "$number" -le "$last_needed" ]; do
@@ -172,6 +206,19 @@ while [ "$mode" = latest ] || [ "$number" -le "$last_needed" ]; do
     number=$((number + 1))
 done
 [ "$reached" -ge "$stop" ] || die "WAL from $(lsn_of $((number * size))) on is missing; the backup needs it up to $(field stop_lsn)"
+# What lies behind the first piece that is missing: later segments, and tails of
+# this one that do not follow upon what is held of it.
+awk -v at="_$(place_of "$number")" -v held="_$(printf '%08X' $((reached - number * size)))" '
+    $1 > at || ($1 == at && "_" substr($2, 35, 8) > held)' "$work/listed" | sort >"$work/behind"
+if [ -s "$work/behind" ]; then
+    on=$(awk -v number="$number" '$2 <= number { print $1; exit }' "$work/chain")
+    gap="segment $(printf '%08X' "$on")$(place_of "$number") is missing from $(lsn_of "$reached") on"
+    lost="behind it lie $(awk 'NR == 1 { first = $2 } END { print NR " objects of WAL, " first " to " $2 }' "$work/behind")"
+    if [ "$gives_up" = no ]; then
+        die "$gap, and $lost. Bring what is missing from another copy of the vault, or restore a backup taken behind it; to give up on purpose what lies behind it, say before-gap instead of latest"
+    fi
+    say "$gap, and $lost; that is given up"
+fi
 say "WAL staged up to $(lsn_of "$reached")"
 
 # 5. A known target, so that whatever is missing fails recovery and never shortens it.

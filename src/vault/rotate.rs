@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use age::x25519::{Identity, Recipient};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 
 use super::{Catalog, Listing, ObjectKey, Store, VaultError, keys, put_once, seal};
 use crate::{decide::rotation::KeyFacts, domain::BackupId};
@@ -22,7 +22,6 @@ pub enum Opens {
 
 /// A key object, opened where an identity does.
 pub struct KeyObject {
-    key: ObjectKey,
     identity: Option<Identity>,
     pub facts: KeyFacts,
 }
@@ -33,6 +32,10 @@ pub struct KeyFolder {
     /// Ends with `/`.
     prefix: String,
     pub objects: Vec<KeyObject>,
+    /// Why key objects cannot be read: nobody knows what is in them.
+    pub damaged: Vec<VaultError>,
+    /// The first number after those that are taken.
+    next: u32,
 }
 
 impl KeyFolder {
@@ -78,8 +81,20 @@ impl KeyFolder {
         identities: &[Identity],
     ) -> Result<Self, VaultError> {
         let names: Vec<ObjectKey> = listing.under(&prefix).cloned().collect();
-        let objects = stream::iter(names).map(|key| KeyObject::read(store, key, identities)).buffered(READS_AT_ONCE);
-        Ok(Self { opens, prefix, objects: objects.try_collect().await? })
+        let number = |key: &ObjectKey| key.as_str().strip_prefix(&prefix)?.strip_suffix(".age")?.parse::<u32>().ok();
+        let next = names.iter().filter_map(number).max().map_or(0, |number| number.saturating_add(1));
+        let mut folder = Self { opens, prefix, objects: Vec::new(), damaged: Vec::new(), next };
+        let reads = stream::iter(names).map(|key| KeyObject::read(store, key, identities)).buffered(READS_AT_ONCE);
+        for read in reads.collect::<Vec<_>>().await {
+            match read {
+                Ok(object) => folder.objects.push(object),
+                Err(error @ (VaultError::Damaged { .. } | VaultError::Unencrypted { .. })) => {
+                    folder.damaged.push(error)
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(folder)
     }
 
     pub fn facts(&self) -> Vec<KeyFacts> {
@@ -95,8 +110,7 @@ impl KeyFolder {
             return Err(VaultError::NoIdentity { key });
         };
         let object = keys::wrap(identity, recipients)?;
-        let mut number =
-            self.objects.iter().filter_map(|object| object.number(&self.prefix)).max().map_or(0, |n| n + 1);
+        let mut number = self.next;
         loop {
             let key = ObjectKey::new(format!("{}{number}.age", self.prefix))?;
             match put_once(store, &key, &object).await {
@@ -113,16 +127,16 @@ impl KeyObject {
         let stored = seal::read_all(store, &key).await?;
         let recipients = seal::key_recipients(&stored).map(|recipients| recipients.into_iter().collect());
         let holds = seal::header_digest(&stored).unwrap_or_else(|| key.to_string());
-        let identity = match seal::open(&store.place().vault, &key, stored, false, identities).await {
-            Ok(text) => keys::identities_from(&String::from_utf8_lossy(&text))?.into_iter().next(),
+        let vault = &store.place().vault;
+        let identity = match seal::open(vault, &key, stored, false, identities).await {
+            Ok(text) => keys::identities_from(&String::from_utf8_lossy(&text))
+                .map_err(|error| VaultError::Damaged { vault: vault.clone(), key, what: error.to_string() })?
+                .into_iter()
+                .next(),
             Err(VaultError::NoIdentity { .. }) => None,
             Err(error) => return Err(error),
         };
         let facts = KeyFacts { holds, is_open: identity.is_some(), recipients };
-        Ok(Self { key, identity, facts })
-    }
-
-    fn number(&self, prefix: &str) -> Option<u32> {
-        self.key.as_str().strip_prefix(prefix)?.strip_suffix(".age")?.parse().ok()
+        Ok(Self { identity, facts })
     }
 }

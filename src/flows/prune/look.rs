@@ -201,7 +201,7 @@ async fn describe(
 }
 
 /// The instant in a backup's id; other names tell none.
-fn started_at(id: &BackupId) -> Option<Timestamp> {
+pub fn started_at(id: &BackupId) -> Option<Timestamp> {
     let stamp = id.as_str().get(..16)?;
     let at = civil::DateTime::strptime(backup::STAMP, stamp).ok()?;
     Some(at.to_zoned(TimeZone::UTC).ok()?.timestamp())

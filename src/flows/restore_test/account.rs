@@ -88,6 +88,7 @@ impl Told {
         let mut measured = Measured::default();
         let mut checks = self.proof.as_ref().map(|proof| proof.checks.clone()).unwrap_or_default();
         checks.extend(self.escrow_check());
+        checks.extend(self.cluster_check());
         if let Some(proof) = &self.proof {
             measured.recovery_point = Some(proof.recovery_point.clone());
             measured.restore_seconds = self.restore_seconds(cx);
@@ -188,6 +189,17 @@ impl Told {
             (None, Opener::Escrow, None) => Some(check(Verdict::Fail, "the backup was not opened".to_owned())),
             (None, Opener::Node, _) => None,
         }
+    }
+
+    /// Whether what was restored may be the cluster from before.
+    fn cluster_check(&self) -> Option<Check> {
+        let doubt = self.proof.as_ref()?.doubt.clone()?;
+        Some(Check {
+            name: "cluster".to_owned(),
+            verdict: Verdict::Inconclusive,
+            expected: "the cluster that goes on".to_owned(),
+            actual: doubt,
+        })
     }
 
     /// T5 − T3: from the first byte fetched to the last check, with whatever

@@ -17,8 +17,10 @@ use super::{
 };
 use crate::vault::{
     ObjectKey, ObjectRecord, VaultError,
-    fetch::{Destination, Part, key_objects},
-    keys, seal,
+    fetch::key_objects,
+    keys,
+    part::{Destination, Part},
+    seal,
 };
 
 /// What the key objects under a prefix gave.

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     domain::{Lsn, Timeline, VaultName},
-    vault::{Manifest, VaultError, fetch::Part, unpack},
+    vault::{Manifest, VaultError, part::Part, unpack},
 };
 
 /// No label of a backup is longer.

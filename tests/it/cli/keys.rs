@@ -73,6 +73,34 @@ async fn keys_are_wrapped_for_new_recipients_and_data_is_not_touched() {
     assert!(closed["findings"][0].as_str().unwrap().contains("no identity of this node opens them"), "{closed}");
 }
 
+/// One flipped bit: the others are wrapped, and it is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_key_stops_no_rotation() {
+    let lab = wallet("").await;
+    let site = Site::write(lab.port);
+    backed_up(&site).await;
+    let keys: Vec<PathBuf> = site
+        .files_in("vault")
+        .into_iter()
+        .filter(|path| path.parent().unwrap().parent().unwrap().ends_with("wal/keys"))
+        .collect();
+    let mut bytes = std::fs::read(&keys[0]).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&keys[0], bytes).unwrap();
+    let identity: age::x25519::Identity = site.text("identity.age").trim().parse().unwrap();
+    let new = site.new_identity("new.age");
+    site.edit("lifeboat.yaml", &identity.to_public().to_string(), &new);
+    let damaged = keys[0].strip_prefix(site.path("vault")).unwrap().to_str().unwrap();
+    // Done once or again: the verdict is what it is.
+    for added in [keys.len(), 0] {
+        let rotated = site.run(&["vault", "rotate-keys"]).await.json(1);
+        assert_eq!((&rotated["verdict"], &rotated["vaults"][0]["added"]), (&Value::from("FAIL"), &Value::from(added)));
+        let told = rotated["findings"][0].as_str().unwrap();
+        assert!(told.contains(damaged) && told.contains("lifeboat vault copy"), "{told}");
+        assert_eq!(rotated["vaults"][0]["recipients"][&new]["backups"], 1, "{rotated}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_test_of_a_quarter_opens_with_the_escrow_identity_alone() {
     let lab = wallet("").await;

@@ -67,6 +67,37 @@ async fn what_one_vault_lost_or_damaged_comes_from_another() {
     assert!(matches!(error, VaultError::Damaged { .. }) && error.to_string().contains("vault `primary`"), "{error}");
 }
 
+#[tokio::test]
+async fn a_damaged_key_that_another_one_replaces_is_not_missed() {
+    let fixture = Fixture::new();
+    let (_, entry) = fixture.small_backup("b", &members(3, 5000), 1 << 20).await;
+    let keys = fixture.vault().join(format!("{}backups/b/keys", layout().prefix()));
+    std::fs::copy(keys.join("0.age"), keys.join("1.age")).unwrap();
+    let damage = |name: &str| {
+        let mut bytes = std::fs::read(keys.join(name)).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(keys.join(name), bytes).unwrap();
+    };
+    let identities = [fixture.identity.clone()];
+    let fetch = async |target: &str| fixture.fetch(&[], &entry, &identities, &fixture.folder.path().join(target)).await;
+    damage("0.age");
+    fetch("one").await.unwrap();
+    let (sources, stop) = ([fixture.store.clone()], CancellationToken::new());
+    let opening = Fetch { sources: &sources, identities: &identities, stop: &stop };
+    let found = openers(&opening, &layout(), &entry.manifest.backup).await.unwrap();
+    assert_eq!(found, [fixture.identity.to_public().to_string()]);
+    // One that is sound and another backup's opens nothing here.
+    fixture.small_backup("c", &members(3, 5000), 1 << 20).await;
+    let other = fixture.vault().join(format!("{}backups/c/keys/0.age", layout().prefix()));
+    std::fs::copy(other, keys.join("1.age")).unwrap();
+    let error = fetch("two").await.unwrap_err();
+    let VaultError::LostKeys { lost, .. } = &error else { panic!("{error}") };
+    assert!(matches!(&lost[..], [key] if key.as_str().ends_with("b/keys/0.age")), "{error}");
+    damage("1.age");
+    let error = fetch("three").await.unwrap_err();
+    assert!(matches!(&error, VaultError::Damaged { key, .. } if key.as_str().ends_with("keys/0.age")), "{error}");
+}
+
 /// Ending the runtime waits for every thread that still works for it.
 #[test]
 fn a_stopped_or_failed_fetch_writes_nothing_more() {

@@ -89,6 +89,62 @@ async fn a_copy_of_the_vault_is_enough() {
     assert!(error.contains("RESTORE.md: FAILED"), "{error}");
 }
 
+/// WAL is missing in the vault itself: first a segment with newer ones behind it,
+/// then a tail of the open one.
+#[tokio::test]
+async fn newer_wal_behind_a_gap_is_given_up_on_purpose_only() {
+    let fixture = Fixture::new();
+    let lab = lab_with_rows().await;
+    let (layout, manifest) = fixture.back_up(&lab, "b").await;
+    insert(&lab, 20_001, 30_000).await;
+    let before = digest(&lab).await;
+    lab.psql("select pg_switch_wal()").await;
+    insert(&lab, 30_001, 31_000).await;
+    let lost = lab.psql("select pg_walfile_name(pg_current_wal_insert_lsn())").await;
+    lab.psql("select pg_switch_wal()").await;
+    insert(&lab, 40_001, 70_000).await;
+    let open = lab.psql("select pg_walfile_name(pg_current_wal_insert_lsn())").await;
+    let mut wal = fixture.wal_writer();
+    fixture.stream_from(&lab, &mut wal, manifest.start_lsn, 1_000_000).await;
+    lab.cluster.stop("immediate").await.unwrap();
+    std::fs::remove_dir_all(lab.cluster.folder.join("space")).unwrap();
+    let fingerprint = fixture.signer.verifier().fingerprint();
+    let copy = Copy::of(fixture, layout).await;
+    let folder = |name: &str| copy.fixture.folder.path().join(name);
+    // A cluster that came after this one is told of.
+    std::fs::create_dir(copy.vault.join("wallet/9000000000000000000")).unwrap();
+
+    let aside = folder("aside");
+    std::fs::create_dir(&aside).unwrap();
+    let objects = |name: &str| {
+        let entries = std::fs::read_dir(copy.vault.join(copy.layout.prefix()).join("wal/00000001")).unwrap();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.retain(|path| path.file_name().unwrap().to_str().unwrap().starts_with(name));
+        paths.sort();
+        paths
+    };
+    let moved: Vec<_> = objects(&lost).into_iter().map(|path| (aside.join(path.file_name().unwrap()), path)).collect();
+    assert!(moved.len() >= 2 && objects(&open).len() >= 3, "{lost}, {open}");
+    moved.iter().for_each(|(aside, path)| std::fs::rename(path, aside).unwrap());
+    let newest = objects(&open).last().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+    let error = copy.restore(&folder("one/data"), &["latest", &fingerprint]).await.unwrap_err();
+    for word in [&format!("segment {lost} is missing"), &newest, "before-gap", "system id 9000000000000000000"] {
+        assert!(error.contains(word), "`{word}`: {error}");
+    }
+    copy.restore(&folder("two/data"), &["before-gap", &fingerprint]).await.unwrap();
+    assert_eq!(query_restored(&folder("two"), DIGEST).await.unwrap(), before);
+    // The backup itself needs nothing of it.
+    copy.restore(&folder("three/data"), &[&fingerprint]).await.unwrap();
+
+    moved.iter().for_each(|(aside, path)| std::fs::rename(aside, path).unwrap());
+    std::fs::remove_file(&objects(&open)[1]).unwrap();
+    let error = copy.restore(&folder("four/data"), &["latest", &fingerprint]).await.unwrap_err();
+    assert!(error.contains(&format!("segment {open} is missing from")) && error.contains(&newest), "{error}");
+    // The newest tail alone is no gap: nothing lies behind it, and nobody can know of it.
+    objects(&open).into_iter().skip(1).for_each(|path| std::fs::remove_file(path).unwrap());
+    copy.restore(&folder("five/data"), &["latest", &fingerprint]).await.unwrap();
+}
+
 /// The backup is on timeline 1, the newest rows on timeline 3.
 #[tokio::test]
 async fn the_latest_lies_behind_two_promotions() {

@@ -131,6 +131,26 @@ async fn leftovers_of_a_crash_are_removed_after_a_day_and_not_before() {
     assert!(!old.exists() && fresh.exists());
 }
 
+/// A vault that nobody can walk to the end: its deepest folder has a longer name
+/// than the system takes. Whoever stays out of it never notices.
+#[tokio::test]
+async fn a_listing_looks_only_where_its_prefix_leads() {
+    let folder = scratch();
+    let store = directory(&folder.path().join("vault"));
+    for name in ["vault.json", "vault.json.sig", "wallet/1/1/wal/one"] {
+        put(store.as_ref(), &key(name), "x").await.unwrap();
+    }
+    let half: std::path::PathBuf = std::iter::repeat_n("x".repeat(200), 11).collect();
+    let (lower, upper) = (folder.path().join("lower"), folder.path().join("vault/wallet").join(&half));
+    std::fs::create_dir_all(lower.join(&half)).unwrap();
+    std::fs::create_dir_all(&upper).unwrap();
+    std::fs::rename(lower, upper.join("lower")).unwrap();
+    assert!(store.list("").await.is_err() && store.list("wallet/").await.is_err(), "the folder cannot be walked");
+    assert_eq!(names(store.as_ref(), "vault.json").await, ["vault.json", "vault.json.sig"]);
+    assert_eq!(names(store.as_ref(), "wallet/1").await, ["wallet/1/1/wal/one"]);
+    store.probe().await.unwrap();
+}
+
 /// Mounts a file system of 1 MiB; none where this user may not.
 struct Tmpfs(tempfile::TempDir);
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use lifeboat::{
     decide::recovery::{Coverage, Selection, WalPiece},
     domain::{Lsn, RecoveryTarget, Segment, SegmentSize, Timeline},
-    vault::{Fetch, Layout, Listing, SharedStore, VaultError, WalTarget, WalWriter, fetch_wal},
+    vault::{Fetch, Layout, Listing, ObjectKey, SharedStore, VaultError, WalTarget, WalWriter, fetch_wal, put, seal},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -54,16 +54,16 @@ impl Rig {
         (listing, coverage)
     }
 
-    /// Fetches segments and compares them, zeros behind `end`.
-    async fn compare(&self, vault: usize, start: Lsn, end: Lsn) {
-        let (listing, coverage) = self.coverage(vault).await;
+    /// The segments of a vault from `start` to `end`, as they are held now.
+    async fn selection(&self, vault: usize, start: Lsn, end: Lsn) -> Selection {
+        let (_, coverage) = self.coverage(vault).await;
         assert!(coverage.covers(T1, size(), start, end), "{:?}", coverage.ranges(T1, size()));
         let numbers = size().number_of(start)..=size().number_of(Lsn(end.0 - 1));
         let wal = numbers.map(|number| Segment { timeline: T1, number }).map(|segment| {
             let tails = if coverage.has_whole(segment) { Vec::new() } else { coverage.tails_of(segment).0 };
             WalPiece { segment, tails }
         });
-        let selection = Selection {
+        Selection {
             backup: "b".parse().unwrap(),
             timeline: T1,
             segment_size: size(),
@@ -71,23 +71,38 @@ impl Rig {
             histories: Vec::new(),
             end,
             target: RecoveryTarget::Latest,
-        };
+        }
+    }
+
+    /// Fetches from the vaults, and compares what came, zeros behind the end.
+    async fn fetch(&self, vaults: &[usize], selection: &Selection) -> Result<(), VaultError> {
         let folder = scratch();
-        let store = &self.targets[vault].store;
-        let fetch = Fetch {
-            sources: std::slice::from_ref(store),
-            identities: std::slice::from_ref(&self.identity),
-            stop: &CancellationToken::new(),
-        };
-        fetch_wal(&fetch, listing.layout(), &selection, folder.path()).await.unwrap();
+        let sources: Vec<SharedStore> = vaults.iter().map(|vault| self.targets[*vault].store.clone()).collect();
+        let (identities, stop) = (std::slice::from_ref(&self.identity), &CancellationToken::new());
+        fetch_wal(&Fetch { sources: &sources, identities, stop }, &layout(), selection, folder.path()).await?;
         for piece in &selection.wal {
             let found = std::fs::read(folder.path().join(piece.segment.file_name(size()))).unwrap();
             let start = piece.segment.start(size());
-            let held = end.0.min(start.0 + size().bytes()) - start.0;
+            let held = selection.end.0.min(start.0 + size().bytes()) - start.0;
             let mut expected = content(start, held).to_vec();
             expected.resize(1 << 20, 0);
             assert!(found == expected, "{} differs", piece.segment.file_name(size()));
         }
+        Ok(())
+    }
+
+    async fn compare(&self, vault: usize, start: Lsn, end: Lsn) {
+        let selection = self.selection(vault, start, end).await;
+        self.fetch(&[vault], &selection).await.unwrap();
+    }
+
+    /// Flips the last bit of an object, which its MAC covers.
+    async fn damage(&self, vault: usize, key: &ObjectKey) {
+        let store = self.targets[vault].store.as_ref();
+        let mut bytes = seal::read_all(store, key).await.unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        store.delete(key).await.unwrap();
+        put(store, key, bytes).await.unwrap();
     }
 }
 
@@ -130,6 +145,80 @@ async fn segments_and_tails_come_back_and_a_restart_goes_on() {
     assert!(coverage.has_whole(Segment::holding(T1, at, size())), "the segment is whole in the end");
     assert_eq!(listing.under(&layout().wal_keys_prefix()).count(), 2, "each stretch has its own key");
     rig.compare(0, start, end).await;
+}
+
+/// Between the choice and the fetch, which may take hours, the open segment
+/// becomes whole and its tails are swept.
+#[tokio::test]
+async fn tails_that_were_swept_meanwhile_are_taken_from_the_whole_segment() {
+    let rig = Rig::new(vec![(memory(), true), (named_memory("dr"), true)]);
+    let mut writer = rig.writer();
+    let start = writer.begin(SYSTEM, T1, size(), Lsn(0x30_0000)).await.unwrap();
+    let mut at = start;
+    for length in [size().bytes(), 300_000, 200_000] {
+        writer.wal(at, content(at, length)).await.unwrap();
+        at = at.forward(length);
+        writer.flush().await.unwrap();
+    }
+    let chosen = rig.selection(0, start, at).await;
+    let open = Segment::holding(T1, at, size());
+    assert_eq!(chosen.wal.last().unwrap().tails.len(), 2);
+    writer.wal(at, content(at, open.end(size()).0 - at.0)).await.unwrap();
+    let sweep = async |vault: usize| {
+        let store = &rig.targets[vault].store;
+        for (segment, from, to) in rig.coverage(vault).await.1.tails() {
+            store.delete(&layout().tail(segment, size(), from, to)).await.unwrap();
+        }
+    };
+    sweep(0).await;
+    // What was chosen comes, and not a byte of what was written since.
+    rig.fetch(&[0], &chosen).await.unwrap();
+    // Nor is it lost where the vaults are not equally far: one has the tails still.
+    let whole = layout().segment(open, size());
+    rig.targets[0].store.delete(&whole).await.unwrap();
+    rig.fetch(&[0, 1], &chosen).await.unwrap();
+    sweep(1).await;
+    rig.fetch(&[0, 1], &chosen).await.unwrap();
+    rig.targets[1].store.delete(&whole).await.unwrap();
+    let error = rig.fetch(&[0, 1], &chosen).await.unwrap_err();
+    assert!(matches!(&error, VaultError::Missing { key, .. } if key.as_str().contains(".tail.")), "{error}");
+}
+
+#[tokio::test]
+async fn a_damaged_key_fails_what_needs_it_and_nothing_else() {
+    let rig = Rig::new(vec![(memory(), true)]);
+    let start = Lsn(0x30_0000);
+    let mut at = start;
+    // Three stretches of two segments, each with a key of its own.
+    for _ in 0..3 {
+        let mut writer = rig.writer();
+        assert_eq!(writer.begin(SYSTEM, T1, size(), at).await.unwrap(), at);
+        writer.wal(at, content(at, 2 * size().bytes())).await.unwrap();
+        at = at.forward(2 * size().bytes());
+        writer.flush().await.unwrap();
+    }
+    let [first, second, third] = [0, 2, 4].map(|number| {
+        let stretch = Segment::holding(T1, start.forward(number * size().bytes()), size());
+        layout().wal_key(stretch, size(), 0)
+    });
+    let newest = rig.selection(0, start.forward(4 * size().bytes()), at).await;
+    rig.damage(0, &first).await;
+    rig.fetch(&[0], &newest).await.unwrap();
+
+    // What lacks it names it, with what is wrong; a key that is too new to matter is not looked at.
+    rig.damage(0, &third).await;
+    let older = rig.selection(0, start, start.forward(4 * size().bytes())).await;
+    let error = rig.fetch(&[0], &older).await.unwrap_err();
+    let VaultError::LostKeys { key, lost, source } = &error else { panic!("{error}") };
+    assert_eq!(lost, std::slice::from_ref(&first), "{error}");
+    assert!(key.as_str().ends_with("000000010000000000000003.zst.age"), "{key}");
+    assert!(matches!(**source, VaultError::Damaged { .. }), "{source}");
+    assert!(error.to_string().contains(first.as_str()) && error.is_permanent(), "{error}");
+
+    // Where no key opens at all, that is the error.
+    rig.damage(0, &second).await;
+    let error = rig.fetch(&[0], &older).await.unwrap_err();
+    assert!(matches!(&error, VaultError::Damaged { key, .. } if *key == first), "{error}");
 }
 
 #[tokio::test]
@@ -218,6 +307,14 @@ async fn the_vault_tells_which_histories_it_holds() {
     let rig = Rig::new(vec![(memory(), true)]);
     rig.writer().begin(SYSTEM, T1, size(), Lsn(0)).await.unwrap();
     let store = &rig.targets[0].store;
-    assert_eq!(Layout::discover(store, &"wallet".parse().unwrap()).await.unwrap(), [layout()]);
-    assert_eq!(Layout::discover(store, &"other".parse().unwrap()).await.unwrap(), []);
+    rig.writer().begin("7", T1, size(), Lsn(0)).await.unwrap();
+    let other = Layout::new("wallet".parse().unwrap(), "7", 1).unwrap();
+    put(store.as_ref(), &"wallet/notes.txt".to_owned().try_into().unwrap(), "x").await.unwrap();
+    let held = Listing::of_all(store.as_ref(), &"wallet".parse().unwrap()).await.unwrap();
+    for (listing, layout) in held.iter().zip([&other, &layout()]) {
+        let alone = Listing::take(store.as_ref(), layout).await.unwrap();
+        assert_eq!((listing.layout(), listing.keys().collect::<Vec<_>>()), (layout, alone.keys().collect::<Vec<_>>()));
+    }
+    assert_eq!(held.len(), 2);
+    assert!(Listing::of_all(store.as_ref(), &"other".parse().unwrap()).await.unwrap().is_empty());
 }

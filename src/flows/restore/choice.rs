@@ -1,0 +1,101 @@
+//! Which cluster of a database is restored, chosen over all vaults that answer.
+
+use std::collections::BTreeMap;
+
+use super::{Held, Request, RestoreError, histories};
+use crate::{
+    decide::cluster::{self, Cluster, Unclear},
+    domain::with_causes,
+    flows::{Database, Vault, prune::started_at},
+    vault::Layout,
+};
+
+/// All histories in all vaults. One that does not answer gives nothing, as long
+/// as another holds a backup.
+pub(super) async fn look<'a>(database: &Database, vaults: &'a [Vault]) -> Result<Vec<(&'a Vault, Held)>, RestoreError> {
+    let (mut found, mut failed) = (Vec::new(), None);
+    for vault in vaults {
+        match histories(database, vault).await {
+            Ok(histories) => found.extend(histories.into_iter().map(|held| (vault, held))),
+            Err(error) => {
+                tracing::warn!(vault = %vault.store.place().vault, error = %with_causes(&error), "nothing is taken from this vault");
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    if found.iter().any(|(_, held)| !held.catalog.entries.is_empty()) {
+        return Ok(found);
+    }
+    Err(failed.unwrap_or_else(|| RestoreError::Nothing {
+        vault: vaults.iter().map(|vault| vault.store.place().vault.as_str()).collect::<Vec<_>>().join("`, `"),
+        database: database.name.to_string(),
+    }))
+}
+
+/// The history to restore: what was asked for by name, else the latest, unless
+/// another one may be newer.
+pub(super) fn choose(database: &Database, found: &[(&Vault, Held)], request: &Request) -> Result<Layout, RestoreError> {
+    let is_asked = |layout: &Layout| request.system_id.as_ref().is_none_or(|asked| asked == layout.system_id());
+    let mut asked = found.iter().filter(|(_, held)| is_asked(held.listing.layout()));
+    if let Some(backup) = &request.backup
+        && let Some((_, held)) = asked.find(|(_, held)| held.catalog.find(backup).is_some())
+    {
+        return Ok(held.listing.layout().clone());
+    }
+    let known = clusters(found);
+    let all: Vec<Cluster> =
+        known.iter().filter(|(layout, _)| is_asked(layout)).map(|(_, cluster)| cluster.clone()).collect();
+    let Some(latest) = cluster::latest(&all) else {
+        return Err(RestoreError::UnknownCluster {
+            database: database.name.to_string(),
+            system_id: request.system_id.clone().unwrap_or_default(),
+            known: known.values().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        });
+    };
+    if request.system_id.is_none() && request.backup.is_none() {
+        cluster::doubt(&all, latest)?;
+    }
+    Ok(Layout::new(database.name.clone(), &latest.system_id, latest.incarnation)?)
+}
+
+/// Why the cluster of this history may not be the one that goes on, by what all
+/// vaults hold that answer.
+pub async fn doubt(database: &Database, layout: &Layout) -> Result<Option<Unclear>, RestoreError> {
+    let mut known = clusters(&look(database, &database.vaults).await?);
+    let Some(chosen) = known.remove(layout) else { return Ok(None) };
+    let others: Vec<Cluster> = known.into_values().collect();
+    Ok(cluster::doubt(&others, &chosen).err())
+}
+
+/// What the vaults hold together, by history.
+fn clusters(found: &[(&Vault, Held)]) -> BTreeMap<Layout, Cluster> {
+    let mut clusters: BTreeMap<Layout, Cluster> = BTreeMap::new();
+    for (vault, held) in found {
+        let layout = held.listing.layout();
+        let cluster = clusters.entry(layout.clone()).or_insert_with(|| Cluster {
+            system_id: layout.system_id().to_owned(),
+            incarnation: layout.incarnation(),
+            newest: None,
+            last_beat: None,
+            invalid: Vec::new(),
+            vaults: [].into(),
+        });
+        cluster.vaults.insert(vault.store.place().vault.clone());
+        let beats = held.listing.keys().filter_map(|key| layout.parse_heartbeats(key));
+        cluster.last_beat = beats.map(|range| range.last).chain(cluster.last_beat).max();
+        let newest =
+            held.catalog.entries.iter().map(|entry| (entry.manifest.backup.clone(), entry.manifest.finished_at));
+        cluster.newest = newest.chain(cluster.newest.take()).max_by_key(|(_, at)| *at);
+        cluster
+            .invalid
+            .extend(held.catalog.problems.iter().map(|problem| (problem.backup.clone(), started_at(&problem.backup))));
+    }
+    // One vault's sound copy is enough.
+    for (layout, cluster) in &mut clusters {
+        let same = || found.iter().filter(|(_, held)| held.listing.layout() == layout);
+        cluster.invalid.retain(|(backup, _)| same().all(|(_, held)| held.catalog.find(backup).is_none()));
+        cluster.invalid.sort();
+        cluster.invalid.dedup();
+    }
+    clusters
+}
