@@ -3,5 +3,6 @@
 mod defects;
 mod estate;
 mod many;
+mod members;
 mod samples;
 mod vanishing;
