@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use super::{Database, KeyError, Resources, Vault, guarded::guarded, output, prune};
 use crate::{
     config::schedule::VerifyConfig,
-    db::findings,
     decide::{
         recovery::gaps::Need,
         retention::{Doubt, locks},
@@ -26,9 +25,11 @@ use crate::{
     flow::{Conclusion, Ending, Flow, Policy, Step, StepContext, StepError, read},
     vault::{
         self, Catalog, Layout, Listing, ObjectKey, SharedStore, VaultError, Verification,
-        verify::{Depth, Fault, Kind, LockUntil, Report, Say, Tally, Verify},
+        verify::{Depth, Kind, LockUntil, Report, Say, Tally, Verify},
     },
 };
+
+mod findings;
 
 /// The flow's name, first part of its runs' ids.
 pub const NAME: &str = "verify";
@@ -267,12 +268,8 @@ async fn sign(database: &Database, store: &SharedStore, report: &Report, cx: &St
 }
 
 impl Read {
-    fn finding_prefix(&self) -> String {
-        format!("{NAME}/{}/{}/", self.database.name, self.params.vault)
-    }
-
     async fn summary(&self, vault: &Vault, reports: &[Report]) -> Result<Verified, StepError> {
-        let prefix = self.finding_prefix();
+        let prefix = findings::prefix(&self.params);
         let mut objects: BTreeMap<Kind, (Tally, usize)> = BTreeMap::new();
         for defect in reports.iter().flat_map(|report| &report.defects) {
             objects.entry(defect.kind()).or_default().1 += 1;
@@ -291,7 +288,7 @@ impl Read {
                 (id, format!("vault `{}`: {defect}", self.params.vault))
             })
             .collect();
-        let mended = self.mended(vault, reports, &defects).await?;
+        let mended = findings::mended(&self.resources, &self.params, (vault, reports), &defects).await?;
         let more_defects = defects.len().saturating_sub(FINDINGS_MAX);
         defects.truncate(FINDINGS_MAX);
         Ok(Verified {
@@ -306,48 +303,6 @@ impl Read {
             backups: reports.iter().map(|report| report.backups.len()).sum(),
         })
     }
-
-    /// Open findings of this vault whose defect this run would have seen, and did
-    /// not: it has looked at all that shows it, or the object is gone.
-    async fn mended(
-        &self,
-        vault: &Vault,
-        reports: &[Report],
-        defects: &[(String, String)],
-    ) -> Result<Vec<String>, StepError> {
-        let prefix = self.finding_prefix();
-        let mut mended = Vec::new();
-        for finding in findings::open_findings(&self.resources.db).await? {
-            let Some((fault, object)) = finding.id.strip_prefix(&prefix).and_then(|rest| rest.split_once('/')) else {
-                continue;
-            };
-            if defects.iter().any(|(id, _)| *id == finding.id) {
-                continue;
-            }
-            // A version that knew other faults may have opened it.
-            let fault: Option<Fault> = serde_json::from_value(Value::from(fault)).ok();
-            let about = reports.iter().find(|report| report.is_about(object));
-            let was_seen = about.zip(fault).is_some_and(|(report, fault)| report.would_show(fault, object));
-            if was_seen || is_gone(vault, fault, object).await? {
-                mended.push(finding.id);
-            }
-        }
-        Ok(mended)
-    }
-}
-
-/// Whether the object that a finding is about is gone: where it should be there,
-/// whether its whole history is.
-async fn is_gone(vault: &Vault, fault: Option<Fault>, object: &str) -> Result<bool, StepError> {
-    let store = vault.store.as_ref();
-    if matches!(fault, Some(Fault::Missing | Fault::Gap | Fault::Behind)) {
-        let history: Vec<&str> = object.splitn(4, '/').take(3).collect();
-        return Ok(store.list(&format!("{}/", history.join("/"))).await?.is_empty());
-    }
-    match ObjectKey::new(object) {
-        Ok(key) => Ok(vault::stat(store, &key).await?.is_none()),
-        Err(_) => Ok(false),
-    }
 }
 
 async fn conclude(resources: &Resources, cx: &StepContext, ending: &Ending) -> Result<Conclusion, StepError> {
@@ -359,10 +314,10 @@ async fn conclude(resources: &Resources, cx: &StepContext, ending: &Ending) -> R
     let (verdict, mut told) = super::judged(ending, done);
     let mut verdicts = BTreeMap::from([("sound".to_owned(), verdict)]);
     if let Some(verified) = &verified {
-        keep_findings(resources, &params, verified).await?;
+        findings::keep(resources, &params, verified).await?;
         told.extend(verified.defects.iter().map(|(_, message)| message.clone()));
         if verified.more_defects > 0 {
-            told.push(more(verified.more_defects));
+            told.push(findings::more(verified.more_defects));
         }
         if verified.histories == 0 {
             told.push(format!("vault `{}` holds nothing of `{}`", params.vault, params.database));
@@ -423,26 +378,4 @@ fn checks(verified: &Verified) -> Vec<Check> {
         actual: verified.unchecked.len().to_string(),
     });
     checks
-}
-
-fn more(count: usize) -> String {
-    format!("{count} more defects: `lifeboat vault verify` lists them all")
-}
-
-/// Opens a finding per defect, and closes those of defects that are gone.
-async fn keep_findings(resources: &Resources, params: &Params, verified: &Verified) -> Result<(), StepError> {
-    let subject = params.database.as_str();
-    for (id, message) in &verified.defects {
-        findings::open(&resources.db, id, subject, message).await?;
-    }
-    for id in &verified.mended {
-        findings::close(&resources.db, id).await?;
-    }
-    let id = format!("{NAME}/{}/{}/more", params.database, params.vault);
-    if verified.more_defects > 0 {
-        findings::open(&resources.db, &id, subject, &more(verified.more_defects)).await?;
-    } else {
-        findings::close(&resources.db, &id).await?;
-    }
-    Ok(())
 }

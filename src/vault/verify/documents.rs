@@ -7,8 +7,8 @@ use futures::StreamExt;
 use serde_json::Value;
 
 use super::{
-    Known, Verify,
-    report::{Defect, Fault, Kind, Look, Report},
+    Fault, Known, Verify,
+    report::{Defect, Kind, Look, Report},
 };
 use crate::{
     decide::sample,

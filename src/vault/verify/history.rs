@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Verify,
+    Fault, Verify,
     documents::Remembered,
-    report::{Defect, Fault, Kind, Look, Report},
+    report::{Defect, Kind, Look, Report},
     wal::Branch,
 };
 use crate::{

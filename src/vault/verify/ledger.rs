@@ -7,8 +7,8 @@ use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Verify,
-    report::{Defect, Fault, Kind, Look, Report},
+    Fault, Verify,
+    report::{Defect, Kind, Look, Report},
 };
 use crate::{
     decide::{recovery::Coverage, sample},

@@ -8,8 +8,8 @@ use futures::StreamExt;
 use jiff::Timestamp;
 
 use super::{
-    Known, Verify,
-    report::{Defect, Fault, Kind, Report},
+    Fault, Known, Verify,
+    report::{Defect, Kind, Report},
 };
 use crate::vault::{Layout, ObjectKey, ObjectVersion, VaultError, WalName, signature_of};
 

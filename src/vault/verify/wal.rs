@@ -11,9 +11,9 @@ use age::x25519::Identity;
 use futures::StreamExt;
 
 use super::{
-    Verify,
+    Fault, Verify,
     page::{self, FirstPage},
-    report::{Defect, Fault, Kind, Look, Report},
+    report::{Defect, Kind, Look, Report},
 };
 use crate::{
     decide::{

@@ -2,6 +2,7 @@
 
 mod defects;
 mod estate;
+mod expired;
 mod many;
 mod members;
 mod samples;

@@ -209,7 +209,7 @@ async fn cut_and_missing(estate: &Estate) {
         assert!(gap.fault == Fault::Gap && gap.object.ends_with(&segment), "{gap}");
         assert!(gap.to_string().contains(&format!("timeline {timeline} from")), "{gap}");
     }
-    expired(estate).await;
+    super::expired::is_no_defect(estate).await;
     let open: Vec<String> = estate.names("wal/00000002").into_iter().filter(|name| name.contains(".tail.")).collect();
     let last = open.last().unwrap().split('.').next().unwrap().to_owned();
     let of_open: Vec<&String> = open.iter().filter(|name| name.starts_with(&last)).collect();
@@ -217,24 +217,6 @@ async fn cut_and_missing(estate: &Estate) {
         let object = format!("{last}.zst.age");
         estate.finds(Planted::remove(estate.path(of_open[0])), Fault::Gap, &object, &["timeline 2"]).await;
     }
-}
-
-/// WAL that retention has let go is no defect; where nobody knows, it is told.
-async fn expired(estate: &Estate) {
-    let segment = estate.whole(2)[1].clone();
-    let stem = segment.trim_end_matches(".zst.age").to_owned();
-    let of_it = estate.names("wal/00000002").into_iter().filter(|name| name.starts_with(&stem));
-    let gone: Vec<Planted> = of_it.map(|name| Planted::remove(estate.path(&name))).collect();
-    let identity = std::slice::from_ref(&estate.fixture.identity);
-    for (need, verdict, notes) in
-        [(Need::Expired, Verdict::Pass, 0), (Need::Needed, Verdict::Fail, 0), (Need::Unknown, Verdict::Pass, 1)]
-    {
-        let what = (&estate.fixture.store, Depth::Quick);
-        let report = estate.verify_retaining(identity, what, &[], &move |_| need).await;
-        assert_eq!((report.verdict(), report.notes.len()), (verdict, notes), "{report:#?}");
-        assert!(report.notes.iter().all(|note| note.contains("may have expired") && note.contains("timeline 2")));
-    }
-    drop(gone);
 }
 
 async fn histories(estate: &Estate) {
