@@ -13,9 +13,9 @@ use super::{print_problems, vault};
 use crate::{
     app,
     config::{Estate, load, schedule::ScheduleConfig},
-    decide::due::Schedule,
-    domain::{DatabaseName, VaultName, with_causes},
-    flows::prune,
+    decide::due::{Schedule, on_the_wall, parse_zone},
+    domain::{DatabaseName, Span, VaultName, with_causes},
+    flows::{prune, verify},
 };
 
 /// One due run.
@@ -24,9 +24,18 @@ pub(super) struct Due<'a> {
     pub(super) local: String,
     pub(super) database: &'a DatabaseName,
     pub(super) flow: &'static str,
-    kind: &'static str,
-    cron: &'a str,
-    zone: &'a str,
+    kind: String,
+    because: Because<'a>,
+}
+
+/// Why a run is due then.
+enum Because<'a> {
+    Cron {
+        cron: &'a str,
+        zone: &'a str,
+    },
+    /// Each vault has its own instants, so that not all are read at once.
+    Every(Span),
 }
 
 /// Prints the next `next` due runs after `now` over all databases, each in its
@@ -49,10 +58,14 @@ pub async fn run(
     let expires = expires(&estate, now).await;
     if json {
         let runs = due.iter().map(|due| {
-            json!({
+            let mut run = json!({
                 "due": due.at, "local": due.local, "database": due.database, "flow": due.flow, "kind": due.kind,
-                "cron": due.cron, "timezone": due.zone,
-            })
+            });
+            match due.because {
+                Because::Cron { cron, zone } => (run["cron"], run["timezone"]) = (cron.into(), zone.into()),
+                Because::Every(every) => run["every"] = every.to_string().into(),
+            }
+            run
         });
         writeln!(out, "{}", json!({"runs": runs.collect::<Vec<_>>(), "expires": expires}))?;
         return Ok(0);
@@ -64,7 +77,10 @@ pub async fn run(
             due.at.to_string(),
             due.database.to_string(),
             format!("{} ({})", due.flow, due.kind),
-            format!("`{}` {}", due.cron, due.zone),
+            match due.because {
+                Because::Cron { cron, zone } => format!("`{cron}` {zone}"),
+                Because::Every(every) => format!("every {every}"),
+            },
         ]);
     }
     writeln!(out, "{table}")?;
@@ -141,29 +157,41 @@ pub(super) fn coming(estate: &Estate, next: usize, now: Timestamp) -> Vec<Due<'_
     due
 }
 
-/// The next runs of one database, `next` of each line of its schedule.
-fn of(config: &ScheduleConfig, next: usize, now: Timestamp) -> impl Iterator<Item = Due<'_>> {
+/// The next runs of one database: `next` of each line of its schedule, and the
+/// next verification of each vault, whose followers would hide all else.
+fn of(config: &ScheduleConfig, next: usize, now: Timestamp) -> Vec<Due<'_>> {
     let backups = config.backups.iter().map(|line| ("backup", line.kind.as_str(), line.cron.as_str()));
     let tests = config
         .restore_test
         .iter()
         .map(|test| ("restore_test", test.recovery_point.algorithm.as_str(), test.cron.as_str()));
-    backups.chain(tests).flat_map(move |(flow, kind, cron)| {
+    let zone = &config.timezone;
+    let mut all = Vec::new();
+    for (flow, kind, cron) in backups.chain(tests) {
         // What was loaded parses; a line that did not would have been a problem.
-        let schedule = Schedule::parse(cron, &config.timezone).ok();
-        let instants = schedule.iter().flat_map(|schedule| {
-            std::iter::successors(schedule.next_after(now), |at| schedule.next_after(*at)).take(next)
-        });
-        instants
-            .map(|at| Due {
-                at,
-                local: schedule.as_ref().map_or_else(String::new, |schedule| schedule.on_the_wall(at)),
-                database: &config.database,
-                flow,
-                kind,
-                cron,
-                zone: &config.timezone,
-            })
-            .collect::<Vec<_>>()
-    })
+        let Ok(schedule) = Schedule::parse(cron, zone) else { continue };
+        let instants = std::iter::successors(schedule.next_after(now), |at| schedule.next_after(*at)).take(next);
+        all.extend(instants.map(|at| Due {
+            at,
+            local: schedule.on_the_wall(at),
+            database: &config.database,
+            flow,
+            kind: kind.to_owned(),
+            because: Because::Cron { cron, zone },
+        }));
+    }
+    let rotation = verify::rotation(&config.verify);
+    for vault in &config.vaults {
+        let next = rotation.next(&verify::rotation_name(&config.database, vault), now).filter(|_| next > 0);
+        all.extend(next.map(|at| Due {
+            at,
+            // What was loaded names a zone.
+            local: parse_zone(zone).map_or_else(|_| at.to_string(), |zone| on_the_wall(zone, at)),
+            database: &config.database,
+            flow: verify::NAME,
+            kind: format!("{} of vault {vault}", rotation.share),
+            because: Because::Every(config.verify.every),
+        }));
+    }
+    all
 }

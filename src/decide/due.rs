@@ -46,6 +46,14 @@ pub fn parse_zone(text: &str) -> Result<chrono_tz::Tz, InvalidSchedule> {
     text.parse().map_err(|_| InvalidSchedule::Zone(text.to_owned()))
 }
 
+/// The instant as a clock in this zone shows it, with its offset.
+pub fn on_the_wall(zone: chrono_tz::Tz, at: Timestamp) -> String {
+    match DateTime::from_timestamp(at.as_second(), 0) {
+        Some(at) => at.with_timezone(&zone).format("%a %Y-%m-%d %H:%M:%S %Z").to_string(),
+        None => at.to_string(),
+    }
+}
+
 /// A cron expression in a zone.
 #[derive(Debug, Clone)]
 pub struct Schedule {
@@ -109,10 +117,7 @@ impl Schedule {
 
     /// The instant as a clock in this schedule's zone shows it, with its offset.
     pub fn on_the_wall(&self, at: Timestamp) -> String {
-        match DateTime::from_timestamp(at.as_second(), 0) {
-            Some(at) => at.with_timezone(&self.zone).format("%a %Y-%m-%d %H:%M:%S %Z").to_string(),
-            None => at.to_string(),
-        }
+        on_the_wall(self.zone, at)
     }
 
     /// The least and greatest distance of the wall clock from UTC around an

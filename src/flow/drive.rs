@@ -82,19 +82,13 @@ impl Driver {
         }
     }
 
-    /// Parameters that no steps can be made from fail the run before it begins;
-    /// a run that had begun is left to `progress`, which finds it stuck.
+    /// Where no steps can be made any more, the run ends, with what it made named.
     async fn end_without_steps(&self, error: &StepError) -> Result<(), LetGo> {
-        let begun = self
-            .journal()
-            .entries()
-            .iter()
-            .any(|entry| matches!(entry.event, Event::StepStarted { .. } | Event::Ended { .. }));
-        if begun {
-            return Ok(());
+        let ended = progress::end_without_steps(&self.journal().entries(), &error.to_string());
+        match ended {
+            Some(event) => self.record(event).await,
+            None => Ok(()),
         }
-        let ending = Ending::Unwound { step: "steps".to_owned(), error: error.to_string() };
-        self.journal().append(Event::Ended { ending }).await
     }
 
     async fn record(&self, event: Event) -> Result<(), LetGo> {

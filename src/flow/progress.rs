@@ -188,6 +188,35 @@ pub fn next(outline: &[Outline], entries: &[Entry]) -> Action {
     history.advance(outline, entries)
 }
 
+/// How a run ends whose flow can make no steps of its parameters, or none any
+/// more: what they name is gone. Nothing can be undone then, so what the run made
+/// and has not undone is named by the plans recorded for it. None when the run
+/// is over anyway.
+pub fn end_without_steps(entries: &[Entry], error: &str) -> Option<Event> {
+    let mut begun: Option<&str> = None;
+    let mut left: Vec<(&str, &Value)> = Vec::new();
+    for entry in entries {
+        match &entry.event {
+            Event::StepStarted { step, undo_plan } => {
+                begun = Some(step);
+                left.extend(undo_plan.as_ref().map(|plan| (step.as_str(), plan)));
+            }
+            Event::UndoSucceeded { step } => left.retain(|(of, _)| of != step),
+            Event::Ended { .. } => return None,
+            _ => {}
+        }
+    }
+    let ending = match left.last() {
+        Some((step, _)) => {
+            let plans: Vec<String> = left.iter().map(|(step, plan)| format!("`{step}` made {plan}")).collect();
+            let error = format!("{error}; what may be left: {}", plans.join(", "));
+            Ending::Stuck { step: (*step).to_owned(), error }
+        }
+        None => Ending::Unwound { step: begun.unwrap_or("steps").to_owned(), error: error.to_owned() },
+    };
+    Some(Event::Ended { ending })
+}
+
 /// What is to be recorded about an abort that nobody has decided on yet. None
 /// when there is none, or when the run goes down or is over anyway.
 pub fn abort_decision(outline: &[Outline], entries: &[Entry]) -> Option<Event> {

@@ -294,16 +294,17 @@ impl Step for AwaitWal {
 
 async fn conclude(resources: &Resources, cx: &StepContext, ending: &Ending) -> Result<Conclusion, StepError> {
     let params: Params = cx.params()?;
-    let database = resources.database(&params.database)?;
+    // It may have left the schedules since; the run ends all the same.
+    let database = resources.database(&params.database).ok();
     let manifest: Option<Manifest> = cx.output_if_any("upload")?;
     let manifest_sha256: Option<String> = cx.output_if_any("commit")?;
     let is_wal_complete = cx.output_if_any::<bool>("wal")?.unwrap_or(false);
     let (verdict, findings) = super::judged(ending, if is_wal_complete { Verdict::Pass } else { Verdict::Fail });
-    let store = database.first_vault()?;
-    let source =
-        manifest.as_ref().zip(manifest_sha256).map(|(manifest, sha256)| database.source(store, manifest, sha256));
-    let mut record = super::record(cx, (&database.name, Some(&database)), NAME, params.due_at);
-    record.source = source;
+    let is_committed = manifest_sha256.is_some();
+    let mut record = super::record(cx, (&params.database, database.as_deref()), NAME, params.due_at);
+    if let (Some(database), Some(manifest), Some(sha256)) = (&database, &manifest, manifest_sha256) {
+        record.source = database.first_vault().ok().map(|store| database.source(store, manifest, sha256));
+    }
     record.measured.size_bytes = manifest.as_ref().map(|manifest| manifest.size_bytes);
     record.measured.stored_bytes = manifest.as_ref().map(|manifest| manifest.stored_bytes);
     record.safety = super::unwinding(ending);
@@ -312,8 +313,8 @@ async fn conclude(resources: &Resources, cx: &StepContext, ending: &Ending) -> R
     record.findings.clone_from(&findings);
     let evidence = resources.evidence.append(&record).await?;
     let mut figures =
-        json!({"run_id": cx.run_id(), "database": database.name, "verdict": verdict, "findings": findings});
-    if let (Some(manifest), Some(_)) = (manifest, &record.source) {
+        json!({"run_id": cx.run_id(), "database": params.database, "verdict": verdict, "findings": findings});
+    if let Some(manifest) = manifest.filter(|_| is_committed) {
         let state = if is_wal_complete { BackupState::WalComplete } else { BackupState::Uploaded };
         let backup: Backup = manifest.summary(state);
         super::merge(&mut figures, output(&backup)?);

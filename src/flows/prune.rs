@@ -271,7 +271,8 @@ fn account(ending: &Ending, planned: Option<&Planned>, deleted: &Deleted, checks
 
 async fn conclude(resources: &Resources, cx: &StepContext, ending: &Ending) -> Result<Conclusion, StepError> {
     let params: Params = cx.params()?;
-    let database = resources.database(&params.database)?;
+    // It may have left the schedules since; the run ends all the same.
+    let database = resources.database(&params.database).ok();
     let planned: Option<Planned> = cx.output_if_any("plan")?;
     let deleted: Deleted = cx.output_if_any("delete")?.unwrap_or_default();
     let checks: Vec<Check> = cx.output_if_any("check")?.unwrap_or_default();
@@ -284,7 +285,7 @@ async fn conclude(resources: &Resources, cx: &StepContext, ending: &Ending) -> R
         verdicts: BTreeMap::from([("retention".to_owned(), verdict)]),
         verdict,
         findings: findings.clone(),
-        ..super::record(cx, (&database.name, Some(&database)), NAME, params.due_at)
+        ..super::record(cx, (&params.database, database.as_deref()), NAME, params.due_at)
     };
     let evidence = resources.evidence.append(&record).await?;
     let finding = format!("{NAME}/{}/{}", params.database, params.vault);
@@ -295,7 +296,7 @@ async fn conclude(resources: &Resources, cx: &StepContext, ending: &Ending) -> R
         findings::open(&resources.db, &finding, params.database.as_str(), &findings.join("; ")).await?;
     }
     let figures = json!({
-        "run_id": cx.run_id(), "database": database.name, "vault": params.vault, "verdict": verdict,
+        "run_id": cx.run_id(), "database": params.database, "vault": params.vault, "verdict": verdict,
         "plan": planned.map(|planned| planned.plan), "deleted": deleted, "checks": record.checks,
         "findings": findings, "phases": record.phases, "evidence": evidence,
     });

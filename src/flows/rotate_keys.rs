@@ -55,13 +55,14 @@ impl Flow for RotateKeysFlow {
 
     async fn conclude(&self, cx: &StepContext, ending: &Ending) -> Result<Conclusion, StepError> {
         let params: Params = cx.params()?;
-        let database = self.resources.database(&params.database)?;
+        // It may have left the schedules since; the run ends all the same.
+        let database = self.resources.database(&params.database).ok();
         let report: Vec<Rotated> = cx.output_if_any("rotate")?.unwrap_or_default();
         let checks: Vec<Check> = report.iter().flat_map(Rotated::checks).collect();
         let done = Verdict::worst(checks.iter().map(|check| check.verdict));
         let (verdict, mut findings) = super::judged(ending, done);
         findings.extend(report.iter().flat_map(Rotated::findings));
-        let mut record = super::record(cx, (&database.name, Some(&database)), NAME, params.due_at);
+        let mut record = super::record(cx, (&params.database, database.as_deref()), NAME, params.due_at);
         record.checks = checks;
         record.safety = super::unwinding(ending);
         record.verdicts = BTreeMap::from([("rotation".to_owned(), verdict)]);
@@ -69,7 +70,7 @@ impl Flow for RotateKeysFlow {
         record.findings.clone_from(&findings);
         let evidence = self.resources.evidence.append(&record).await?;
         let output = json!({
-            "run_id": cx.run_id(), "database": database.name, "verdict": verdict, "vaults": report,
+            "run_id": cx.run_id(), "database": params.database, "verdict": verdict, "vaults": report,
             "findings": findings, "phases": record.phases, "evidence": evidence,
         });
         Ok(Conclusion { verdict, output })

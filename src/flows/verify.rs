@@ -13,18 +13,23 @@ use tokio_util::sync::CancellationToken;
 use super::{Database, KeyError, Resources, Vault, guarded::guarded, output, prune};
 use crate::{
     config::schedule::VerifyConfig,
-    db::findings,
-    decide::{retention::locks, sample::Rotation},
+    decide::{
+        recovery::gaps::Need,
+        retention::{Doubt, locks},
+        sample::Rotation,
+    },
     domain::{
-        Check, DatabaseName, EvidenceRecord, VaultName, Verdict,
+        Check, DatabaseName, EvidenceRecord, Segment, VaultName, Verdict,
         record::{Measured, Why},
     },
     flow::{Conclusion, Ending, Flow, Policy, Step, StepContext, StepError, read},
     vault::{
         self, Catalog, Layout, Listing, ObjectKey, SharedStore, VaultError, Verification,
-        verify::{Depth, Fault, Kind, Report, Say, Tally, Verify},
+        verify::{Depth, Kind, LockUntil, Report, Say, Tally, Verify},
     },
 };
+
+mod findings;
 
 /// The flow's name, first part of its runs' ids.
 pub const NAME: &str = "verify";
@@ -63,12 +68,22 @@ pub fn rotation_name(database: &DatabaseName, vault: &VaultName) -> String {
     format!("{database}/{vault}")
 }
 
+/// What is asked of a vault.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    pub depth: Asked,
+    /// The instant whose turn it is in the rotation.
+    pub turn_at: Timestamp,
+    /// By the clock: what must be there, and be locked, by then.
+    pub now: Timestamp,
+}
+
 /// Verifies every history of a database that a vault holds. An old one without
 /// a backup is not looked at while another has one.
 pub async fn vault(
     database: &Database,
     vault: &Vault,
-    (asked, at): (Asked, Timestamp),
+    request: Request,
     stop: &CancellationToken,
     say: &Say<'_>,
 ) -> Result<Vec<Report>, StepError> {
@@ -83,22 +98,25 @@ pub async fn vault(
         .filter(|other| other.store.place().vault != vault.store.place().vault)
         .map(|other| Arc::clone(&other.store))
         .collect();
+    let Request { depth: asked, turn_at, now } = request;
     let depth = match asked {
         Asked::Quick => Depth::Quick,
         Asked::Sample(rotation) => {
-            Depth::Sample { rotation, name: rotation_name(&database.name, &vault.store.place().vault), at }
+            let name = rotation_name(&database.name, &vault.store.place().vault);
+            Depth::Sample { rotation, name, at: turn_at }
         }
         Asked::Full => Depth::Full,
     };
-    // A new backup is locked when it is committed; WAL later, by the task that renews.
-    let kept = match vault.store.locks() {
-        Some(_) => prune::look(database, vault, &prune::Memory::default(), &[], at).await?,
-        None => None,
+    say("looking at what is kept", None, None);
+    let (kept, unknown) = match prune::look(database, vault, &prune::Memory::default(), &[], now).await {
+        Ok(kept) => (kept, None),
+        Err(error) => (None, Some(format!("what retention keeps is not known, so neither are locks: {error}"))),
     };
+    // A new backup is locked when it is committed; WAL later, by the task that renews.
     let lock_until = |key: &ObjectKey| {
         let look = kept.as_ref()?;
         let backup = look.layout.parse_backup(key)?;
-        look.plan.keep.iter().any(|kept| kept.backup == backup).then(|| locks::least(at))
+        look.plan.needs_backup(&backup).then(|| locks::least(now))
     };
     let mut reports = Vec::new();
     for listing in Listing::of_all(vault.store.as_ref(), &database.name).await? {
@@ -109,21 +127,36 @@ pub async fn vault(
             identities: &identities,
             depth: depth.clone(),
             others: &others,
-            lock_until: Some(&lock_until),
-            now: at,
+            lock_until: kept.as_ref().map(|_| &lock_until as &LockUntil<'_>),
+            retained: &|segment| retained(kept.as_ref().filter(|look| look.layout == layout), segment),
+            now,
             stop,
             done: Arc::default(),
         };
-        let report = vault::verify::verify(&verify, say).await.map_err(|error| match error {
+        let mut report = vault::verify::verify(&verify, say).await.map_err(|error| match error {
             VaultError::Stopped => StepError::Stopped,
             error => error.into(),
         })?;
+        report.unchecked.extend(unknown.clone());
         reports.push(report);
     }
     if reports.iter().any(|report| !report.backups.is_empty()) {
         reports.retain(|report| !report.backups.is_empty() || !report.defects.is_empty());
     }
     Ok(reports)
+}
+
+/// Whether WAL that no backup needs for itself must be there. Where WAL was lost
+/// that a backup needs, retention falls back to an older one, whose WAL may long
+/// have expired; and of an older history nobody knows when it was pruned last.
+fn retained(look: Option<&prune::Look>, segment: Segment) -> Need {
+    let Some(look) = look else { return Need::Unknown };
+    let is_unclear = look.plan.refusals.iter().any(|doubt| matches!(doubt, Doubt::NoHistory { .. }));
+    match (look.if_whole.needs_wal(segment), look.plan.needs_wal(segment)) {
+        (true, _) if !is_unclear => Need::Needed,
+        (false, false) => Need::Expired,
+        _ => Need::Unknown,
+    }
 }
 
 /// The verdict over all histories; nothing looked at is nothing passed.
@@ -177,6 +210,9 @@ struct Verified {
     defects: Vec<(String, String)>,
     more_defects: usize,
     unchecked: Vec<String>,
+    /// What is told and is no defect.
+    #[serde(default)]
+    notes: Vec<String>,
     /// Findings of earlier runs whose defect is gone.
     mended: Vec<String>,
     histories: usize,
@@ -204,8 +240,9 @@ impl Step for Read {
         }
         let said = cx.clone();
         let say = move |what: &str, done, total| said.progress(what, done, total);
-        let at = due_at.unwrap_or_else(|| cx.created_at());
-        let reports = self::vault(&self.database, vault, (*depth, at), cx.stop(), &say).await?;
+        let turn_at = due_at.unwrap_or_else(|| cx.created_at());
+        let request = Request { depth: *depth, turn_at, now: cx.clock().now() };
+        let reports = self::vault(&self.database, vault, request, cx.stop(), &say).await?;
         let store = guarded(&vault.store, cx);
         for report in &reports {
             sign(&self.database, &store, report, cx).await?;
@@ -231,12 +268,8 @@ async fn sign(database: &Database, store: &SharedStore, report: &Report, cx: &St
 }
 
 impl Read {
-    fn finding_prefix(&self) -> String {
-        format!("{NAME}/{}/{}/", self.database.name, self.params.vault)
-    }
-
     async fn summary(&self, vault: &Vault, reports: &[Report]) -> Result<Verified, StepError> {
-        let prefix = self.finding_prefix();
+        let prefix = findings::prefix(&self.params);
         let mut objects: BTreeMap<Kind, (Tally, usize)> = BTreeMap::new();
         for defect in reports.iter().flat_map(|report| &report.defects) {
             objects.entry(defect.kind()).or_default().1 += 1;
@@ -255,7 +288,7 @@ impl Read {
                 (id, format!("vault `{}`: {defect}", self.params.vault))
             })
             .collect();
-        let mended = self.mended(vault, reports, &defects).await?;
+        let mended = findings::mended(&self.resources, &self.params, (vault, reports), &defects).await?;
         let more_defects = defects.len().saturating_sub(FINDINGS_MAX);
         defects.truncate(FINDINGS_MAX);
         Ok(Verified {
@@ -264,56 +297,27 @@ impl Read {
             defects,
             more_defects,
             unchecked: reports.iter().flat_map(|report| report.unchecked.clone()).collect(),
+            notes: reports.iter().flat_map(|report| report.notes.clone()).collect(),
             mended,
             histories: reports.len(),
             backups: reports.iter().map(|report| report.backups.len()).sum(),
         })
     }
-
-    /// Open findings of this vault whose defect this run would have seen, and did
-    /// not: one of content only where that object was read, or is gone.
-    async fn mended(
-        &self,
-        vault: &Vault,
-        reports: &[Report],
-        defects: &[(String, String)],
-    ) -> Result<Vec<String>, StepError> {
-        let prefix = self.finding_prefix();
-        let mut mended = Vec::new();
-        for finding in findings::open_findings(&self.resources.db).await? {
-            let Some((fault, object)) = finding.id.strip_prefix(&prefix).and_then(|rest| rest.split_once('/')) else {
-                continue;
-            };
-            if defects.iter().any(|(id, _)| *id == finding.id) {
-                continue;
-            }
-            let was_read = reports.iter().any(|report| report.read.iter().any(|read| read == object));
-            let is_seen_always = Fault::ALWAYS_SEEN.iter().any(|seen| seen.as_str() == fault);
-            let key = ObjectKey::new(object);
-            if was_read
-                || is_seen_always
-                || self.params.depth == Asked::Full
-                || matches!(key, Ok(key) if vault::stat(vault.store.as_ref(), &key).await?.is_none())
-            {
-                mended.push(finding.id);
-            }
-        }
-        Ok(mended)
-    }
 }
 
 async fn conclude(resources: &Resources, cx: &StepContext, ending: &Ending) -> Result<Conclusion, StepError> {
     let params: Params = cx.params()?;
-    let database = resources.database(&params.database)?;
+    // It may have left the schedules since; the run ends all the same.
+    let database = resources.database(&params.database).ok();
     let verified: Option<Verified> = cx.output_if_any("verify")?;
     let done = verified.as_ref().map_or(Verdict::Error, |verified| verified.verdict);
     let (verdict, mut told) = super::judged(ending, done);
     let mut verdicts = BTreeMap::from([("sound".to_owned(), verdict)]);
     if let Some(verified) = &verified {
-        keep_findings(resources, &params, verified).await?;
+        findings::keep(resources, &params, verified).await?;
         told.extend(verified.defects.iter().map(|(_, message)| message.clone()));
         if verified.more_defects > 0 {
-            told.push(more(verified.more_defects));
+            told.push(findings::more(verified.more_defects));
         }
         if verified.histories == 0 {
             told.push(format!("vault `{}` holds nothing of `{}`", params.vault, params.database));
@@ -333,11 +337,11 @@ async fn conclude(resources: &Resources, cx: &StepContext, ending: &Ending) -> R
         verdicts,
         verdict,
         findings: told.clone(),
-        ..super::record(cx, (&database.name, Some(&database)), NAME, params.due_at)
+        ..super::record(cx, (&params.database, database.as_deref()), NAME, params.due_at)
     };
     let evidence = resources.evidence.append(&record).await?;
     let figures = json!({
-        "run_id": cx.run_id(), "database": database.name, "vault": params.vault, "verdict": verdict,
+        "run_id": cx.run_id(), "database": params.database, "vault": params.vault, "verdict": verdict,
         "checks": record.checks, "findings": told, "phases": record.phases, "evidence": evidence,
     });
     Ok(Conclusion { verdict, output: figures })
@@ -361,6 +365,12 @@ fn checks(verified: &Verified) -> Vec<Check> {
             Check::judge(kind.as_str(), "no defect", actual, *defects == 0)
         })
         .collect();
+    checks.extend(verified.notes.iter().map(|note| Check {
+        name: "WAL that is not there".to_owned(),
+        verdict: Verdict::Pass,
+        expected: "needed by no backup for itself".to_owned(),
+        actual: note.clone(),
+    }));
     checks.push(Check {
         name: "not checked".to_owned(),
         verdict: if verified.unchecked.is_empty() { Verdict::Pass } else { Verdict::Inconclusive },
@@ -368,26 +378,4 @@ fn checks(verified: &Verified) -> Vec<Check> {
         actual: verified.unchecked.len().to_string(),
     });
     checks
-}
-
-fn more(count: usize) -> String {
-    format!("{count} more defects: `lifeboat vault verify` lists them all")
-}
-
-/// Opens a finding per defect, and closes those of defects that are gone.
-async fn keep_findings(resources: &Resources, params: &Params, verified: &Verified) -> Result<(), StepError> {
-    let subject = params.database.as_str();
-    for (id, message) in &verified.defects {
-        findings::open(&resources.db, id, subject, message).await?;
-    }
-    for id in &verified.mended {
-        findings::close(&resources.db, id).await?;
-    }
-    let id = format!("{NAME}/{}/{}/more", params.database, params.vault);
-    if verified.more_defects > 0 {
-        findings::open(&resources.db, &id, subject, &more(verified.more_defects)).await?;
-    } else {
-        findings::close(&resources.db, &id).await?;
-    }
-    Ok(())
 }

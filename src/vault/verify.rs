@@ -15,7 +15,7 @@ use std::{
 };
 
 use age::x25519::Identity;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -27,26 +27,30 @@ use crate::{
         recovery::{Candidate, Facts, gaps},
         sample::{self, Rotation, Turn},
     },
-    domain::{BackupId, Beat, Lsn, Segment, SegmentSize},
+    domain::{BackupId, Segment},
 };
 
 mod content;
 mod documents;
+mod fault;
+mod gap;
 mod history;
 mod inspection;
 mod ledger;
 mod names;
 mod page;
 mod report;
+mod server;
 mod truth;
 mod wal;
 
+pub use fault::Fault;
 pub(super) use inspection::Inspection;
 pub use names::LockUntil;
-pub use report::{Defect, Fault, Kind, Report, Tally};
+pub use report::{Defect, Kind, Look, Report, Tally};
 
-/// The WAL of a backup may still be on its way for that long after its end.
-const WAL_GRACE: SignedDuration = SignedDuration::from_mins(15);
+/// Whether a segment of WAL that no backup needs for itself must be there.
+pub type Retained<'a> = dyn Fn(Segment) -> gaps::Need + Send + Sync + 'a;
 
 /// How much is read.
 #[derive(Debug, Clone)]
@@ -94,6 +98,9 @@ pub struct Verify<'a> {
     pub others: &'a [SharedStore],
     /// Until when objects must be locked, where the store locks.
     pub lock_until: Option<&'a LockUntil<'a>>,
+    /// What retention keeps: of WAL that is missing and may have expired is told,
+    /// and it is no defect.
+    pub retained: &'a Retained<'a>,
     pub now: Timestamp,
     pub stop: &'a CancellationToken,
     /// Stored bytes read so far, for progress.
@@ -112,7 +119,6 @@ struct Known {
     there: BTreeSet<String>,
     /// Each object's place in the rotation.
     places: Vec<u64>,
-    inspection: Arc<Inspection>,
     sound: BTreeSet<String>,
     damaged: BTreeSet<String>,
     /// What of its manifest is not true.
@@ -135,8 +141,10 @@ pub async fn verify(verify: &Verify<'_>, say: &Say<'_>) -> Result<Report, VaultE
         backups: Vec::new(),
         defects: Vec::new(),
         unchecked: Vec::new(),
+        notes: Vec::new(),
         histories: BTreeMap::new(),
-        read: Vec::new(),
+        read: BTreeMap::new(),
+        seen: report::Seen::default(),
     };
     let mut known = backups(verify, &listing, &mut report).await?;
     names::check_versions(&versions, &mut report);
@@ -169,6 +177,7 @@ async fn backups(verify: &Verify<'_>, listing: &Listing, report: &mut Report) ->
         .filter_map(|key| key.as_str().strip_prefix(&prefix)?.split('/').next()?.parse().ok())
         .collect();
     ids.dedup();
+    report.seen.backups.extend(ids.iter().cloned());
     let mut known = Vec::new();
     for backup in ids {
         let key = verify.layout.manifest(&backup);
@@ -187,7 +196,7 @@ async fn backups(verify: &Verify<'_>, listing: &Listing, report: &mut Report) ->
         match catalog::signed_manifest(verify.layout, verify.store.as_ref(), verify.verifier, &backup).await {
             Ok((manifest, sha256)) => {
                 for key in [&key, &signature_of(&key)] {
-                    report.was_read(Kind::Manifest, key, listing.size_of(key).unwrap_or_default());
+                    report.was_read(Kind::Manifest, key, listing.size_of(key).unwrap_or_default(), Look::Compared);
                 }
                 let sizes: Vec<u64> = manifest.objects.iter().map(|object| object.stored_size).collect();
                 let places = sample::places_in_backup(verify.depth.first_turn(manifest.finished_at), &sizes);
@@ -197,7 +206,6 @@ async fn backups(verify: &Verify<'_>, listing: &Listing, report: &mut Report) ->
                     sha256,
                     there: BTreeSet::new(),
                     places,
-                    inspection: Arc::default(),
                     sound: BTreeSet::new(),
                     damaged: BTreeSet::new(),
                 };
@@ -246,14 +254,16 @@ async fn read_all(
     histories.check_wal(&coverage, size, &looked.branches);
     histories.check_others(verify).await?;
     histories.check_remembered(remembered);
+    histories.tell_judged(&coverage, &looked.branches, report);
     report.histories = histories.believed();
     let believed = histories.settle(verify, &coverage, size, report);
     wal::check_timelines(&mut looked, size, &believed, &coverage, report);
     note_wal(known, &looked);
-    ledger::check_tip(&beats, &coverage, size, verify.now, verify, report);
+    ledger::check_tip(&beats, &coverage, size, verify, report);
     let backups = known.iter().filter(|of| of.lies.is_empty()).map(candidate).collect();
     let facts = Facts { backups, coverage, histories: believed, segment_size: size, not_after: None };
-    account(verify, &facts, &beats, report);
+    gap::account(verify, &facts, &beats, report);
+    report.seen.is_wal_accounted = true;
     Ok(())
 }
 
@@ -283,55 +293,6 @@ fn note_wal(known: &mut [Known], looked: &wal::Looked) {
         of.sound.extend(sound);
         of.damaged.extend(damaged);
     }
-}
-
-/// Reports every gap with what it breaks.
-fn account(verify: &Verify<'_>, facts: &Facts, beats: &[Beat], report: &mut Report) {
-    let instants: Vec<gaps::Instant> =
-        beats.iter().map(|beat| (beat.timeline, beat.commit_lsn, beat.acknowledged_at)).collect();
-    for gap in gaps::gaps(facts, &instants) {
-        let is_arriving = |id: &BackupId| {
-            let of = facts.backups.iter().find(|backup| backup.id == *id);
-            of.is_some_and(|of| of.finished_at + WAL_GRACE > verify.now && gap.to == of.stop_lsn)
-        };
-        if !gap.unusable.is_empty() && gap.cut_off.is_empty() && gap.unusable.iter().all(is_arriving) {
-            let names: Vec<&str> = gap.unusable.iter().map(BackupId::as_str).collect();
-            report.unchecked.push(format!(
-                "the WAL of backup {} up to {} is still on its way",
-                names.join(", "),
-                gap.to
-            ));
-            continue;
-        }
-        let first = Segment::holding(gap.timeline, gap.from, facts.segment_size);
-        let mut defect =
-            Defect::new(verify.layout.segment(first, facts.segment_size), Fault::Gap, told(&gap, facts.segment_size));
-        defect.backup = gap.unusable.first().cloned();
-        report.defects.push(defect);
-    }
-}
-
-/// A gap in words: the LSNs, the backups, the instants.
-fn told(gap: &gaps::Gap, size: SegmentSize) -> String {
-    let listed = |ids: &[BackupId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let count = size.number_of(Lsn(gap.to.0 - 1)) - size.number_of(gap.from) + 1;
-    let mut what = format!(
-        "WAL of timeline {} from {} to {} is missing ({count} segment{})",
-        gap.timeline,
-        gap.from,
-        gap.to,
-        if count == 1 { "" } else { "s" }
-    );
-    if !gap.unusable.is_empty() {
-        what = format!("{what}; it cannot be restored without it: backup {}", listed(&gap.unusable));
-    }
-    if !gap.cut_off.is_empty() {
-        let after = gap.after.map_or_else(|| "its own end".to_owned(), |after| after.to_string());
-        let until = gap.until.map_or_else(|| "now".to_owned(), |until| until.to_string());
-        let backups = listed(&gap.cut_off);
-        what = format!("{what}; no instant between {after} and {until} can be restored from backup {backups}");
-    }
-    what
 }
 
 /// What was listed and is gone now may have been expired or superseded while we
@@ -377,7 +338,9 @@ fn conclude(verify: &Verify<'_>, known: Vec<Known>, report: &mut Report) {
             let key = verify.layout.manifest(&manifest.backup);
             report.defects.push(Defect::new(key, Fault::LyingManifest, what).of(&manifest.backup));
             damaged.insert("manifest.json".to_owned());
-        } else if matches!(verify.depth, Depth::Full) {
+        } else if manifest.objects.iter().all(|object| sound.contains(&object.name)) {
+            // Only then is nothing left that could contradict it.
+            report.looked_at(&verify.layout.manifest(&manifest.backup), Look::Opened);
             sound.insert("manifest.json".to_owned());
         }
         sound.retain(|name| !damaged.contains(name));

@@ -14,7 +14,7 @@ use crate::{
     flow::{NewRun, StepError},
     flows::{
         Database, Vault,
-        verify::{self, Asked, Params},
+        verify::{self, Asked, Params, Request},
     },
     vault::verify::Report,
 };
@@ -118,8 +118,9 @@ async fn of_vault(database: &Database, vault: &Vault, depth: &Depth) -> Result<V
         });
     };
     let stop = CancellationToken::new();
-    let asked = (depth.asked(database), Clock::system().now());
-    let mut verifying = std::pin::pin!(verify::vault(database, vault, asked, &stop, &say));
+    let now = Clock::system().now();
+    let request = Request { depth: depth.asked(database), turn_at: now, now };
+    let mut verifying = std::pin::pin!(verify::vault(database, vault, request, &stop, &say));
     let found = tokio::select! {
         found = &mut verifying => found,
         interrupt = tokio::signal::ctrl_c() => {
@@ -187,6 +188,9 @@ fn text(verified: &Verified) -> String {
         }
         for what in &report.unchecked {
             text = format!("{text}not checked: {what}\n");
+        }
+        for note in &report.notes {
+            text = format!("{text}note: {note}\n");
         }
     }
     if verified.reports.is_empty() {

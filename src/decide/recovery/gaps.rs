@@ -1,8 +1,11 @@
-//! The WAL that should be there and is not: from each backup's start to the
-//! newest position of the line of history that it leads to. Nothing is assumed
-//! to be there that a listing does not prove.
+//! The WAL that is not there: from each backup's start to the newest position of
+//! the line of history that it leads to. Nothing is assumed to be there that a
+//! listing does not prove; what is needed is told apart from what may have expired.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use jiff::Timestamp;
 
@@ -23,14 +26,27 @@ pub struct Gap {
     pub after: Option<Timestamp>,
     /// The end of the first backup after it; none when no backup was taken since.
     pub until: Option<Timestamp>,
+    pub need: Need,
+}
+
+/// Whether WAL must be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// A backup needs it for itself, or retention keeps it.
+    Needed,
+    /// Nobody knows whether it has expired or was lost.
+    Unknown,
+    /// Retention has let it go.
+    Expired,
 }
 
 /// A position and an instant at which everything before it had been committed.
 pub type Instant = (Timeline, Lsn, Timestamp);
 
 /// All gaps, by timeline and position. `instants` tell when positions were
-/// written; the backups' ends are added to them.
-pub fn gaps(facts: &Facts, instants: &[Instant]) -> Vec<Gap> {
+/// written; the backups' ends are added to them. `retained` tells of WAL that no
+/// backup needs for itself whether it stays.
+pub fn gaps(facts: &Facts, instants: &[Instant], retained: &dyn Fn(Segment) -> Need) -> Vec<Gap> {
     let mut groups: BTreeMap<Timeline, (Line, Vec<&Candidate>)> = BTreeMap::new();
     for backup in &facts.backups {
         let (timeline, line) = line_of(backup, facts);
@@ -43,13 +59,20 @@ pub fn gaps(facts: &Facts, instants: &[Instant]) -> Vec<Gap> {
         };
         let stop = backups.iter().map(|backup| backup.stop_lsn).max().unwrap_or_default();
         let end = facts.coverage.extent(*timeline, facts.segment_size).unwrap_or_default().max(stop);
-        for (on, from, to) in missing(facts, line, start, end) {
-            let gap = found.entry((on, from)).or_insert_with(|| describe(facts, line, instants, (on, from, to)));
-            for backup in backups.iter().filter(|backup| facts.segment_size.floor(backup.start_lsn) < to) {
-                let names = if from < backup.stop_lsn { &mut gap.unusable } else { &mut gap.cut_off };
-                if !names.contains(&backup.id) {
+        // What begins before this is cut off already, by WAL that nobody needs.
+        let mut severed = Lsn(0);
+        for missing in missing(facts, line, start..end, retained) {
+            let key = (missing.timeline, missing.from);
+            let gap = found.entry(key).or_insert_with(|| describe(facts, line, instants, &missing));
+            for backup in backups {
+                let begins = facts.segment_size.floor(backup.start_lsn);
+                let names = if missing.from < backup.stop_lsn { &mut gap.unusable } else { &mut gap.cut_off };
+                if (severed..missing.to).contains(&begins) && !names.contains(&backup.id) {
                     names.push(backup.id.clone());
                 }
+            }
+            if missing.need != Need::Needed {
+                severed = missing.to;
             }
         }
     }
@@ -70,22 +93,35 @@ fn line_of(backup: &Candidate, facts: &Facts) -> (Timeline, Line) {
         .unwrap_or_else(|| (backup.timeline, Line(vec![(backup.timeline, Lsn(0)..Lsn(u64::MAX))])))
 }
 
-/// The stretches of a line that no object covers, with the timeline whose
-/// segment a server would read there.
-fn missing(facts: &Facts, line: &Line, start: Lsn, end: Lsn) -> Vec<(Timeline, Lsn, Lsn)> {
+/// A stretch of a line that no object covers.
+struct Missing {
+    /// The timeline whose segment a server would read there.
+    timeline: Timeline,
+    from: Lsn,
+    to: Lsn,
+    need: Need,
+}
+
+/// The stretches of a line that no object covers, needed ones apart from others.
+fn missing(facts: &Facts, line: &Line, range: Range<Lsn>, retained: &dyn Fn(Segment) -> Need) -> Vec<Missing> {
     let size = facts.segment_size;
-    let mut missing: Vec<(Timeline, Lsn, Lsn)> = Vec::new();
-    let mut at = start;
-    while at < end {
+    let is_own = |from: Lsn, to: Lsn| {
+        let on_line = facts.backups.iter().filter(|backup| line.holds(backup));
+        on_line.into_iter().any(|backup| from < backup.stop_lsn && size.floor(backup.start_lsn) < to)
+    };
+    let mut missing: Vec<Missing> = Vec::new();
+    let mut at = range.start;
+    while at < range.end {
         let number = size.number_of(at);
         let Some(timeline) = line.file_of(number, size) else { break };
         let segment = Segment { timeline, number };
-        let wanted = segment.end(size).min(end);
+        let wanted = segment.end(size).min(range.end);
         for (from, to) in facts.coverage.uncovered(segment, wanted.0 - segment.start(size).0) {
             let (from, to) = (segment.start(size).forward(from), segment.start(size).forward(to));
+            let need = if is_own(from, to) { Need::Needed } else { retained(segment) };
             match missing.last_mut() {
-                Some(last) if last.0 == timeline && last.2 == from => last.2 = to,
-                _ => missing.push((timeline, from, to)),
+                Some(last) if (last.timeline, last.to, last.need) == (timeline, from, need) => last.to = to,
+                _ => missing.push(Missing { timeline, from, to, need }),
             }
         }
         at = segment.end(size);
@@ -93,7 +129,8 @@ fn missing(facts: &Facts, line: &Line, start: Lsn, end: Lsn) -> Vec<(Timeline, L
     missing
 }
 
-fn describe(facts: &Facts, line: &Line, instants: &[Instant], (timeline, from, to): (Timeline, Lsn, Lsn)) -> Gap {
+fn describe(facts: &Facts, line: &Line, instants: &[Instant], missing: &Missing) -> Gap {
+    let Missing { timeline, from, to, need } = *missing;
     let ends = facts.backups.iter().map(|backup| (backup.timeline, backup.stop_lsn, backup.finished_at));
     let on_line =
         |(timeline, lsn): (Timeline, Lsn)| line.0.iter().any(|(on, range)| *on == timeline && lsn <= range.end);
@@ -101,7 +138,7 @@ fn describe(facts: &Facts, line: &Line, instants: &[Instant], (timeline, from, t
     let after = before.map(|(_, _, at)| at).max();
     let later = facts.backups.iter().filter(|backup| line.holds(backup) && backup.start_lsn >= to);
     let until = later.map(|backup| backup.finished_at).min();
-    Gap { timeline, from, to, unusable: Vec::new(), cut_off: Vec::new(), after, until }
+    Gap { timeline, from, to, unusable: Vec::new(), cut_off: Vec::new(), after, until, need }
 }
 
 impl Coverage {
@@ -181,25 +218,30 @@ mod tests {
         }
     }
 
+    /// Where nothing has expired.
+    fn all(facts: &Facts, instants: &[Instant]) -> Vec<Gap> {
+        gaps(facts, instants, &|_| Need::Needed)
+    }
+
     #[test]
     fn all_there_is_no_gap_across_a_fork() {
-        assert_eq!(gaps(&facts(&[]), &[]), []);
+        assert_eq!(all(&facts(&[]), &[]), []);
         // What the older timeline wrote after the fork is nobody's need.
-        assert_eq!(gaps(&facts(&[(1, 6)]), &[]), []);
+        assert_eq!(all(&facts(&[(1, 6)]), &[]), []);
     }
 
     #[test]
     fn a_missing_segment_is_named_with_what_it_breaks() {
         let seen = (Timeline(1), lsn(3, 7), Timestamp::from_second(150).unwrap());
-        let [gap] = &gaps(&facts(&[(1, 4)]), &[seen])[..] else { panic!() };
+        let [gap] = &all(&facts(&[(1, 4)]), &[seen])[..] else { panic!() };
         assert_eq!((gap.timeline, gap.from, gap.to), (Timeline(1), lsn(4, 0), lsn(5, 0)));
         assert_eq!((gap.cut_off.len(), gap.unusable.len()), (1, 0));
         assert_eq!(gap.after, Some(seen.2));
         assert_eq!(gap.until.unwrap().as_second(), 200);
         // The fork's segment is read from the newer timeline.
-        let [gap] = &gaps(&facts(&[(2, 5)]), &[])[..] else { panic!() };
+        let [gap] = &all(&facts(&[(2, 5)]), &[])[..] else { panic!() };
         assert_eq!((gap.timeline, gap.from), (Timeline(2), lsn(5, 0)));
-        let [gap] = &gaps(&facts(&[(2, 7), (2, 8)]), &[])[..] else { panic!() };
+        let [gap] = &all(&facts(&[(2, 7), (2, 8)]), &[])[..] else { panic!() };
         assert_eq!((gap.from, gap.to), (lsn(7, 0), lsn(9, 0)));
         assert_eq!(
             (&gap.unusable[..], &gap.cut_off[..]),
@@ -212,13 +254,41 @@ mod tests {
     fn a_lost_tail_and_a_stop_beyond_everything_are_gaps() {
         let mut lost = facts(&[]);
         lost.coverage.tails.insert(Segment { timeline: Timeline(2), number: 9 }, [(0, 100), (500, 900)].into());
-        let [gap] = &gaps(&lost, &[])[..] else { panic!() };
+        let [gap] = &all(&lost, &[])[..] else { panic!() };
         assert_eq!((gap.from, gap.to), (lsn(9, 100), lsn(9, 500)));
         let mut lying = facts(&[]);
         lying.backups[1].stop_lsn = lsn(20, 0);
-        let [gap] = &gaps(&lying, &[])[..] else { panic!() };
+        let [gap] = &all(&lying, &[])[..] else { panic!() };
         assert_eq!((gap.from, gap.to), (lsn(9, 900), lsn(20, 0)));
         assert_eq!(gap.unusable, ["two".parse().unwrap()]);
+    }
+
+    #[test]
+    fn what_has_expired_is_told_apart_from_what_is_lost() {
+        // A third backup, kept beside "one" beyond the window, which begins with "two".
+        let mut expired = facts(&[(1, 3), (1, 4), (2, 5), (2, 6)]);
+        let window = |segment: Segment| if segment.number >= 7 { Need::Needed } else { Need::Expired };
+        let [gap] = &gaps(&expired, &[], &window)[..] else { panic!() };
+        assert_eq!(gap.need, Need::Expired);
+        assert_eq!((gap.from, gap.to, &gap.unusable[..]), (lsn(3, 0), lsn(5, 0), &[][..]), "to the fork's file");
+        // What is lost beside it is not hidden by it, nor does it grow by it.
+        for (lost, needed) in [((1, 2), lsn(2, 0)..lsn(3, 0)), ((2, 7), lsn(7, 0)..lsn(8, 0))] {
+            let found = gaps(&facts(&[(1, 3), (1, 4), (2, 5), (2, 6), lost]), &[], &window);
+            let found: Vec<&Gap> = found.iter().filter(|gap| gap.need == Need::Needed).collect();
+            let [gap] = &found[..] else { panic!("{found:?}") };
+            assert_eq!(gap.from..gap.to, needed);
+            assert_eq!(gap.unusable.len(), 1, "{gap:?}");
+        }
+        // Nor where nobody knows what has expired.
+        let unknown = gaps(&facts(&[(1, 2), (1, 3), (1, 4)]), &[], &|_| Need::Unknown);
+        let found: Vec<_> = unknown.iter().map(|gap| (gap.from, gap.to, gap.need)).collect();
+        assert_eq!(found, [(lsn(2, 0), lsn(3, 0), Need::Needed), (lsn(3, 0), lsn(5, 0), Need::Unknown)]);
+        // A backup that expiry has cut off is not told to be cut off by what is lost later.
+        expired.coverage.tails.remove(&Segment { timeline: Timeline(2), number: 9 });
+        expired.coverage.add_tail(Segment { timeline: Timeline(2), number: 9 }, 500, 900);
+        let found = gaps(&expired, &[], &window);
+        let gap = found.iter().find(|gap| gap.need == Need::Needed).unwrap();
+        assert_eq!((gap.from, &gap.cut_off[..]), (lsn(9, 0), &["two".parse().unwrap()][..]));
     }
 
     proptest! {
@@ -227,7 +297,7 @@ mod tests {
         fn what_is_lost_is_named(lost in prop::collection::btree_set(2_u64..9, 0..5)) {
             let lost: Vec<(u32, u64)> = lost.into_iter().map(|number| (if number < 5 { 1 } else { 2 }, number)).collect();
             let mut named = Vec::new();
-            for gap in gaps(&facts(&lost), &[]) {
+            for gap in all(&facts(&lost), &[]) {
                 let (mut at, end) = (gap.from, gap.to);
                 while at < end {
                     named.push((gap.timeline.0, SIZE.number_of(at)));

@@ -257,3 +257,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_run_without_steps_ends_and_names_what_it_made() {
+    let ended = |events: Vec<Event>| end_without_steps(&journal(events), "gone");
+    let error = "gone".to_owned();
+    let unwound = |step: &str| {
+        let ending = Ending::Unwound { step: step.into(), error: error.clone() };
+        Some(Event::Ended { ending })
+    };
+    assert_eq!(ended(vec![]), unwound("steps"), "not begun");
+    let plain = Event::StepStarted { step: "a".into(), undo_plan: None };
+    assert_eq!(ended(vec![plain.clone()]), unwound("a"), "nothing to undo");
+    let undone = Event::UndoSucceeded { step: "b".into() };
+    assert_eq!(ended(vec![plain.clone(), started("b"), undone.clone()]), unwound("b"), "undone already");
+    let left = ended(vec![started("a"), succeeded("a"), started("b"), undone, failed("c", true)]);
+    let Some(Event::Ended { ending: Ending::Stuck { step, error } }) = left else { panic!("{left:?}") };
+    assert_eq!((step.as_str(), error.as_str()), ("a", "gone; what may be left: `a` made \"a\""));
+    let both = ended(vec![started("a"), started("b")]);
+    let Some(Event::Ended { ending: Ending::Stuck { step, error } }) = both else { panic!("{both:?}") };
+    assert!(step == "b" && error.contains("`a` made") && error.contains("`b` made"), "{error}");
+    assert_eq!(ended(vec![plain, Event::Ended { ending: Ending::Done }]), None, "it is over");
+}

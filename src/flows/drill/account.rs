@@ -90,10 +90,12 @@ pub async fn conclude(drill: &Drill, cx: &StepContext, ending: &Ending) -> Resul
     let cleanup = match outcome {
         Outcome::Completed => std::mem::take(&mut traces.rejoined.checks),
         Outcome::Refused => Vec::new(),
-        Outcome::Aborted | Outcome::Failed | Outcome::Stuck => prove_unwound(drill, &traces, outcome).await?,
+        Outcome::Aborted | Outcome::Failed | Outcome::Stuck => {
+            or_unseen("unwound", prove_unwound(drill, &traces, outcome).await)?
+        }
     };
     if matches!(outcome, Outcome::Aborted | Outcome::Failed) {
-        traces.steady.checks = probe::steady_state(drill, STEADY_LIMIT).await?;
+        traces.steady.checks = or_unseen("steady state", probe::steady_state(drill, STEADY_LIMIT).await)?;
     }
     let record = record(drill, cx, ending, &traces, &cleanup);
     let rollback = rollback_lines(&traces, ending);
@@ -104,6 +106,18 @@ pub async fn conclude(drill: &Drill, cx: &StepContext, ending: &Ending) -> Resul
         printed.insert("evidence".to_owned(), json!({"index": index, "leaf_hash": leaf_hash}));
     }
     Ok(Conclusion { verdict, output: printed })
+}
+
+/// Where it can never be looked at, as the database or the provider is no longer
+/// configured, that is what was found; the run ends all the same.
+fn or_unseen(name: &str, looked: Result<Vec<Check>, StepError>) -> Result<Vec<Check>, StepError> {
+    match looked {
+        Err(StepError::Permanent(why)) => {
+            let (verdict, expected) = (Verdict::Inconclusive, "looked at".to_owned());
+            Ok(vec![Check { name: name.to_owned(), verdict, expected, actual: why }])
+        }
+        looked => looked,
+    }
 }
 
 /// Looks whether everything that was changed is as it was.

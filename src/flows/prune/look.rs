@@ -14,7 +14,7 @@ use crate::{
         due::{Schedule, parse_zone},
         retention::{self, Facts, Held, Line, Plan, Policy, Upload, WalKey, beats},
     },
-    domain::{BackupId, BeatRange, RunId, SegmentSize, with_causes},
+    domain::{BackupId, BackupState, BeatRange, RunId, SegmentSize, with_causes},
     evidence::Filter,
     flow::StepError,
     flows::{Database, Resources, Vault, backup, ledger, restore},
@@ -53,6 +53,8 @@ pub struct Look {
     pub plan: Plan,
     /// Heartbeats that nobody asks for any more.
     old_beats: BTreeSet<BeatRange>,
+    /// The plan if no backup lacked WAL: what was kept before any was lost.
+    pub if_whole: Plan,
 }
 
 impl Look {
@@ -126,14 +128,24 @@ pub async fn look(
         last_run: memory.last_run.clone(),
         busy: memory.busy.clone(),
     };
-    let mut plan = retention::plan(&facts, &policy(&database.schedule.config)?, now);
+    let policy = policy(&database.schedule.config)?;
+    let mut plan = retention::plan(&facts, &policy, now);
+    let if_whole = retention::plan(&whole(facts), &policy, now);
     let older = all.iter().filter(|other| **other != layout);
     plan.left.extend(older.map(|other| {
         format!("history {}: another one goes on; it is kept whole until a person removes it", other.prefix())
     }));
     let beats: Vec<BeatRange> = listing.keys().filter_map(|key| layout.parse_heartbeats(key)).collect();
     let old_beats = beats::expired(&beats, ledger::kept(database)).into_iter().collect();
-    Ok(Some(Look { layout, segment_size, listing: held.listing, plan, old_beats }))
+    Ok(Some(Look { layout, segment_size, listing: held.listing, plan, if_whole, old_beats }))
+}
+
+/// The same with the WAL of all backups.
+fn whole(mut facts: Facts) -> Facts {
+    for backup in facts.backups.iter_mut().filter(|backup| backup.state == BackupState::Uploaded) {
+        backup.state = BackupState::WalComplete;
+    }
+    facts
 }
 
 /// What the other vaults hold of the same history.

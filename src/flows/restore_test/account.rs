@@ -27,7 +27,9 @@ pub(super) async fn conclude(
     ending: &Ending,
 ) -> Result<Conclusion, StepError> {
     let params: Params = cx.params()?;
-    let database = resources.database(&params.database)?;
+    // It may have left the schedules since; the run ends all the same.
+    let database = resources.database(&params.database).ok();
+    let database = database.as_deref();
     let proof: Option<Proof> = cx.output_if_any("prove")?;
     let refetched = proof.as_ref().and_then(|proof| proof.refetched.clone());
     let told = Told {
@@ -38,25 +40,25 @@ pub(super) async fn conclude(
     };
     let beats = match told.chosen.as_ref().and_then(|chosen| chosen.disaster_at) {
         Some(at) => {
-            heartbeats::between(&resources.db, &database.name, at - BEATS_WINDOW, at + SignedDuration::from_mins(1))
+            heartbeats::between(&resources.db, &params.database, at - BEATS_WINDOW, at + SignedDuration::from_mins(1))
                 .await?
         }
         None => Vec::new(),
     };
-    let mut record = told.record(&database, &params, cx, &beats);
+    let mut record = told.record(database, &params, cx, &beats);
     let (verdict, findings) = flows::judged(ending, record.verdict);
     record.verdict = verdict;
     record.findings.extend(findings);
     record.safety.extend(flows::unwinding(ending));
-    if let (Verdict::Pass, Some(restored)) = (verdict, &told.restored) {
+    if let (Verdict::Pass, Some(restored), Some(database)) = (verdict, &told.restored, database) {
         // The journal's instant: a conclusion that is repeated must write the same proof.
         let ended_at = cx.step_times().iter().filter_map(|times| times.succeeded_at).max();
-        restored.prove(&database, cx, ended_at.unwrap_or(record.started_at)).await?;
+        restored.prove(database, cx, ended_at.unwrap_or(record.started_at)).await?;
     }
     let evidence = resources.evidence.append(&record).await?;
     let output = json!({
         "run_id": record.run_id,
-        "database": database.name,
+        "database": params.database,
         "verdict": verdict,
         "recovery_point": record.measured.recovery_point,
         "restore_seconds": record.measured.restore_seconds,
@@ -83,7 +85,7 @@ struct Told {
 }
 
 impl Told {
-    fn record(&self, database: &Database, params: &Params, cx: &StepContext, beats: &[Beat]) -> EvidenceRecord {
+    fn record(&self, database: Option<&Database>, params: &Params, cx: &StepContext, beats: &[Beat]) -> EvidenceRecord {
         let mut verdicts = BTreeMap::new();
         let mut measured = Measured::default();
         let mut checks = self.proof.as_ref().map(|proof| proof.checks.clone()).unwrap_or_default();
@@ -92,7 +94,13 @@ impl Told {
         if let Some(proof) = &self.proof {
             measured.recovery_point = Some(proof.recovery_point.clone());
             measured.restore_seconds = self.restore_seconds(cx);
-            self.judge_point(database, proof, beats, &mut measured, &mut checks, &mut verdicts);
+            match database {
+                Some(database) => {
+                    self.judge_point(database, proof, beats, &mut measured, &mut checks, &mut verdicts);
+                }
+                // What it was to be held against is known no more.
+                None => drop(verdicts.insert("objectives".to_owned(), Verdict::Inconclusive)),
+            }
             verdicts.insert("isolation".to_owned(), Verdict::worst(proof.isolation.iter().map(|check| check.verdict)));
             verdicts.insert("checks".to_owned(), Verdict::worst(checks.iter().map(|check| check.verdict)));
         }
@@ -102,9 +110,9 @@ impl Told {
         why.scenario = self.chosen.as_ref().map(|chosen| chosen.scenario.clone());
         EvidenceRecord {
             why,
-            objectives: Some(database.schedule.config.objectives),
+            objectives: database.map(|database| database.schedule.config.objectives),
             source: self.restored.as_ref().map(|restored| restored.source.clone()),
-            target: self.proof.as_ref().map(|proof| Target {
+            target: self.proof.as_ref().zip(database).map(|(proof, database)| Target {
                 kind: "local".to_owned(),
                 region: database.region.clone(),
                 residency: database.schedule.config.residency.clone(),
@@ -117,7 +125,7 @@ impl Told {
             isolation: self.proof.as_ref().map(|proof| proof.isolation.clone()).unwrap_or_default(),
             verdict: verdict_of(&verdicts),
             verdicts,
-            ..flows::record(cx, (&database.name, Some(database)), super::NAME, params.due_at)
+            ..flows::record(cx, (&params.database, database), super::NAME, params.due_at)
         }
     }
 

@@ -7,8 +7,8 @@ use futures::StreamExt;
 use serde_json::Value;
 
 use super::{
-    Known, Verify,
-    report::{Defect, Fault, Kind, Report},
+    Fault, Known, Verify,
+    report::{Defect, Kind, Look, Report},
 };
 use crate::{
     decide::sample,
@@ -62,6 +62,12 @@ pub(super) async fn check(
                 }
                 continue;
             }
+            let signature = signature_of(key);
+            if !listing.holds(&signature) {
+                let what = format!("it is missing, so `{key}` does not count");
+                report.defects.push(Defect::new(&signature, Fault::Missing, what));
+                continue;
+            }
             // Its signature follows it, and the next one after that.
             let is_newest = keys.get(nth + 2).is_none_or(|next| backup(next) != backup(key));
             let is_turn = verify.depth.turn().is_some_and(|turn| turn.takes(sample::place_of(key.as_str(), turn.of)));
@@ -110,14 +116,8 @@ fn judge(
     report: &mut Report,
 ) -> Result<(), VaultError> {
     let One { document, kind, key, backup } = one;
-    let signature = signature_of(key);
-    if !listing.holds(&signature) {
-        let what = format!("it is missing, so `{key}` does not count");
-        report.defects.push(Defect::new(&signature, Fault::Missing, what));
-        return Ok(());
-    }
-    for read in [key, &signature] {
-        report.was_read(*kind, read, listing.size_of(read).unwrap_or_default());
+    for read in [key, &signature_of(key)] {
+        report.was_read(*kind, read, listing.size_of(read).unwrap_or_default(), Look::Opened);
     }
     match said {
         Ok(said) => {

@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Verify,
+    Fault, Verify,
     documents::Remembered,
-    report::{Defect, Fault, Kind, Report},
+    report::{Defect, Kind, Look, Report},
     wal::Branch,
 };
 use crate::{
@@ -25,6 +25,8 @@ pub(super) struct Histories {
     wrong: BTreeMap<Timeline, String>,
     keys: BTreeMap<Timeline, ObjectKey>,
     texts: BTreeMap<Timeline, Vec<u8>>,
+    /// Some other vault did not answer.
+    is_alone: bool,
 }
 
 impl Histories {
@@ -41,7 +43,7 @@ impl Histories {
                     continue;
                 }
             };
-            report.was_read(Kind::History, key, text.len() as u64);
+            report.was_read(Kind::History, key, text.len() as u64, Look::Compared);
             match std::str::from_utf8(&text).ok().and_then(parse_history) {
                 Some(history) => drop(histories.known.insert(timeline, history)),
                 None => histories.doubt(timeline, "it is no history file"),
@@ -111,7 +113,10 @@ impl Histories {
                     }
                     // What other vaults lack or cannot give is theirs to tell.
                     Ok(_) | Err(VaultError::Store(StoreError::NotFound { .. })) => {}
-                    Err(error) => tracing::warn!(vault = %other.place().vault, %error, "not compared with this vault"),
+                    Err(error) => {
+                        tracing::warn!(vault = %other.place().vault, %error, "not compared with this vault");
+                        self.is_alone = true;
+                    }
                 }
             }
         }
@@ -131,6 +136,14 @@ impl Histories {
         }
         for (timeline, why) in doubts {
             self.doubt(timeline, why);
+        }
+    }
+
+    /// Notes the files that were held against all that they must agree with.
+    pub(super) fn tell_judged(&self, coverage: &Coverage, branches: &BTreeMap<Timeline, Branch>, report: &mut Report) {
+        let is_judged = |timeline: &Timeline| branches.contains_key(timeline) || coverage.first(*timeline).is_none();
+        for (_, key) in self.keys.iter().filter(|(timeline, _)| !self.is_alone && is_judged(timeline)) {
+            report.looked_at(key, Look::Opened);
         }
     }
 

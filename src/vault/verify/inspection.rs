@@ -1,16 +1,19 @@
 //! A look at the members of a backup's parts, by the code that restores them,
-//! into nothing. Notes what of them contradicts the manifest.
+//! into nothing. Each is held against PostgreSQL's own manifest, by name, size
+//! and checksum. Notes what of them contradicts ours.
 
 use std::{
     collections::HashSet,
     hash::{DefaultHasher, Hash, Hasher},
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
+use crc_fast::CrcAlgorithm;
 use sha2::{Digest, Sha256};
 
+use super::server::{ServerFile, ServerFiles};
 use crate::{
     domain::{Lsn, Timeline, VaultName},
     vault::{Manifest, VaultError, part::Part, unpack},
@@ -21,9 +24,16 @@ const LABEL_MAX: usize = 64 << 10;
 /// The system id, which `pg_control` begins with.
 const CONTROL_HEAD: usize = 8;
 
+/// Files that no part holds, of which so many are named.
+const NAMED_MAX: usize = 3;
+
 /// What was seen in the parts of one backup.
-#[derive(Debug, Default)]
-pub(in crate::vault) struct Inspection(Mutex<Seen>);
+#[derive(Debug)]
+pub(in crate::vault) struct Inspection {
+    /// None where PostgreSQL's own manifest cannot be had.
+    files: Option<ServerFiles>,
+    seen: Mutex<Seen>,
+}
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -36,16 +46,28 @@ struct Seen {
 }
 
 impl Inspection {
+    pub(super) fn new(files: Option<ServerFiles>) -> Self {
+        Self { files, seen: Mutex::default() }
+    }
+
+    /// Whether parts are held against PostgreSQL's own manifest.
+    pub(super) fn has_files(&self) -> bool {
+        self.files.is_some()
+    }
+
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks through one sealed object: all of them are tars.
     pub(in crate::vault) fn look(&self, vault: &VaultName, part: &Part, plain: impl Read) -> Result<(), VaultError> {
         let sha256 = part.record.plain_sha256.as_ref().map(|_| Sha256::new());
         let mut plain = Digested { inner: plain, sha256, size: 0 };
-        let mut look = Look { part, names: HashSet::new(), label: None, control: None, keeping: None };
+        let files = self.files.as_ref().filter(|_| part.record.is_part());
+        let mut look =
+            Look { part, files, names: HashSet::new(), file: None, label: None, control: None, keeping: None };
         unpack::unpack(&part.key, &mut plain, &part.stop, part.damaged(vault), &mut look)?;
+        look.end_file()?;
         let mut seen = self.seen();
         if part.record.is_part() {
             seen.label = look.label.or(seen.label.take());
@@ -72,6 +94,19 @@ impl Inspection {
             ));
         }
         Ok(())
+    }
+
+    /// What PostgreSQL sent and none of the parts holds; to be asked when all of
+    /// them were looked through.
+    pub(super) fn left_out(&self) -> Option<String> {
+        let seen = self.seen();
+        let files = self.files.as_ref()?.members().filter(|member| !seen.files.contains(&hash_of(member)));
+        let mut files: Vec<String> = files.map(|member| format!("`{}`", member.display())).collect();
+        files.sort();
+        let count = files.len();
+        files.truncate(NAMED_MAX);
+        let named = files.join(", ");
+        (count > 0).then(|| format!("`backup_manifest` names {count} file(s) that no part holds: {named}"))
     }
 
     /// What the manifest says that the content of its backup does not.
@@ -133,30 +168,68 @@ enum Keeping {
     Control,
 }
 
+fn hash_of(name: &Path) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Keeps nothing of the members but two small files.
 struct Look<'a> {
     part: &'a Part,
+    files: Option<&'a ServerFiles>,
     names: HashSet<u64>,
+    /// The file that comes just now.
+    file: Option<Coming>,
     label: Option<Vec<u8>>,
     control: Option<Vec<u8>>,
     keeping: Option<Keeping>,
 }
 
+/// A file on its way, and what it must be.
+struct Coming {
+    name: PathBuf,
+    wanted: ServerFile,
+    size: u64,
+    crc32c: crc_fast::Digest,
+}
+
+impl Look<'_> {
+    fn refuse(&self, name: &Path, what: &'static str) -> VaultError {
+        VaultError::Member { key: self.part.key.clone(), member: name.display().to_string(), what }
+    }
+
+    /// The file that came is what PostgreSQL sent.
+    fn end_file(&mut self) -> Result<(), VaultError> {
+        let Some(Coming { name, wanted, size, crc32c }) = self.file.take() else { return Ok(()) };
+        if size != wanted.size {
+            return Err(self.refuse(&name, "its size is not what `backup_manifest` says"));
+        }
+        if crc32c.finalize() != u64::from(wanted.crc32c) {
+            return Err(self.refuse(&name, "its checksum is not what `backup_manifest` says"));
+        }
+        Ok(())
+    }
+}
+
 impl unpack::Sink for Look<'_> {
     fn folder(&mut self, _: &Path, _: u32) -> Result<(), VaultError> {
-        Ok(())
+        self.end_file()
     }
 
     fn link(&mut self, _: &Path, _: &Path) -> Result<(), VaultError> {
-        Ok(())
+        self.end_file()
     }
 
     fn file(&mut self, name: &Path, _: u32) -> Result<(), VaultError> {
-        let mut hasher = DefaultHasher::new();
-        name.hash(&mut hasher);
-        if !self.names.insert(hasher.finish()) {
-            let (key, member) = (self.part.key.clone(), name.display().to_string());
-            return Err(VaultError::Member { key, member, what: "it is in the backup twice" });
+        self.end_file()?;
+        if !self.names.insert(hash_of(name)) {
+            return Err(self.refuse(name, "it is in the backup twice"));
+        }
+        if let Some(files) = self.files {
+            let wanted = files.get(name).ok_or_else(|| self.refuse(name, "`backup_manifest` does not name it"))?;
+            let crc32c = crc_fast::Digest::new(CrcAlgorithm::Crc32Iscsi);
+            self.file = Some(Coming { name: name.to_owned(), wanted, size: 0, crc32c });
         }
         self.keeping = match name.to_str() {
             Some("backup_label") => Some(Keeping::Label),
@@ -167,6 +240,10 @@ impl unpack::Sink for Look<'_> {
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> Result<(), VaultError> {
+        if let Some(file) = &mut self.file {
+            file.size += bytes.len() as u64;
+            file.crc32c.update(bytes);
+        }
         let (kept, most) = match self.keeping {
             Some(Keeping::Label) => (self.label.get_or_insert_default(), LABEL_MAX),
             Some(Keeping::Control) => (self.control.get_or_insert_default(), CONTROL_HEAD),

@@ -7,8 +7,8 @@ use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Verify,
-    report::{Defect, Fault, Kind, Report},
+    Fault, Verify,
+    report::{Defect, Kind, Look, Report},
 };
 use crate::{
     decide::{recovery::Coverage, sample},
@@ -25,32 +25,85 @@ const TOLD_OF: usize = 10;
 /// WAL may be that much later in a vault than the commit's acknowledgement.
 const GRACE: SignedDuration = SignedDuration::from_mins(15);
 
-/// Reads the heartbeats whose turn it is; answers some of each object, its last among them.
+/// Reads the heartbeats whose turn it is, and the newest ones, without which
+/// nobody knows how far WAL must reach; answers some of each object, its last among them.
 pub(super) async fn read(verify: &Verify<'_>, listing: &Listing, report: &mut Report) -> Result<Vec<Beat>, VaultError> {
-    let keys: Vec<ObjectKey> = listing.under(&verify.layout.heartbeats_prefix()).cloned().collect();
+    let mut keys: Vec<ObjectKey> = listing.under(&verify.layout.heartbeats_prefix()).cloned().collect();
     report.tally(Kind::Heartbeats).listed += keys.len() as u64;
     let Some(turn) = verify.depth.turn() else { return Ok(Vec::new()) };
+    let mut heard = Heard { layout: verify.layout.clone(), some: Vec::new(), closed: 0 };
+    // Backwards, until one is old enough for its WAL to be there.
+    report.seen.is_tip_judged = true;
+    while let Some(key) = keys.pop() {
+        let opened = open(verify, &key).await;
+        match heard.take(&key, opened, listing, report)? {
+            Some(beat) if is_settled(&beat, verify.now) => break,
+            Some(_) => {}
+            None => {
+                report.seen.is_tip_judged = false;
+                break;
+            }
+        }
+    }
     let chosen = keys.into_iter().filter(|key| turn.takes(sample::place_of(key.as_str(), turn.of)));
     let readings = futures::stream::iter(chosen)
         .map(|key| async move { (open(verify, &key).await, key) })
         .buffer_unordered(AT_ONCE);
     let mut readings = std::pin::pin!(readings);
-    let (mut some, mut closed) = (Vec::new(), 0);
     while let Some((opened, key)) = readings.next().await {
-        report.was_read(Kind::Heartbeats, &key, listing.size_of(&key).unwrap_or_default());
-        match opened {
-            Ok(lines) => match parse(&key, verify.layout, &lines) {
-                Ok(beats) => some.extend(beats),
-                Err(what) => report.defects.push(Defect::new(&key, Fault::Heartbeats, what)),
-            },
-            Err(VaultError::NoIdentity { .. }) => closed += 1,
-            Err(error) => report.defects.push(Defect::from_error(&key, error)?),
-        }
+        heard.take(&key, opened, listing, report)?;
     }
-    if closed > 0 {
+    if heard.closed > 0 {
+        let closed = heard.closed;
         report.unchecked.push(format!("{closed} object(s) of heartbeats: no identity at hand opens them"));
     }
-    Ok(some)
+    Ok(heard.some)
+}
+
+/// What the objects that were read told.
+struct Heard {
+    layout: Layout,
+    some: Vec<Beat>,
+    closed: usize,
+}
+
+impl Heard {
+    /// The last heartbeat of an object; none where it cannot be had.
+    fn take(
+        &mut self,
+        key: &ObjectKey,
+        opened: Result<Vec<u8>, VaultError>,
+        listing: &Listing,
+        report: &mut Report,
+    ) -> Result<Option<Beat>, VaultError> {
+        if matches!(opened, Err(VaultError::NoIdentity { .. })) {
+            self.closed += 1;
+            return Ok(None);
+        }
+        let opened = opened.map(|lines| parse(key, &self.layout, &lines));
+        let found = match opened {
+            Ok(Ok(beat)) => Ok(beat),
+            Ok(Err(what)) => Err(Defect::new(key, Fault::Heartbeats, what)),
+            Err(error) => Err(Defect::from_error(key, error)?),
+        };
+        report.was_read(Kind::Heartbeats, key, listing.size_of(key).unwrap_or_default(), Look::Opened);
+        match found {
+            Ok(some) => {
+                let last = some.last().copied();
+                self.some.extend(some);
+                Ok(last)
+            }
+            Err(defect) => {
+                report.defects.push(defect);
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Whether WAL up to it must be in the vault by now.
+fn is_settled(beat: &Beat, now: Timestamp) -> bool {
+    beat.acknowledged_at + GRACE < now
 }
 
 async fn open(verify: &Verify<'_>, key: &ObjectKey) -> Result<Vec<u8>, VaultError> {
@@ -87,7 +140,6 @@ pub(super) fn check_tip(
     beats: &[Beat],
     coverage: &Coverage,
     size: SegmentSize,
-    now: Timestamp,
     verify: &Verify<'_>,
     report: &mut Report,
 ) {
@@ -97,7 +149,7 @@ pub(super) fn check_tip(
     };
     let beyond = beats
         .iter()
-        .filter(|beat| beat.timeline == timeline && beat.commit_lsn > tip && beat.acknowledged_at + GRACE < now)
+        .filter(|beat| beat.timeline == timeline && beat.commit_lsn > tip && is_settled(beat, verify.now))
         .max_by_key(|beat| beat.commit_lsn);
     if let Some(beat) = beyond {
         let what = format!(
@@ -105,6 +157,6 @@ pub(super) fn check_tip(
             beat.commit_lsn, beat.acknowledged_at
         );
         let segment = crate::domain::Segment::holding(timeline, tip, size);
-        report.defects.push(Defect::new(verify.layout.segment(segment, size), Fault::Gap, what));
+        report.defects.push(Defect::new(verify.layout.segment(segment, size), Fault::Behind, what));
     }
 }

@@ -8,8 +8,8 @@ use futures::StreamExt;
 use jiff::Timestamp;
 
 use super::{
-    Known, Verify,
-    report::{Defect, Fault, Kind, Report},
+    Fault, Known, Verify,
+    report::{Defect, Kind, Report},
 };
 use crate::vault::{Layout, ObjectKey, ObjectVersion, VaultError, WalName, signature_of};
 
@@ -113,6 +113,7 @@ pub(super) async fn check_locks(
     report: &mut Report,
 ) -> Result<(), VaultError> {
     let (Some(_), Some(lock_until)) = (verify.store.locks(), verify.lock_until) else { return Ok(()) };
+    report.seen.are_locks_judged = true;
     let wanted: Vec<(ObjectKey, Timestamp)> =
         listing.keys().filter_map(|key| Some((key.clone(), lock_until(key)?))).collect();
     let looks = futures::stream::iter(wanted)

@@ -2,10 +2,11 @@
 //! defect by the object's name with what to do, and what could not be looked at.
 //! Not looked at is never found sound.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::fault::Fault;
 use crate::{
     domain::{BackupId, DatabaseName, Timeline, VaultName, Verdict, with_causes},
     vault::{Found, ObjectKey, StoreError, VaultError, signature::SignatureError},
@@ -52,39 +53,6 @@ pub struct Tally {
     pub read: u64,
     /// Stored bytes that were read.
     pub read_bytes: u64,
-}
-
-/// What is wrong with an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fault {
-    Missing,
-    Extra,
-    Size,
-    Damaged,
-    NotEncrypted,
-    Unreadable,
-    /// A part that holds what does not belong into one.
-    Structure,
-    /// Validly signed, and not true.
-    LyingManifest,
-    /// It does not fit its signature.
-    Signature,
-    /// Somebody else's signature.
-    ForeignSignature,
-    /// WAL that should be there and is not.
-    Gap,
-    /// WAL that is not what its name says.
-    ForeignWal,
-    /// Two objects that should hold the same bytes do not.
-    Disagrees,
-    History,
-    Heartbeats,
-    /// No key in the vault opens it.
-    NoKey,
-    LaterVersion,
-    DeleteMarker,
-    Lock,
 }
 
 /// One thing that a person must fix.
@@ -156,85 +124,14 @@ impl Defect {
     }
 }
 
-impl Fault {
-    /// Those that no content need be read for.
-    pub const ALWAYS_SEEN: [Self; 8] = [
-        Self::Missing,
-        Self::Extra,
-        Self::Size,
-        Self::Gap,
-        Self::ForeignSignature,
-        Self::LaterVersion,
-        Self::DeleteMarker,
-        Self::Lock,
-    ];
-
-    /// As in JSON.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::Extra => "extra",
-            Self::Size => "size",
-            Self::Damaged => "damaged",
-            Self::NotEncrypted => "not_encrypted",
-            Self::Unreadable => "unreadable",
-            Self::Structure => "structure",
-            Self::LyingManifest => "lying_manifest",
-            Self::Signature => "signature",
-            Self::ForeignSignature => "foreign_signature",
-            Self::Gap => "gap",
-            Self::ForeignWal => "foreign_wal",
-            Self::Disagrees => "disagrees",
-            Self::History => "history",
-            Self::Heartbeats => "heartbeats",
-            Self::NoKey => "no_key",
-            Self::LaterVersion => "later_version",
-            Self::DeleteMarker => "delete_marker",
-            Self::Lock => "lock",
-        }
-    }
-
-    const fn remedy(self) -> &'static str {
-        match self {
-            Self::Missing | Self::Size | Self::Damaged | Self::Unreadable => {
-                "copy it from another vault with `lifeboat vault copy`, or take a new backup"
-            }
-            Self::NotEncrypted | Self::Structure => {
-                "find out who wrote it, copy the right one from another vault with `lifeboat vault copy`, or take a new backup"
-            }
-            Self::Extra => "nobody reads it: find out who wrote it, and remove it",
-            Self::LyingManifest => {
-                "do not restore from this backup: take a new one, and find out who holds the signing key"
-            }
-            Self::Signature => {
-                "it does not count: copy it with its signature from another vault with `lifeboat vault copy`, or take a new backup"
-            }
-            Self::ForeignSignature => {
-                "it does not count: find out who can write to this vault; if the key is yours, name it with `--signed-by`"
-            }
-            Self::Gap => "copy the WAL from another vault with `lifeboat vault copy`, or take a new backup now",
-            Self::ForeignWal => {
-                "two clusters write here: find out which, copy the right segment from another vault with `lifeboat vault copy`, or take a new backup now"
-            }
-            Self::Disagrees => {
-                "the cluster's history was forked, or somebody wrote here: compare with another vault, and take a new backup now"
-            }
-            Self::History => {
-                "recovery would follow a wrong line: copy the file from another vault with `lifeboat vault copy`, or from the server's pg_wal"
-            }
-            Self::Heartbeats => {
-                "recovery points before it cannot be measured: copy it from another vault with `lifeboat vault copy`"
-            }
-            Self::NoKey => {
-                "copy the key objects from another vault with `lifeboat vault copy`, or take a new backup now"
-            }
-            Self::LaterVersion => {
-                "Lifeboat reads the first version: remove the later one, and find out who can write here"
-            }
-            Self::DeleteMarker => "Lifeboat still reads it: remove the delete marker, and find out who can delete here",
-            Self::Lock => "lock it again",
-        }
-    }
+/// How closely an object was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Look {
+    /// Its stored bytes are those that were signed, or it is small and was read;
+    /// what it says was not held against everything that it must agree with.
+    Compared,
+    /// That too: what is sealed was opened.
+    Opened,
 }
 
 /// What was found in one history of a database in one vault.
@@ -251,11 +148,25 @@ pub struct Report {
     pub defects: Vec<Defect>,
     /// What was not looked at, and why.
     pub unchecked: Vec<String>,
+    /// What is told and is no defect.
+    pub notes: Vec<String>,
     /// The SHA-256 of each history file that is believed.
     pub histories: BTreeMap<Timeline, String>,
-    /// Names of all objects whose content was looked at.
+    /// All objects whose content was looked at.
     #[serde(skip)]
-    pub read: Vec<String>,
+    pub read: BTreeMap<String, Look>,
+    #[serde(skip)]
+    pub(super) seen: Seen,
+}
+
+/// What else was looked at, so that it is known what a run would have shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Backups of which anything is listed.
+    pub(super) backups: BTreeSet<BackupId>,
+    pub(super) is_wal_accounted: bool,
+    pub(super) is_tip_judged: bool,
+    pub(super) are_locks_judged: bool,
 }
 
 impl Report {
@@ -283,11 +194,64 @@ impl Report {
     }
 
     /// Notes an object whose content was looked at.
-    pub(super) fn was_read(&mut self, kind: Kind, key: &ObjectKey, bytes: u64) {
+    pub(super) fn was_read(&mut self, kind: Kind, key: &ObjectKey, bytes: u64, look: Look) {
         let tally = self.tally(kind);
         tally.read += 1;
         tally.read_bytes += bytes;
-        self.read.push(key.to_string());
+        self.looked_at(key, look);
+    }
+
+    /// The same of an object that is counted already.
+    pub(super) fn looked_at(&mut self, key: &ObjectKey, look: Look) {
+        let known = self.read.entry(key.to_string()).or_insert(look);
+        *known = look.max(*known);
+    }
+
+    /// What all names of this history begin with.
+    fn prefix(&self) -> String {
+        format!("{}/{}/{}/", self.database, self.system_id, self.incarnation)
+    }
+
+    /// Whether an object belongs to this history.
+    pub fn is_about(&self, object: &str) -> bool {
+        object.starts_with(&self.prefix())
+    }
+
+    /// Whether this run has looked at all that shows such a fault of this object,
+    /// so that one which it did not find is gone.
+    pub fn would_show(&self, fault: Fault, object: &str) -> bool {
+        let look = self.read.get(object);
+        match fault {
+            Fault::LaterVersion | Fault::DeleteMarker => true,
+            Fault::Lock => self.seen.are_locks_judged,
+            Fault::Gap => self.seen.is_wal_accounted,
+            Fault::Behind => self.seen.is_wal_accounted && self.seen.is_tip_judged,
+            Fault::Missing | Fault::Extra | Fault::Size => self.has_compared_names(object),
+            Fault::Damaged | Fault::NotEncrypted | Fault::Unreadable | Fault::Signature | Fault::ForeignSignature => {
+                look.is_some()
+            }
+            Fault::Structure
+            | Fault::LyingManifest
+            | Fault::ForeignWal
+            | Fault::Disagrees
+            | Fault::History
+            | Fault::Heartbeats
+            | Fault::NoKey => look == Some(&Look::Opened),
+        }
+    }
+
+    /// Whether the names beside this one were held against what they must be.
+    fn has_compared_names(&self, object: &str) -> bool {
+        let name = object.strip_prefix(&self.prefix()).unwrap_or_default();
+        let backup = name.strip_prefix("backups/").and_then(|rest| rest.split('/').next()?.parse::<BackupId>().ok());
+        match backup {
+            // Without a manifest that can be read nothing tells which names there must
+            // be, unless nothing at all is left of the backup.
+            Some(backup) => {
+                self.backups.iter().any(|found| found.backup == backup) || !self.seen.backups.contains(&backup)
+            }
+            None => self.seen.is_wal_accounted || !name.starts_with("wal/"),
+        }
     }
 }
 
@@ -313,5 +277,58 @@ mod tests {
             let defect = Defect::new(format_args!("wallet/7412345678901234567/1/{name}"), Fault::Damaged, "");
             assert_eq!(defect.kind(), kind, "{name}");
         }
+    }
+
+    fn report(sound: &[&str]) -> Report {
+        let found = |backup: &&str| Found {
+            backup: backup.parse().unwrap(),
+            manifest_sha256: String::new(),
+            sound: BTreeSet::new(),
+            damaged: BTreeSet::new(),
+            histories: BTreeMap::new(),
+        };
+        Report {
+            database: "wallet".parse().unwrap(),
+            vault: "primary".parse().unwrap(),
+            system_id: "7".to_owned(),
+            incarnation: 1,
+            objects: BTreeMap::new(),
+            backups: sound.iter().map(found).collect(),
+            defects: Vec::new(),
+            unchecked: Vec::new(),
+            notes: Vec::new(),
+            histories: BTreeMap::new(),
+            read: BTreeMap::new(),
+            seen: Seen { backups: ["a", "b"].map(|id| id.parse().unwrap()).into(), ..Seen::default() },
+        }
+    }
+
+    #[test]
+    fn only_what_was_looked_at_closely_enough_is_found_mended() {
+        let mut report = report(&["a"]);
+        let name = |name: &str| format!("wallet/7/1/{name}");
+        let part = name("backups/a/data/00000.tar.zst.age");
+        assert!(report.is_about(&part) && !report.is_about("wallet/7/11/x") && !report.is_about("wallet/71/1/x"));
+        assert!(!report.would_show(Fault::Damaged, &part), "not read");
+        report.looked_at(&ObjectKey::new(part.clone()).unwrap(), Look::Compared);
+        assert!(report.would_show(Fault::Damaged, &part) && !report.would_show(Fault::Structure, &part));
+        report.looked_at(&ObjectKey::new(part.clone()).unwrap(), Look::Opened);
+        report.looked_at(&ObjectKey::new(part.clone()).unwrap(), Look::Compared);
+        assert!(report.would_show(Fault::Structure, &part));
+        assert!(report.would_show(Fault::Missing, &part), "its manifest was read");
+        assert!(!report.would_show(Fault::Missing, &name("backups/b/restore.sh")), "its manifest was not");
+        assert!(report.would_show(Fault::Missing, &name("backups/c/restore.sh")), "nothing is left of it");
+        for (fault, object) in
+            [(Fault::Gap, "wal/1/1.zst.age"), (Fault::Missing, "wal/1.history"), (Fault::Behind, "wal/1/2.zst.age")]
+        {
+            assert!(!report.would_show(fault, &name(object)), "{fault:?}");
+        }
+        (report.seen.is_wal_accounted, report.seen.is_tip_judged) = (true, true);
+        for (fault, object) in
+            [(Fault::Gap, "wal/1/1.zst.age"), (Fault::Missing, "wal/1.history"), (Fault::Behind, "wal/1/2.zst.age")]
+        {
+            assert!(report.would_show(fault, &name(object)), "{fault:?}");
+        }
+        assert!(!report.would_show(Fault::Lock, &part));
     }
 }

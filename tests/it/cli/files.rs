@@ -13,7 +13,23 @@ async fn good_files_are_checked_planned_and_described() {
     let plan = site.run(&["plan", "--next", "3"]).await.json(0);
     let runs = plan["runs"].as_array().unwrap();
     assert_eq!(runs.len(), 3);
-    assert!(runs.iter().all(|run| run["database"] == "wallet" && run["timezone"] == "Europe/Malta"), "{plan}");
+    let (verifications, by_cron): (Vec<_>, Vec<_>) = runs.iter().partition(|run| run["flow"] == "verify");
+    assert!(by_cron.iter().all(|run| run["database"] == "wallet" && run["timezone"] == "Europe/Malta"), "{plan}");
+    // One of each vault, by the clock and the names alone.
+    let [verification] = &verifications[..] else { panic!("{plan}") };
+    assert_eq!(
+        (&verification["every"], &verification["kind"]),
+        (&"1d".into(), &"5% of vault primary".into()),
+        "{plan}"
+    );
+    let due: jiff::Timestamp = verification["due"].as_str().unwrap().parse().unwrap();
+    let ahead = due.duration_since(lifeboat::clock::Clock::system().now());
+    assert!(ahead.as_hours() < 24 && ahead.as_secs() > -3600, "{plan}");
+    let again = site.run(&["plan", "--next", "50"]).await.json(0);
+    let again: Vec<_> = again["runs"].as_array().unwrap().iter().filter(|run| run["flow"] == "verify").collect();
+    assert!(again.len() == 1, "{again:?}");
+    let shown = site.shown(&["plan"]).await;
+    assert!(shown.contains("verify (5% of vault primary)") && shown.contains("every 1d"), "{shown}");
     let schema = site.run(&["schema"]).await.json(0);
     assert_eq!(schema["schedules/*.yaml"]["title"], "ScheduleConfig");
     assert!(!site.path("signing.key").exists() && !site.path("lifeboat.db").exists(), "looking makes nothing");

@@ -30,12 +30,12 @@ const LINES: &str = r#"  - {kind: full, cron: "0 2 29 2 *", keep: {daily: 1}}
   - {kind: full, cron: "0 3 29 2 *", standalone: true, keep: {yearly: 1}}
 "#;
 
-fn name() -> DatabaseName {
+pub(super) fn name() -> DatabaseName {
     "wallet".parse().unwrap()
 }
 
 /// A site whose schedule keeps little beyond a window that is still to be set.
-async fn estate() -> (Lab, Site) {
+pub(super) async fn estate() -> (Lab, Site) {
     let lab = wallet("").await;
     let site = Site::write(lab.port);
     let schedule = site.text("schedules/wallet.yaml");
@@ -47,21 +47,21 @@ async fn estate() -> (Lab, Site) {
     (lab, site)
 }
 
-fn set_window(site: &Site, from: &str, to: &str) {
+pub(super) fn set_window(site: &Site, from: &str, to: &str) {
     site.edit("schedules/wallet.yaml", &format!("window: {from}"), &format!("window: {to}"));
 }
 
-async fn open(site: &Site, clock: Clock) -> Arc<App> {
+pub(super) async fn open(site: &Site, clock: Clock) -> Arc<App> {
     App::open(config::load(&site.path("lifeboat.yaml")).unwrap(), clock, Role::WithoutDns).await.unwrap()
 }
 
-async fn drive(app: &Arc<App>, flow: &str, params: &impl serde::Serialize) -> RunSummary {
+pub(super) async fn drive(app: &Arc<App>, flow: &str, params: &impl serde::Serialize) -> RunSummary {
     let id = RunId::new(flow, "wallet", "manual", &app.stamp());
     app.runner.submit(NewRun::new(id.clone(), name(), params, "tester").unwrap()).await.unwrap();
     app.runner.drive(&id).await.unwrap()
 }
 
-async fn back_up(app: &Arc<App>, standalone: bool) -> BackupId {
+pub(super) async fn back_up(app: &Arc<App>, standalone: bool) -> BackupId {
     let params = backup::Params { database: name(), kind: BackupKind::Full, standalone, due_at: None };
     let run = drive(app, backup::NAME, &params).await;
     let conclusion = run.conclusion.unwrap();
@@ -69,13 +69,13 @@ async fn back_up(app: &Arc<App>, standalone: bool) -> BackupId {
     conclusion.output["id"].as_str().unwrap().parse().unwrap()
 }
 
-async fn pruned(app: &Arc<App>) -> (Verdict, Value) {
+pub(super) async fn pruned(app: &Arc<App>) -> (Verdict, Value) {
     let params = prune::Params { database: name(), vault: "primary".parse().unwrap(), due_at: None, expected: None };
     let conclusion = drive(app, prune::NAME, &params).await.conclusion.unwrap();
     (conclusion.verdict, conclusion.output)
 }
 
-async fn held(app: &App) -> restore::Held {
+pub(super) async fn held(app: &App) -> restore::Held {
     let database = app.database(&name()).unwrap();
     restore::newest(database, database.vault(None).unwrap()).await.unwrap()
 }
@@ -89,13 +89,13 @@ async fn digest(lab: &Lab) -> String {
 }
 
 /// More than a segment of WAL, so that backups do not share one.
-async fn live(lab: &Lab) {
+pub(super) async fn live(lab: &Lab) {
     bet(lab, 10).await;
     lab.psql("SELECT pg_switch_wal()").await;
     bet(lab, 20).await;
 }
 
-fn count_of(value: &Value, path: &str) -> usize {
+pub(super) fn count_of(value: &Value, path: &str) -> usize {
     value.pointer(path).and_then(Value::as_array).unwrap_or_else(|| panic!("{path} in {value:#}")).len()
 }
 
@@ -243,7 +243,7 @@ async fn ids_proven(app: &App) -> Vec<BackupId> {
     entries.into_iter().filter(|entry| entry.proof.is_some()).map(|entry| entry.manifest.backup).collect()
 }
 
-async fn findings(app: &App) -> String {
+pub(super) async fn findings(app: &App) -> String {
     let open = lifeboat::db::findings::open_findings(&app.resources.db).await.unwrap();
     open.into_iter().map(|finding| finding.message).collect::<Vec<_>>().join("\n")
 }

@@ -1,6 +1,7 @@
 //! A vault in a temporary folder, keys, and backups made of what `pg_basebackup` writes.
 
 use std::{
+    io::Read,
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -20,6 +21,7 @@ use lifeboat::{
     },
 };
 
+use sha2::Digest;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Lab, scratch};
@@ -227,8 +229,31 @@ pub(super) async fn upload(fixture: &Fixture, layout: &Layout, id: &str, tar: &[
     for chunk in tar.chunks(60_000) {
         writer.data(Bytes::copy_from_slice(chunk)).await.unwrap();
     }
-    writer.manifest(Bytes::from_static(b"{ \"PostgreSQL-Backup-Manifest-Version\": 1 }")).await.unwrap();
+    writer.manifest(server_manifest(tar).into()).await.unwrap();
     writer.finish(taken()).await.unwrap()
+}
+
+/// What PostgreSQL would say of the files in a tar.
+fn server_manifest(tar: &[u8]) -> String {
+    let mut archive = tar::Archive::new(tar);
+    let mut files = Vec::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        if entry.header().entry_type().is_file() {
+            let (name, mut content) = (entry.path().unwrap().display().to_string(), Vec::new());
+            entry.read_to_end(&mut content).unwrap();
+            let sum = hex::encode(crc_fast::crc32_iscsi(&content).to_le_bytes());
+            let (size, algorithm) = (content.len(), "CRC32C");
+            files.push(
+                serde_json::json!({"Path": name, "Size": size, "Checksum-Algorithm": algorithm, "Checksum": sum})
+                    .to_string(),
+            );
+        }
+    }
+    let files = files.join(",\n");
+    let lines = format!("{{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n\"Files\": [\n{files}\n],\n");
+    let sum = hex::encode(sha2::Sha256::digest(lines.as_bytes()));
+    format!("{lines}\"Manifest-Checksum\": \"{sum}\"}}\n")
 }
 
 /// Gives a tree to the account that PostgreSQL runs as.

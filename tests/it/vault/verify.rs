@@ -2,6 +2,8 @@
 
 mod defects;
 mod estate;
+mod expired;
 mod many;
+mod members;
 mod samples;
 mod vanishing;

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use lifeboat::{
+    decide::recovery::gaps::Need,
     domain::{BackupState, Lsn, Verdict},
     vault::{
         Catalog, Listing, Manifest, ObjectKey, SharedStore, Store, WalName,
@@ -18,33 +19,33 @@ use super::{
 };
 
 /// A file that is changed for a while.
-struct Planted {
+pub(super) struct Planted {
     path: PathBuf,
     before: Option<Vec<u8>>,
 }
 
 impl Planted {
-    fn write(path: PathBuf, bytes: &[u8]) -> Self {
+    pub(super) fn write(path: PathBuf, bytes: &[u8]) -> Self {
         let before = std::fs::read(&path).ok();
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, bytes).unwrap();
         Self { path, before }
     }
 
-    fn change(path: PathBuf, change: impl FnOnce(&mut Vec<u8>)) -> Self {
+    pub(super) fn change(path: PathBuf, change: impl FnOnce(&mut Vec<u8>)) -> Self {
         let mut bytes = std::fs::read(&path).unwrap();
         change(&mut bytes);
         Self::write(path, &bytes)
     }
 
-    fn flip(path: PathBuf) -> Self {
+    pub(super) fn flip(path: PathBuf) -> Self {
         Self::change(path, |bytes| {
             let at = bytes.len() * 2 / 3;
             bytes[at] ^= 0x02;
         })
     }
 
-    fn remove(path: PathBuf) -> Self {
+    pub(super) fn remove(path: PathBuf) -> Self {
         let before = Some(std::fs::read(&path).unwrap());
         std::fs::remove_file(&path).unwrap();
         Self { path, before }
@@ -63,7 +64,13 @@ impl Drop for Planted {
 impl Estate {
     /// A full verification finds this one fault at this object and nothing else.
     #[track_caller]
-    fn finds(&self, planted: Planted, fault: Fault, object: &str, words: &[&str]) -> impl Future<Output = ()> {
+    pub(super) fn finds(
+        &self,
+        planted: Planted,
+        fault: Fault,
+        object: &str,
+        words: &[&str],
+    ) -> impl Future<Output = ()> {
         let told = format!("{fault:?} at {object}, {}", std::panic::Location::caller());
         async move {
             let report = self.full().await;
@@ -80,12 +87,12 @@ impl Estate {
         }
     }
 
-    fn manifest(&self, backup: &str) -> Manifest {
+    pub(super) fn manifest(&self, backup: &str) -> Manifest {
         serde_json::from_slice(&std::fs::read(self.path(&format!("backups/{backup}/manifest.json"))).unwrap()).unwrap()
     }
 
     /// A manifest that its owner of the key signed, whatever it says.
-    fn sign(&self, manifest: &Manifest, signer: &Signer) -> [Planted; 2] {
+    pub(super) fn sign(&self, manifest: &Manifest, signer: &Signer) -> [Planted; 2] {
         let json = serde_json::to_vec_pretty(manifest).unwrap();
         let signature = signer.sign("lifeboat-manifest", &json).unwrap();
         let path = self.path(&format!("backups/{}/manifest.json", manifest.backup));
@@ -202,6 +209,7 @@ async fn cut_and_missing(estate: &Estate) {
         assert!(gap.fault == Fault::Gap && gap.object.ends_with(&segment), "{gap}");
         assert!(gap.to_string().contains(&format!("timeline {timeline} from")), "{gap}");
     }
+    super::expired::is_no_defect(estate).await;
     let open: Vec<String> = estate.names("wal/00000002").into_iter().filter(|name| name.contains(".tail.")).collect();
     let last = open.last().unwrap().split('.').next().unwrap().to_owned();
     let of_open: Vec<&String> = open.iter().filter(|name| name.starts_with(&last)).collect();
@@ -377,6 +385,7 @@ async fn versions_and_locks(estate: &Estate) {
         depth: Depth::Quick,
         others: &[],
         lock_until: Some(&lock_until),
+        retained: &|_| Need::Needed,
         now: at(1_000_000),
         stop: &CancellationToken::new(),
         done: Arc::default(),
@@ -394,6 +403,25 @@ async fn without_an_identity(estate: &Estate) {
     assert!(report.unchecked.iter().any(|what| what.contains("nothing was decrypted")), "{:?}", report.unchecked);
     assert!(report.backups.iter().all(|found| !found.sound.contains("data/00000.tar.zst.age")));
     assert_eq!(estate.verify_with(&[], store, Depth::Quick, &[]).await.verdict(), Verdict::Pass);
+    // What was not opened is no proof that a defect inside is gone.
+    let opened = estate.full().await;
+    let (segment, beats) = (estate.whole(1)[1].clone(), estate.names("heartbeats").remove(0));
+    for (name, compared) in [
+        ("backups/one/data/00000.tar.zst.age", true),
+        ("backups/one/keys/0.age", true),
+        (segment.as_str(), false),
+        (beats.as_str(), false),
+        ("backups/one/manifest.json", true),
+        ("wal/00000002.history", true),
+    ] {
+        let object = format!("{}{name}", estate.layout.prefix());
+        assert_eq!(report.would_show(Fault::Damaged, &object), compared, "{name}");
+        for inside in [Fault::Structure, Fault::LyingManifest, Fault::ForeignWal, Fault::History, Fault::Heartbeats] {
+            assert!(!report.would_show(inside, &object), "{inside:?} of {name}");
+            assert!(opened.would_show(inside, &object), "{inside:?} of {name} with an identity");
+        }
+    }
+    assert!(report.backups.iter().all(|found| !found.sound.contains("manifest.json")));
     // Digests are compared still.
     let part = "backups/one/data/00000.tar.zst.age";
     let planted = Planted::flip(estate.path(part));

@@ -7,11 +7,12 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use bytes::Bytes;
 use jiff::Timestamp;
 use lifeboat::{
+    decide::recovery::gaps::Need,
     domain::{Beat, Lsn, Opener, RunId, Segment, SegmentSize, Timeline},
     vault::{
         Layout, Object, Proof, SharedStore, Verification, WalWriter, identities_from, ledger, put_proof,
         put_verification, read_sealed,
-        verify::{Depth, Report, Verify, verify},
+        verify::{Depth, Report, Retained, Verify, verify},
     },
 };
 use tokio_util::sync::CancellationToken;
@@ -160,6 +161,17 @@ impl Estate {
         depth: Depth,
         others: &[SharedStore],
     ) -> Report {
+        self.verify_retaining(identities, (store, depth), others, &|_| Need::Needed).await
+    }
+
+    /// The same where retention keeps this WAL.
+    pub(super) async fn verify_retaining(
+        &self,
+        identities: &[age::x25519::Identity],
+        (store, depth): (&SharedStore, Depth),
+        others: &[SharedStore],
+        retained: &Retained<'_>,
+    ) -> Report {
         let what = Verify {
             store,
             layout: &self.layout,
@@ -168,6 +180,7 @@ impl Estate {
             depth,
             others,
             lock_until: None,
+            retained,
             now: at(1_000_000),
             stop: &CancellationToken::new(),
             done: Arc::default(),

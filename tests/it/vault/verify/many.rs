@@ -3,7 +3,10 @@
 
 use std::{sync::Arc, time::Instant};
 
-use lifeboat::vault::verify::{Depth, Fault, Verify, verify};
+use lifeboat::{
+    decide::recovery::gaps::Need,
+    vault::verify::{Depth, Fault, Verify, verify},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::super::fixture::{Fixture, layout};
@@ -31,6 +34,7 @@ async fn a_hundred_thousand_members_are_looked_through() {
         depth: Depth::Full,
         others: &[],
         lock_until: None,
+        retained: &|_| Need::Needed,
         now: at(1_000_000),
         stop: &CancellationToken::new(),
         done: Arc::default(),

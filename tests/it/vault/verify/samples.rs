@@ -24,7 +24,7 @@ async fn a_round_of_samples_reads_everything_once_and_verifies() {
     let estate = Estate::make().await;
     let store = &estate.fixture.store;
     std::fs::remove_dir_all(estate.path("verifications")).unwrap();
-    let all: BTreeSet<String> = estate.full().await.read.into_iter().collect();
+    let all: BTreeSet<String> = estate.full().await.read.into_keys().collect();
     let mut read: BTreeSet<String> = BTreeSet::new();
     let mut known: Option<Verification> = None;
     for day in 0..4 {
@@ -34,7 +34,7 @@ async fn a_round_of_samples_reads_everything_once_and_verifies() {
         let depth = Depth::Sample { rotation: rotation("25%"), name: "wallet/primary".to_owned(), at: due };
         let report = estate.verify(store, depth, &[]).await;
         assert_eq!((report.defects.len(), report.unchecked.len()), (0, 0), "{report:#?}");
-        read.extend(report.read.into_iter().filter(|name| !name.contains("/verifications/")));
+        read.extend(report.read.into_keys().filter(|name| !name.contains("/verifications/")));
         let found = report.backups.into_iter().find(|found| found.backup.as_str() == "two").unwrap();
         let here = ("primary".parse().unwrap(), RunId::from(format!("verify/wallet/primary/{day}")));
         let verification = Verification::after(known.as_ref(), found, here, due, 30 * DAY);

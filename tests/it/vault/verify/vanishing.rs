@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use lifeboat::{
+    decide::recovery::gaps::Need,
     domain::Verdict,
     vault::{
         ObjectInfo, ObjectKey, ObjectReader, ObjectWriter, Place, SharedStore, Store, StoreError,
@@ -78,6 +79,7 @@ async fn an_expired_backup_is_forgiven_and_a_lost_part_is_not() {
             depth: Depth::Full,
             others: &[],
             lock_until: None,
+            retained: &|_| Need::Needed,
             now: at(1_000_000),
             stop: &CancellationToken::new(),
             done: Arc::default(),
