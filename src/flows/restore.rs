@@ -23,7 +23,7 @@ use crate::{
     domain::{Backup, BackupId, Beat, Opener, Phase, RecoveryTarget, Timeline, record::Source, with_causes},
     engine::{EngineError, RecoveryPlan},
     flow::StepContext,
-    vault::{self, Catalog, Fetch, Layout, Listing, Proof, SharedStore, VaultError, ledger},
+    vault::{self, Catalog, Fetch, Layout, Listing, Proof, Remembered, SharedStore, VaultError, ledger},
 };
 
 /// What to restore, and where to.
@@ -161,16 +161,31 @@ pub async fn newest(database: &Database, vault: &Vault) -> Result<Held, RestoreE
 
 /// The one with the newest backup; none when none has one.
 pub fn newest_of(histories: Vec<Held>) -> Option<Held> {
-    let finished_at = |held: &Held| held.catalog.entries.iter().map(|entry| entry.manifest.finished_at).max();
-    histories.into_iter().filter(|held| !held.catalog.entries.is_empty()).max_by_key(finished_at)
+    histories.into_iter().filter(|held| held.newest_at().is_some()).max_by_key(Held::newest_at)
+}
+
+impl Held {
+    /// When its newest backup was finished.
+    pub fn newest_at(&self) -> Option<Timestamp> {
+        self.catalog.entries.iter().map(|entry| entry.manifest.finished_at).max()
+    }
 }
 
 /// All histories of the database that a vault holds.
 pub async fn histories(database: &Database, vault: &Vault) -> Result<Vec<Held>, RestoreError> {
+    histories_again(database, vault, &mut Remembered::default()).await
+}
+
+/// The same, where what is listed as it was is not read again.
+pub async fn histories_again(
+    database: &Database,
+    vault: &Vault,
+    remembered: &mut Remembered,
+) -> Result<Vec<Held>, RestoreError> {
     let mut histories = Vec::new();
     for layout in Layout::discover(&vault.store, &database.name).await? {
         let listing = Listing::take(vault.store.as_ref(), &layout).await?;
-        let catalog = catalog(database, vault, &listing).await?;
+        let catalog = catalog(database, vault, &listing, remembered).await?;
         histories.push(Held { listing, catalog });
     }
     Ok(histories)
@@ -204,8 +219,14 @@ pub async fn facts(found: &[(&Vault, &Held)], now: Timestamp) -> Result<Option<F
 }
 
 /// The backups that a listing shows; what is none is named in the log.
-pub async fn catalog(database: &Database, vault: &Vault, listing: &Listing) -> Result<Catalog, RestoreError> {
-    let catalog = Catalog::read(listing, vault.store.as_ref(), &database.keys.verifier).await?;
+async fn catalog(
+    database: &Database,
+    vault: &Vault,
+    listing: &Listing,
+    remembered: &mut Remembered,
+) -> Result<Catalog, RestoreError> {
+    let verifier = &database.keys.verifier;
+    let catalog = Catalog::read_again(listing, vault.store.as_ref(), verifier, remembered).await?;
     for problem in &catalog.problems {
         tracing::warn!(vault = %vault.store.place().vault, backup = %problem.backup, error = %problem.error, "not a backup");
     }
@@ -222,7 +243,10 @@ pub async fn from_listing(
     stop: &CancellationToken,
     say: &Say<'_>,
 ) -> Result<Restored, RestoreError> {
-    let held = Held { listing: listing.clone(), catalog: catalog(database, vault, listing).await? };
+    let held = Held {
+        listing: listing.clone(),
+        catalog: catalog(database, vault, listing, &mut Remembered::default()).await?,
+    };
     from_held(database, &[(vault, &held)], request, stop, say).await
 }
 

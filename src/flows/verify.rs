@@ -14,7 +14,7 @@ use super::{Database, KeyError, Resources, Vault, guarded::guarded, output, prun
 use crate::{
     config::schedule::VerifyConfig,
     db::findings,
-    decide::{retention::locks, sample::Rotation},
+    decide::sample::Rotation,
     domain::{
         Check, DatabaseName, EvidenceRecord, VaultName, Verdict,
         record::{Measured, Why},
@@ -90,7 +90,7 @@ pub async fn vault(
         }
         Asked::Full => Depth::Full,
     };
-    // A new backup is locked when it is committed; WAL later, by the task that renews.
+    // A new backup or copy is locked when it is committed; WAL later, by the task that renews.
     let kept = match vault.store.locks() {
         Some(_) => prune::look(database, vault, &prune::Memory::default(), &[], at).await?,
         None => None,
@@ -98,7 +98,7 @@ pub async fn vault(
     let lock_until = |key: &ObjectKey| {
         let look = kept.as_ref()?;
         let backup = look.layout.parse_backup(key)?;
-        look.plan.keep.iter().any(|kept| kept.backup == backup).then(|| locks::least(at))
+        look.needs.backup(&backup).then(|| vault.lock_reach.least(at))
     };
     let mut reports = Vec::new();
     for layout in Layout::discover(&vault.store, &database.name).await? {

@@ -4,6 +4,7 @@
 mod bucket;
 mod copies;
 mod daemon;
+mod expiry_under_locks;
 mod files;
 mod journey;
 mod keys;

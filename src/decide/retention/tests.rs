@@ -4,7 +4,9 @@ use super::*;
 use crate::decide::due::parse_zone;
 
 mod history;
+mod needs;
 mod random;
+mod sound;
 
 use history::{World, after, at, days, hours};
 
@@ -201,6 +203,7 @@ fn every_doubt_keeps_everything() {
     says(doubtful(&|world| world.newest().size_bytes = 49), "the one before it had 100");
     says(doubtful(&|world| world.newest().state = BackupState::Degraded), "DEGRADED");
     says(doubtful(&|world| world.newest().state = BackupState::Uploaded), "is not complete");
+    says(doubtful(&|world| world.newest().is_damaged = true), "is damaged in this vault");
     says(doubtful(&|world| world.facts.busy = Some(run())), "works with this vault");
     says(doubtful(&|world| world.newest().parent = Some("gone".parse().unwrap())), "needs gone");
     says(doubtful(&|world| world.upload("young", Some(hours(2)), false)), "young is being uploaded");

@@ -30,12 +30,12 @@ const LINES: &str = r#"  - {kind: full, cron: "0 2 1 1 *", keep: {daily: 1}}
   - {kind: full, cron: "0 3 1 1 *", standalone: true, keep: {yearly: 1}}
 "#;
 
-fn name() -> DatabaseName {
+pub(super) fn name() -> DatabaseName {
     "wallet".parse().unwrap()
 }
 
 /// A site whose schedule keeps little beyond a window that is still to be set.
-async fn estate() -> (Lab, Site) {
+pub(super) async fn estate() -> (Lab, Site) {
     let lab = wallet("").await;
     let site = Site::write(lab.port);
     let schedule = site.text("schedules/wallet.yaml");
@@ -51,17 +51,17 @@ fn set_window(site: &Site, from: &str, to: &str) {
     site.edit("schedules/wallet.yaml", &format!("window: {from}"), &format!("window: {to}"));
 }
 
-async fn open(site: &Site, clock: Clock) -> Arc<App> {
+pub(super) async fn open(site: &Site, clock: Clock) -> Arc<App> {
     App::open(config::load(&site.path("lifeboat.yaml")).unwrap(), clock, Role::WithoutDns).await.unwrap()
 }
 
-async fn drive(app: &Arc<App>, flow: &str, params: &impl serde::Serialize) -> RunSummary {
+pub(super) async fn drive(app: &Arc<App>, flow: &str, params: &impl serde::Serialize) -> RunSummary {
     let id = RunId::new(flow, "wallet", "manual", &app.stamp());
     app.runner.submit(NewRun::new(id.clone(), name(), params, "tester").unwrap()).await.unwrap();
     app.runner.drive(&id).await.unwrap()
 }
 
-async fn back_up(app: &Arc<App>, standalone: bool) -> BackupId {
+pub(super) async fn back_up(app: &Arc<App>, standalone: bool) -> BackupId {
     let params = backup::Params { database: name(), kind: BackupKind::Full, standalone, due_at: None };
     let run = drive(app, backup::NAME, &params).await;
     let conclusion = run.conclusion.unwrap();
@@ -89,7 +89,7 @@ async fn digest(lab: &Lab) -> String {
 }
 
 /// More than a segment of WAL, so that backups do not share one.
-async fn live(lab: &Lab) {
+pub(super) async fn live(lab: &Lab) {
     bet(lab, 10).await;
     lab.psql("SELECT pg_switch_wal()").await;
     bet(lab, 20).await;
@@ -386,4 +386,43 @@ async fn what_another_vault_proves_stays_here_too() {
         why.contains("vault `copy` cannot be read") && why.contains("is it mounted?") && shown[0]["run"].is_null(),
         "{shown:#}"
     );
+}
+
+/// What a verification found damaged replaces no other backup until it is mended.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_lets_nothing_go_in_its_place() {
+    let (lab, site) = estate().await;
+    let app = open(&site, Clock::system()).await;
+    let mut taken = Vec::new();
+    for _ in 0..4 {
+        live(&lab).await;
+        taken.push(back_up(&app, false).await);
+    }
+    app.runner.shut_down().await;
+    let shown = async || site.run(&["vault", "prune", "wallet"]).await.json(0)[0]["plan"].clone();
+    // The oldest restores the window, the next one will, the newest is the day's.
+    assert_eq!(shown().await["expire"]["backups"], serde_json::json!([taken[2]]));
+    let name = format!("{}/data/00000.tar.zst.age", taken[1]);
+    let part = site.files_in("vault").into_iter().find(|path| path.ends_with(&name)).unwrap();
+    let sound = std::fs::read(&part).unwrap();
+    let mut flipped = sound.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    std::fs::write(&part, flipped).unwrap();
+    let verify = ["vault", "verify", "wallet", "--full", "--record"];
+    site.run(&verify).await.json(1);
+    let plan = shown().await;
+    assert_eq!((&plan["expire"]["backups"], &plan["refusals"]), (&serde_json::json!([]), &serde_json::json!([])));
+    let why = |backup: &BackupId| {
+        let kept = plan["keep"].as_array().unwrap().iter().find(|kept| kept["backup"] == backup.as_str());
+        kept.unwrap_or_else(|| panic!("{backup} is not kept: {plan:#}"))["reasons"].to_string()
+    };
+    assert!(why(&taken[2]).contains("window_next"), "{plan:#}");
+    assert!(why(&taken[1]).contains("unsound"), "{plan:#}");
+    let text = site.shown(&["vault", "prune"]).await;
+    assert!(text.contains("not sound, within the window"), "{text}");
+    // Mended and read again, it stands for others as before.
+    std::fs::write(&part, sound).unwrap();
+    site.run(&verify).await.json(0);
+    assert_eq!(shown().await["expire"]["backups"], serde_json::json!([taken[2]]));
 }
