@@ -7,10 +7,11 @@ use crate::{
     clock::Clock,
     config::{
         self, SecretError,
-        daemon::DnsConfig,
+        daemon::{DnsConfig, VaultConfig},
         schedule::{EngineKind, MemberConfig, SslMode},
     },
     db::{Db, DbError},
+    decide::retention::locks::Reach,
     dns::{Dns, DnsError, embedded::EmbeddedDns},
     domain::{DatabaseName, MemberName, RunbookName, VaultName, with_causes},
     engine::{
@@ -269,7 +270,11 @@ async fn open_database(
         .iter()
         // `config::load` has made sure that they exist.
         .filter_map(|name| Some((stores.get(name)?, daemon.vaults.get(name)?)))
-        .map(|(store, config)| Vault { store: Arc::clone(store), durability: config.durable() })
+        .map(|(store, config)| Vault {
+            store: Arc::clone(store),
+            durability: config.durable(),
+            lock_reach: lock_reach(config),
+        })
         .collect();
     let keys = Keys {
         recipients: vault::recipients_from(&daemon.keys.recipients)?,
@@ -286,6 +291,17 @@ async fn open_database(
         region: daemon.node.region.clone(),
         scratch: daemon.node.scratch.clone().unwrap_or_else(std::env::temp_dir),
     }))
+}
+
+fn lock_reach(config: &VaultConfig) -> Reach {
+    match config {
+        VaultConfig::S3(bucket) => bucket
+            .object_lock
+            .as_ref()
+            .map(|lock| Reach::seconds(lock.reach.as_duration().as_secs()))
+            .unwrap_or_default(),
+        VaultConfig::Directory(_) => Reach::default(),
+    }
 }
 
 async fn open_engine(schedule: &config::ScheduleConfig) -> Result<Arc<dyn Engine>, SetUpError> {

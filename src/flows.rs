@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::{
     config::{Loaded, ScheduleConfig, SecretError, SecretRef, daemon::Durability},
     db::{Db, DbError},
+    decide::retention::locks::Reach,
     dns::{Dns, DnsError},
     domain::{
         Check, DatabaseName, EvidenceRecord, Opener, Phase, Region, VaultName, Verdict,
@@ -81,6 +82,8 @@ pub struct Database {
 pub struct Vault {
     pub store: SharedStore,
     pub durability: Durability,
+    /// How far what is kept is locked, where the store locks.
+    pub lock_reach: Reach,
 }
 
 /// Who can open what is written, and who signs.
@@ -175,6 +178,11 @@ impl Database {
     pub fn first_vault(&self) -> Result<&SharedStore, StepError> {
         let vault = self.vaults.first().ok_or_else(|| StepError::permanent(format!("`{}` has no vault", self.name)))?;
         Ok(&vault.store)
+    }
+
+    /// How far locks in the vault of this name reach. It may have left the schedule.
+    pub fn lock_reach(&self, vault: &VaultName) -> Reach {
+        self.vault(Some(vault)).map(|vault| vault.lock_reach).unwrap_or_default()
     }
 
     pub fn jurisdiction(&self) -> Option<String> {

@@ -48,7 +48,7 @@ pub mod verify;
 mod wal;
 mod writer;
 
-pub use catalog::{Catalog, CatalogEntry, Problem};
+pub use catalog::{Catalog, CatalogEntry, Problem, Remembered};
 pub use copy::{Expected, copy_manifest, copy_object, copy_plain};
 pub use directory::DirectoryStore;
 pub use error::VaultError;

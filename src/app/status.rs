@@ -16,8 +16,12 @@ use crate::{
     },
     domain::{Backup, Beat, DatabaseName, Lsn, RecoveryTarget, RunId, Span, Timeline, VaultName, Verdict, with_causes},
     evidence::{self, Entry, Filter, Month},
-    flow::runner::FlowError,
-    flows::{self, Database, copy::look, restore},
+    flow::{StepError, runner::FlowError},
+    flows::{
+        self, Database,
+        copy::look::{self, Wanted},
+        restore,
+    },
     report::{
         self, EstateStatus, Report,
         status::{
@@ -50,6 +54,8 @@ pub enum StatusError {
     Evidence(#[from] evidence::EvidenceError),
     #[error(transparent)]
     Vault(#[from] restore::RestoreError),
+    #[error(transparent)]
+    Rules(#[from] StepError),
 }
 
 impl App {
@@ -169,7 +175,7 @@ impl App {
 
     /// What the vaults hold of a database, read from their listings.
     pub(crate) async fn held(&self, database: &Database) -> Result<Held, StatusError> {
-        let mut held = Held::default();
+        let (mut held, mut found) = (Held::default(), Vec::new());
         for vault in &database.vaults {
             // Of a vault that is away nothing is known; the others still tell.
             let histories = match restore::histories(database, vault).await {
@@ -188,11 +194,20 @@ impl App {
             for history in &histories {
                 held.backups.extend(history.catalog.entries.iter().map(CatalogEntry::summary));
             }
-            let tip = match &restore::newest_of(histories) {
+            let newest = histories.iter().max_by_key(|held| held.newest_at());
+            let tip = match newest.filter(|held| held.newest_at().is_some()) {
                 Some(newest) => self.restorable_tip(vault, newest).await?,
                 None => None,
             };
             held.tips.push((vault.store.place().vault.clone(), tip));
+            found.push((vault, histories));
+        }
+        let found: Vec<_> = found.iter().map(|(vault, histories)| (*vault, histories.as_slice())).collect();
+        if found.len() > 1
+            && let Some(wanted) = Wanted::of(database, &found, self.clock.now()).await?
+        {
+            let holdings = held.vaults.iter_mut().flat_map(|(_, histories)| histories);
+            holdings.for_each(|(layout, holding)| wanted.leave_the_rest(layout, holding));
         }
         Ok(held)
     }
@@ -204,7 +219,8 @@ pub(crate) struct Held {
     pub(crate) backups: Vec<Backup>,
     /// Per vault up to where the latest state can be restored.
     tips: Vec<(VaultName, Option<(Timeline, Lsn)>)>,
-    /// What each vault that can be looked at holds of each history.
+    /// What each vault that can be looked at holds of each history, as far as a rule
+    /// keeps it: what waits there for its expiry is not lacking elsewhere.
     vaults: Vec<(VaultName, BTreeMap<Layout, Holding>)>,
 }
 

@@ -6,7 +6,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::SecretRef;
-use crate::domain::{ByteSize, Region, Span, VaultName};
+use crate::{
+    decide::retention::locks,
+    domain::{ByteSize, Region, Span, VaultName},
+};
 
 /// `lifeboat.yaml`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -238,6 +241,16 @@ impl StorageClass {
 pub struct ObjectLockConfig {
     /// Who may lift a lock.
     pub mode: LockMode,
+    /// How far locks reach ahead at least. What is kept is locked anew again and
+    /// again, so this is how long nobody can delete it once nothing locks it any
+    /// more, and how much later (up to a week more) what has expired goes; `15d`
+    /// when absent, at least `2d`.
+    #[serde(rename = "for", default = "lock_reach")]
+    pub reach: Span,
+}
+
+fn lock_reach() -> Span {
+    Span::from_secs(locks::DEFAULT_SECONDS)
 }
 
 /// Who may lift a lock.

@@ -17,18 +17,21 @@ use super::{
     recovery::{Coverage, History},
 };
 use crate::domain::{
-    BackupId, BackupKind, BackupState, KeepPeriod, Lsn, RunId, Segment, SegmentSize, Timeline, Verdict,
+    BackupId, BackupKind, BackupState, BeatRange, KeepPeriod, Lsn, RunId, Segment, SegmentSize, Timeline, Verdict,
 };
 
 pub mod beats;
 mod calendar;
 mod doubt;
 pub mod locks;
+mod needs;
 mod outcome;
+mod sound;
 pub mod tails;
 mod wal;
 
 pub use doubt::Doubt;
+pub use needs::{Needs, needs};
 use outcome::runs;
 pub use outcome::{Expiry, Kept, KeptWal, Plan, Reason, SegmentRun, Tail};
 
@@ -45,6 +48,8 @@ pub struct Held {
     pub finished_at: Timestamp,
     pub size_bytes: u64,
     pub state: BackupState,
+    /// Whether a verification of this vault found something of it damaged, and not sound since.
+    pub is_damaged: bool,
     /// Whether any vault of the database holds a proof of it.
     pub is_proven: bool,
     pub parent: Option<BackupId>,
@@ -56,10 +61,6 @@ impl Held {
     /// Newest last; no clock takes part.
     fn age(&self) -> (Timeline, Lsn, &BackupId) {
         (self.timeline, self.stop_lsn, &self.id)
-    }
-
-    fn is_sound(&self) -> bool {
-        self.state >= BackupState::WalComplete
     }
 }
 
@@ -88,6 +89,8 @@ pub struct Facts {
     pub coverage: Coverage,
     pub histories: BTreeMap<Timeline, History>,
     pub wal_keys: Vec<WalKey>,
+    /// The numbers in each object of the ledger.
+    pub heartbeats: Vec<BeatRange>,
     pub segment_size: SegmentSize,
     /// What could not be read or is not what it should be.
     pub problems: Vec<String>,
@@ -118,6 +121,8 @@ pub struct Policy {
     pub zone: chrono_tz::Tz,
     /// Every instant of it stays restorable.
     pub window: SignedDuration,
+    /// So many of the newest heartbeats stay.
+    pub heartbeats: u64,
 }
 
 /// Uploads without a manifest are left alone for this long: no upload takes longer.
@@ -125,29 +130,16 @@ pub const ORPHAN_AGE: SignedDuration = SignedDuration::from_hours(24);
 
 /// Decides. The same facts and instant have the same plan.
 pub fn plan(facts: &Facts, policy: &Policy, now: Timestamp) -> Plan {
-    let window_start = now.checked_sub(policy.window).unwrap_or(Timestamp::MIN);
+    let window_start = start_of(policy, now);
     let mut refusals = doubt::doubts(facts, policy, now, window_start);
-    let mut reasons = Reasons(BTreeMap::new());
-    calendar::keep(facts, policy, &mut reasons);
-    keep_newest(facts, &mut reasons);
-    for backup in facts.backups.iter().filter(|backup| !backup.is_sound() && backup.finished_at > window_start) {
-        reasons.add(backup, Reason::Unsound);
-    }
-    for backup in &facts.backups {
-        if let Some(until) = backup.locked_until.filter(|until| *until > now) {
-            reasons.add(backup, Reason::Locked(until));
-        }
-    }
-    let mut wal = match wal::window(facts, window_start, &mut reasons) {
-        Ok(wal) => wal,
-        Err(doubt) => {
-            refusals.push(doubt);
-            Vec::new()
-        }
-    };
-    keep_ancestors(facts, &mut reasons);
+    let Ruled { mut reasons, window } = rules(facts, policy, window_start);
+    keep_locked(facts, now, &mut reasons);
+    let window = window.unwrap_or_else(|doubt| {
+        refusals.push(doubt);
+        Vec::new()
+    });
+    let wal = wal::all(facts, window, &reasons);
     let is_kept = |backup: &&Held| reasons.0.contains_key(&backup.id);
-    wal.extend(facts.backups.iter().filter(is_kept).flat_map(|backup| wal::of_backup(facts, backup)));
     let mut left = Vec::new();
     let expire = if refusals.is_empty() {
         let mut gone: Vec<&Held> = facts.backups.iter().filter(|backup| !is_kept(backup)).collect();
@@ -171,7 +163,47 @@ pub fn plan(facts: &Facts, policy: &Policy, now: Timestamp) -> Plan {
     Plan { decided_at: now, window_start, keep: keep.collect(), wal, expire, refusals: refusals.clone(), left }
 }
 
+fn start_of(policy: &Policy, now: Timestamp) -> Timestamp {
+    now.checked_sub(policy.window).unwrap_or(Timestamp::MIN)
+}
+
+/// What the rules keep: no doubt and no lock is among their reasons.
+struct Ruled {
+    reasons: Reasons,
+    /// The WAL of the window; why it is not known.
+    window: Result<Vec<KeptWal>, Doubt>,
+}
+
+fn rules(facts: &Facts, policy: &Policy, window_start: Timestamp) -> Ruled {
+    let mut reasons = Reasons::default();
+    keep_standing(facts, policy, &|backup| facts.is_sound(backup), &mut reasons);
+    let unsound = || facts.backups.iter().filter(|backup| !facts.is_sound(backup));
+    let mut as_if_mended = Reasons::default();
+    keep_standing(facts, policy, &|backup| facts.may_be_mended(backup), &mut as_if_mended);
+    for backup in unsound().filter(|backup| as_if_mended.0.contains_key(&backup.id)) {
+        reasons.add(backup, Reason::Broken);
+    }
+    for backup in unsound().filter(|backup| backup.finished_at > window_start) {
+        reasons.add(backup, Reason::Unsound);
+    }
+    // The one that was proven last stays, whatever became of it since.
+    if let Some(proven) = last_proven(facts.backups.iter()) {
+        reasons.add(proven, Reason::LastProven);
+    }
+    let window = wal::window(facts, window_start, &mut reasons);
+    keep_ancestors(facts, &mut reasons);
+    Ruled { reasons, window }
+}
+
+/// What stays of those backups that stand for others.
+fn keep_standing(facts: &Facts, policy: &Policy, stands: &dyn Fn(&Held) -> bool, reasons: &mut Reasons) {
+    let standing: Vec<&Held> = facts.backups.iter().filter(|backup| stands(backup)).collect();
+    calendar::keep(&standing, policy, reasons);
+    keep_newest(&standing, reasons);
+}
+
 /// Why which backups stay.
+#[derive(Default)]
 struct Reasons(BTreeMap<BackupId, Vec<Reason>>);
 
 impl Reasons {
@@ -188,16 +220,31 @@ impl Reasons {
     }
 }
 
-/// The newest sound backup, the newest sound full one and the last PROVEN one stay.
-fn keep_newest(facts: &Facts, reasons: &mut Reasons) {
-    let newest = |is_meant: &dyn Fn(&&Held) -> bool| facts.backups.iter().filter(is_meant).max_by_key(|b| b.age());
-    let full = |backup: &&Held| backup.is_sound() && backup.kind == BackupKind::Full;
-    for last in [newest(&|backup| backup.is_sound()), newest(&full)].into_iter().flatten() {
+/// The newest backup, the newest full one and the last PROVEN one stay.
+fn keep_newest(standing: &[&Held], reasons: &mut Reasons) {
+    let all = || standing.iter().copied();
+    let full = all().filter(|backup| backup.kind == BackupKind::Full);
+    for last in [all().max_by_key(|backup| backup.age()), full.max_by_key(|backup| backup.age())].into_iter().flatten()
+    {
         reasons.add(last, Reason::Last);
     }
-    if let Some(proven) = newest(&|backup| backup.is_proven) {
+    if let Some(proven) = last_proven(all()) {
         reasons.add(proven, Reason::LastProven);
     }
+}
+
+fn last_proven<'a>(backups: impl Iterator<Item = &'a Held>) -> Option<&'a Held> {
+    backups.filter(|backup| backup.is_proven).max_by_key(|backup| backup.age())
+}
+
+/// What the vault would refuse to delete stays whole, with its parents.
+fn keep_locked(facts: &Facts, now: Timestamp, reasons: &mut Reasons) {
+    for backup in &facts.backups {
+        if let Some(until) = backup.locked_until.filter(|until| *until > now) {
+            reasons.add(backup, Reason::Locked(until));
+        }
+    }
+    keep_ancestors(facts, reasons);
 }
 
 /// Whatever stays, its parents stay.

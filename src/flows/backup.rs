@@ -264,9 +264,8 @@ impl Step for Commit {
         let layout = Layout::new(manifest.database.clone(), &manifest.system_id, manifest.incarnation)?;
         let store = guarded(self.database.first_vault()?, cx);
         let sha256 = vault::commit(store.as_ref(), &layout, &manifest, &self.database.keys.signer).await?;
-        // It is a backup, locked or not; what is not locked is a finding.
-        let locked = locks::lock_backup(store.as_ref(), &layout, &manifest.backup, cx.clock().now()).await;
-        locks::tell(&self.resources, &self.database, &store.place().vault, locked).await?;
+        let committed = (&layout, &manifest.backup);
+        locks::lock_committed(&self.resources, &self.database, store.as_ref(), committed, cx).await?;
         output(&sha256)
     }
 }

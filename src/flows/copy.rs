@@ -73,7 +73,11 @@ impl Flow for CopyFlow {
     fn steps(&self, params: &Value) -> Result<Vec<Box<dyn Step>>, StepError> {
         let params: Params = read("parameters", params)?;
         let route = Arc::new(Route::find(&self.resources, &params)?);
-        Ok(vec![Box::new(Look(Arc::clone(&route))), Box::new(Carry(Arc::clone(&route))), Box::new(Compare(route))])
+        Ok(vec![
+            Box::new(Look(Arc::clone(&route))),
+            Box::new(Carry { resources: Arc::clone(&self.resources), route: Arc::clone(&route) }),
+            Box::new(Compare(route)),
+        ])
     }
 
     async fn conclude(&self, cx: &StepContext, ending: &Ending) -> Result<Conclusion, StepError> {
@@ -154,12 +158,15 @@ impl Step for Look {
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
         self.0.refuse_outside_residency()?;
         cx.progress("looking at the vaults", None, None);
-        output(&look::lack(&look::histories(&self.0).await?))
+        output(&look::lack(&look::histories(&self.0, &mut look::Seen::default(), cx.clock().now()).await?))
     }
 }
 
 /// Copies. Its output is what could not be, and why.
-struct Carry(Arc<Route>);
+struct Carry {
+    resources: Arc<Resources>,
+    route: Arc<Route>,
+}
 
 #[async_trait]
 impl Step for Carry {
@@ -172,8 +179,8 @@ impl Step for Carry {
     }
 
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
-        let histories = look::histories(&self.0).await?;
-        output(&carry::all(&self.0, &histories, cx).await?)
+        let histories = look::histories(&self.route, &mut look::Seen::default(), cx.clock().now()).await?;
+        output(&carry::all(&self.resources, &self.route, &histories, cx).await?)
     }
 }
 
@@ -192,7 +199,7 @@ impl Step for Compare {
 
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
         cx.progress("comparing the vaults", None, None);
-        output(&look::lack(&look::histories(&self.0).await?))
+        output(&look::lack(&look::histories(&self.0, &mut look::Seen::default(), cx.clock().now()).await?))
     }
 }
 

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Database, Vault};
 use crate::{
+    config::ScheduleConfig,
     db::{Db, heartbeats},
     decide::retention::beats::{self, Merge},
     domain::BeatRange,
@@ -21,9 +22,9 @@ use crate::{
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 
 /// How many of the newest heartbeats each vault of a database keeps.
-pub fn kept(database: &Database) -> u64 {
+pub fn kept(config: &ScheduleConfig) -> u64 {
     let signed = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
-    beats::kept(signed(database.schedule.config.wal.window.as_duration()), signed(HEARTBEAT_EVERY))
+    beats::kept(signed(config.wal.window.as_duration()), signed(HEARTBEAT_EVERY))
 }
 
 /// What a sweep did.
@@ -50,7 +51,7 @@ pub async fn sweep(
     locked.retain(|_, until| *until > now);
     let held = ledger::list(vault.store.as_ref(), layout).await?;
     // One block more than `copy` brings, so that vaults do not fill one another again.
-    let expired = beats::expired(&held, kept(database).saturating_add(beats::BLOCK.unsigned_abs()));
+    let expired = beats::expired(&held, kept(&database.schedule.config).saturating_add(beats::BLOCK.unsigned_abs()));
     let mut sweeping = Sweeping { vault, layout, locked, swept: Swept::default() };
     for range in &expired {
         sweeping.delete(range).await?;

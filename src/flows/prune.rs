@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::{Database, Resources, Vault, guarded::guarded, output, restore};
 use crate::{
     db::findings,
-    decide::retention::{self, Expiry, Plan},
+    decide::retention::{Expiry, Plan},
     domain::{
         BackupId, Check, DatabaseName, EvidenceRecord, SegmentSize, VaultName, Verdict, record::Why, with_causes,
     },
@@ -30,7 +30,7 @@ mod delete;
 mod look;
 
 pub use delete::Deleted;
-pub use look::{Look, Memory, look, started_at};
+pub use look::{Look, Memory, facts, is_needed, look, policy, started_at};
 
 /// The flow's name, first part of its runs' ids.
 pub const NAME: &str = "prune";
@@ -246,7 +246,13 @@ struct Account {
     findings: Vec<String>,
 }
 
-fn account(ending: &Ending, planned: Option<&Planned>, deleted: &Deleted, checks: &[Check], now: Timestamp) -> Account {
+fn account(
+    ending: &Ending,
+    planned: Option<&Planned>,
+    deleted: &Deleted,
+    checks: &[Check],
+    locked_at_most: Timestamp,
+) -> Account {
     let (mut verdict, mut findings) = super::judged(ending, Verdict::Pass);
     if let Some(planned) = planned {
         let refusals = planned.plan.refusals.iter().map(|doubt| format!("nothing expires: {doubt}"));
@@ -257,10 +263,10 @@ fn account(ending: &Ending, planned: Option<&Planned>, deleted: &Deleted, checks
         verdict = Verdict::worst([verdict, Verdict::Aborted]);
     }
     // Our own locks end soon; a longer one is somebody's mistake, or a bucket's default.
-    let overlong = deleted.locked.iter().filter(|(_, until)| *until > retention::locks::until(now));
+    let overlong = deleted.locked.iter().filter(|(_, until)| *until > locked_at_most);
     findings.extend(overlong.map(|(key, until)| {
         format!(
-            "`{key}` has expired and is locked until {until}, longer than Lifeboat locks anything; look who locked it"
+            "`{key}` has expired and is locked until {until}, longer than Lifeboat locks anything here; look who locked it, or whether `object_lock.for` was longer"
         )
     }));
     let failed = checks.iter().filter(|check| check.verdict != Verdict::Pass);
@@ -276,7 +282,9 @@ async fn conclude(resources: &Resources, cx: &StepContext, ending: &Ending) -> R
     let planned: Option<Planned> = cx.output_if_any("plan")?;
     let deleted: Deleted = cx.output_if_any("delete")?.unwrap_or_default();
     let checks: Vec<Check> = cx.output_if_any("check")?.unwrap_or_default();
-    let Account { verdict, findings } = account(ending, planned.as_ref(), &deleted, &checks, cx.clock().now());
+    let reach = database.as_ref().map(|database| database.lock_reach(&params.vault)).unwrap_or_default();
+    let locked_at_most = reach.until(cx.clock().now());
+    let Account { verdict, findings } = account(ending, planned.as_ref(), &deleted, &checks, locked_at_most);
     let why = Why { scenario: planned.as_ref().map(scenario), ..Why::of(params.due_at, cx.requester()) };
     let record = EvidenceRecord {
         why,

@@ -21,7 +21,7 @@ use crate::{
     domain::{Backup, BackupId, Opener, Phase, RecoveryTarget, Timeline, record::Source},
     engine::{EngineError, RecoveryPlan},
     flow::StepContext,
-    vault::{self, Catalog, Fetch, Layout, Listing, Proof, SharedStore, VaultError},
+    vault::{self, Catalog, Fetch, Layout, Listing, Proof, Remembered, SharedStore, VaultError},
 };
 
 mod choice;
@@ -160,15 +160,30 @@ pub async fn newest(database: &Database, vault: &Vault) -> Result<Held, RestoreE
 
 /// The one with the newest backup; none when none has one.
 pub fn newest_of(histories: Vec<Held>) -> Option<Held> {
-    let finished_at = |held: &Held| held.catalog.entries.iter().map(|entry| entry.manifest.finished_at).max();
-    histories.into_iter().filter(|held| !held.catalog.entries.is_empty()).max_by_key(finished_at)
+    histories.into_iter().filter(|held| held.newest_at().is_some()).max_by_key(Held::newest_at)
+}
+
+impl Held {
+    /// When its newest backup was finished.
+    pub fn newest_at(&self) -> Option<Timestamp> {
+        self.catalog.entries.iter().map(|entry| entry.manifest.finished_at).max()
+    }
 }
 
 /// All histories of the database that a vault holds.
 pub async fn histories(database: &Database, vault: &Vault) -> Result<Vec<Held>, RestoreError> {
+    histories_again(database, vault, &mut Remembered::default()).await
+}
+
+/// The same, where what is listed as it was is not read again.
+pub async fn histories_again(
+    database: &Database,
+    vault: &Vault,
+    remembered: &mut Remembered,
+) -> Result<Vec<Held>, RestoreError> {
     let mut histories = Vec::new();
     for listing in Listing::of_all(vault.store.as_ref(), &database.name).await? {
-        let catalog = catalog(database, vault, &listing).await?;
+        let catalog = catalog(database, vault, &listing, remembered).await?;
         histories.push(Held { listing, catalog });
     }
     Ok(histories)
@@ -202,8 +217,14 @@ pub async fn facts(found: &[(&Vault, &Held)], now: Timestamp) -> Result<Option<F
 }
 
 /// The backups that a listing shows; what is none is named in the log.
-pub async fn catalog(database: &Database, vault: &Vault, listing: &Listing) -> Result<Catalog, RestoreError> {
-    let catalog = Catalog::read(listing, vault.store.as_ref(), &database.keys.verifier).await?;
+async fn catalog(
+    database: &Database,
+    vault: &Vault,
+    listing: &Listing,
+    remembered: &mut Remembered,
+) -> Result<Catalog, RestoreError> {
+    let verifier = &database.keys.verifier;
+    let catalog = Catalog::read_again(listing, vault.store.as_ref(), verifier, remembered).await?;
     for problem in &catalog.problems {
         tracing::warn!(vault = %vault.store.place().vault, backup = %problem.backup, error = %problem.error, "not a backup");
     }
@@ -220,7 +241,10 @@ pub async fn from_listing(
     stop: &CancellationToken,
     say: &Say<'_>,
 ) -> Result<Restored, RestoreError> {
-    let held = Held { listing: listing.clone(), catalog: catalog(database, vault, listing).await? };
+    let held = Held {
+        listing: listing.clone(),
+        catalog: catalog(database, vault, listing, &mut Remembered::default()).await?,
+    };
     from_held(database, &[(vault, &held)], request, stop, say).await
 }
 

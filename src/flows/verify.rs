@@ -13,11 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Database, KeyError, Resources, Vault, guarded::guarded, output, prune};
 use crate::{
     config::schedule::VerifyConfig,
-    decide::{
-        recovery::gaps::Need,
-        retention::{Doubt, locks},
-        sample::Rotation,
-    },
+    decide::{recovery::gaps::Need, retention::Doubt, sample::Rotation},
     domain::{
         Check, DatabaseName, EvidenceRecord, Segment, VaultName, Verdict,
         record::{Measured, Why},
@@ -116,7 +112,7 @@ pub async fn vault(
     let lock_until = |key: &ObjectKey| {
         let look = kept.as_ref()?;
         let backup = look.layout.parse_backup(key)?;
-        look.plan.needs_backup(&backup).then(|| locks::least(now))
+        look.needs.backup(&backup).then(|| vault.lock_reach.least(now))
     };
     let mut reports = Vec::new();
     for listing in Listing::of_all(vault.store.as_ref(), &database.name).await? {
@@ -128,7 +124,7 @@ pub async fn vault(
             depth: depth.clone(),
             others: &others,
             lock_until: kept.as_ref().map(|_| &lock_until as &LockUntil<'_>),
-            retained: &|segment| retained(kept.as_ref().filter(|look| look.layout == layout), segment),
+            retained: &|segment| retained(kept.as_ref().filter(|look| look.layout == *listing.layout()), segment),
             now,
             stop,
             done: Arc::default(),
@@ -152,7 +148,7 @@ pub async fn vault(
 fn retained(look: Option<&prune::Look>, segment: Segment) -> Need {
     let Some(look) = look else { return Need::Unknown };
     let is_unclear = look.plan.refusals.iter().any(|doubt| matches!(doubt, Doubt::NoHistory { .. }));
-    match (look.if_whole.needs_wal(segment), look.plan.needs_wal(segment)) {
+    match (look.if_whole.wal(segment), look.needs.wal(segment)) {
         (true, _) if !is_unclear => Need::Needed,
         (false, false) => Need::Expired,
         _ => Need::Unknown,

@@ -42,6 +42,7 @@ pub async fn run(app: Arc<App>, database: Arc<Database>, to: VaultName, stop: Ca
         route,
         to,
         lacking: BTreeSet::new(),
+        seen: look::Seen::new(),
     };
     let mut ticker = tokio::time::interval(EVERY);
     ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -76,13 +77,15 @@ struct Watch {
     /// What was lacking the last time: WAL and heartbeats that are on their way
     /// to all vaults are not there the next time.
     lacking: BTreeSet<String>,
+    /// Read every ten seconds otherwise.
+    seen: look::Seen,
     finding: Finding,
 }
 
 impl Watch {
     async fn look(&mut self) -> Result<(), StepError> {
-        let histories = look::histories(&self.route).await?;
         let now = self.app.clock.now();
+        let histories = look::histories(&self.route, &mut self.seen, now).await?;
         let last = self.last_run().await?;
         self.tell(&histories, last.as_ref(), now).await;
         let is_backup = |of: &Of| matches!(of, Of::Backup(_) | Of::Commit(_));

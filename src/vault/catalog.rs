@@ -35,6 +35,12 @@ impl CatalogEntry {
         }
     }
 
+    /// Whether a verification of this vault found something of it damaged, and not
+    /// sound since.
+    pub fn is_damaged(&self) -> bool {
+        self.verification.as_ref().is_some_and(|verification| !verification.damaged.is_empty())
+    }
+
     /// For status, API and pages.
     pub fn summary(&self) -> Backup {
         self.manifest.summary(self.state)
@@ -57,9 +63,34 @@ pub struct Catalog {
     pub uncommitted: Vec<BackupId>,
 }
 
+/// What was read of the backups of one vault. For who looks again and again and
+/// destroys nothing: nothing in a vault is ever overwritten, so a backup whose
+/// objects, proofs and verifications are listed as they were is what it was.
+#[derive(Debug, Default)]
+pub struct Remembered(BTreeMap<ObjectKey, (Vec<(ObjectKey, u64)>, CatalogEntry)>);
+
+impl Remembered {
+    /// Forgets what the listing's history no longer holds.
+    fn forget_gone(&mut self, listing: &Listing) {
+        let prefix = listing.layout().prefix();
+        self.0.retain(|manifest, _| !manifest.as_str().starts_with(&prefix) || listing.holds(manifest));
+    }
+}
+
 impl Catalog {
     /// Errors are those of the store; a backup that is not valid is a problem in the answer.
     pub async fn read(listing: &Listing, store: &dyn Store, verifier: &Verifier) -> Result<Self, VaultError> {
+        Self::read_again(listing, store, verifier, &mut Remembered::default()).await
+    }
+
+    /// The same, where what is listed as it was is not read again.
+    pub async fn read_again(
+        listing: &Listing,
+        store: &dyn Store,
+        verifier: &Verifier,
+        remembered: &mut Remembered,
+    ) -> Result<Self, VaultError> {
+        remembered.forget_gone(listing);
         let mut catalog = Self::default();
         let layout = listing.layout();
         let prefix = format!("{}backups/", layout.prefix());
@@ -74,8 +105,15 @@ impl Catalog {
                 catalog.uncommitted.push(backup);
                 continue;
             }
-            match read_entry(listing, store, verifier, &backup).await {
+            let (manifest, listed) = (layout.manifest(&backup), listed_of(listing, &backup));
+            let known = remembered.0.get(&manifest).filter(|(before, _)| *before == listed);
+            let read = match known {
+                Some((_, entry)) => Ok(entry.clone()),
+                None => read_entry(listing, store, verifier, &backup).await,
+            };
+            match read {
                 Ok(mut entry) => {
+                    remembered.0.insert(manifest, (listed, entry.clone()));
                     let size = entry.manifest.segment_size;
                     let coverage = coverages.entry(size.bytes()).or_insert_with(|| listing.coverage(size));
                     entry.state = state_of(&entry, coverage, size);
@@ -92,6 +130,14 @@ impl Catalog {
     pub fn find(&self, backup: &BackupId) -> Option<&CatalogEntry> {
         self.entries.iter().find(|entry| entry.manifest.backup == *backup)
     }
+}
+
+/// All that `read_entry` goes by, with the sizes.
+fn listed_of(listing: &Listing, backup: &BackupId) -> Vec<(ObjectKey, u64)> {
+    let layout = listing.layout();
+    let prefixes = [layout.backup_prefix(backup), layout.proofs_prefix(backup), layout.verifications_prefix(backup)];
+    let keys = prefixes.iter().flat_map(|prefix| listing.under(prefix));
+    keys.filter_map(|key| Some((key.clone(), listing.size_of(key)?))).collect()
 }
 
 async fn read_entry(
@@ -151,12 +197,11 @@ pub(super) async fn signed_manifest(
 
 fn state_of(entry: &CatalogEntry, coverage: &Coverage, size: SegmentSize) -> BackupState {
     let manifest = &entry.manifest;
-    let is_damaged = entry.verification.as_ref().is_some_and(|verification| !verification.damaged.is_empty());
     if manifest.damaged {
         BackupState::Degraded
     } else if !coverage.covers(manifest.timeline, size, manifest.start_lsn, manifest.stop_lsn) {
         BackupState::Uploaded
-    } else if entry.proof.is_some() && !is_damaged {
+    } else if entry.proof.is_some() && !entry.is_damaged() {
         BackupState::Proven
     } else if entry.verification.as_ref().is_some_and(|verification| verification.is_whole(manifest)) {
         BackupState::Verified

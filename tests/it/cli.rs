@@ -6,6 +6,7 @@ mod bucket;
 mod clusters;
 mod copies;
 mod daemon;
+mod expiry_under_locks;
 mod files;
 mod journey;
 mod keys;

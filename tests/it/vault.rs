@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what the tests share is test code too")]
 
 mod backup;
+mod catalog;
 mod copy;
 mod damage;
 mod faulty;

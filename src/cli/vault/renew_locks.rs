@@ -41,7 +41,8 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
             if options.vault.as_ref().is_some_and(|wanted| *wanted != name) {
                 continue;
             }
-            let renewed = locks::renew(&database, vault, &memory, app.clock.now()).await?;
+            let renewed =
+                locks::renew(&database, vault, &memory, &mut locks::Known::default(), app.clock.now()).await?;
             if let Some(renewed) = &renewed {
                 locks::tell(&app.resources, &database, &name, Ok(renewed.clone())).await?;
             }

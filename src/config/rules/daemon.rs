@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 
 use super::{Report, Spot};
-use crate::domain::{ByteSize, Span};
+use crate::{
+    decide::retention::locks,
+    domain::{ByteSize, Span},
+};
 
 const LEASE_MIN: Span = Span::from_secs(1);
 const ROTATE_MIN: Span = Span::from_secs(86_400);
@@ -145,6 +148,15 @@ fn bucket(vault: Spot<'_>, report: &mut Report<'_>) {
             vault.key("signing_region"),
             "Amazon's regions have one name each",
             "remove `signing_region`, or name the `endpoint` of the store that needs it",
+        );
+    }
+    let reach = vault.get("object_lock").get("for");
+    let least = Span::from_secs(locks::LEAST_SECONDS);
+    if reach.parsed::<Span>().is_some_and(|reach| reach < least) {
+        report.add(
+            reach.place,
+            "locks are renewed once a day, and such a one would end when that fails once",
+            format!("write at least `{least}`, such as `15d`"),
         );
     }
     let (key, delete_key) = (vault.get("credentials"), vault.get("delete_credentials"));

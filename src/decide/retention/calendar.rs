@@ -6,19 +6,19 @@
 
 use chrono::{DateTime, Datelike as _, Timelike as _};
 
-use super::{Facts, Held, Line, Policy, Reason, Reasons};
+use super::{Held, Line, Policy, Reason, Reasons};
 use crate::domain::KeepPeriod;
 
-pub(super) fn keep(facts: &Facts, policy: &Policy, reasons: &mut Reasons) {
-    for backup in facts.backups.iter().filter(|backup| backup.is_sound()) {
+/// Of `standing`, the backups that may stand for a period.
+pub(super) fn keep(standing: &[&Held], policy: &Policy, reasons: &mut Reasons) {
+    for backup in standing {
         let lines: Vec<&Line> = policy.lines.iter().filter(|line| is_of(backup, line)).collect();
         if lines.is_empty() || lines.iter().any(|line| line.keep.is_none()) {
             reasons.add(backup, Reason::NoLimit);
         }
     }
     for line in &policy.lines {
-        let mut backups: Vec<&Held> =
-            facts.backups.iter().filter(|backup| backup.is_sound() && is_of(backup, line)).collect();
+        let mut backups: Vec<&Held> = standing.iter().copied().filter(|backup| is_of(backup, line)).collect();
         backups.sort_by_key(|backup| std::cmp::Reverse((backup.started_at, backup.age())));
         for (period, count) in line.keep.iter().flatten() {
             count_back(&backups, *period, *count, policy.zone, reasons);

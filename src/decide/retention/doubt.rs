@@ -2,7 +2,7 @@
 //! backups may be worse than the old ones, or the clock cannot be believed. One
 //! doubt is enough.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,10 @@ pub enum Doubt {
         before_bytes: u64,
     },
     Degraded {
+        backup: BackupId,
+    },
+    /// A verification found it damaged in this vault, or what it builds on.
+    Damaged {
         backup: BackupId,
     },
     WalIncomplete {
@@ -99,6 +103,10 @@ impl fmt::Display for Doubt {
             Self::Degraded { backup } => write!(
                 f,
                 "the database is DEGRADED: the newest backup {backup} holds damaged pages; mend them and take a backup"
+            ),
+            Self::Damaged { backup } => write!(
+                f,
+                "the newest backup {backup} is damaged in this vault, or what it builds on; look what `lifeboat vault verify` says, mend it from another vault or take a backup"
             ),
             Self::WalIncomplete { backup } => {
                 write!(f, "the WAL of the newest backup {backup} is not complete in this vault")
@@ -153,17 +161,17 @@ fn uploading(facts: &Facts, now: Timestamp) -> impl Iterator<Item = Doubt> {
 fn quality(facts: &Facts, now: Timestamp) -> Vec<Doubt> {
     let Some(newest) = facts.backups.iter().max_by_key(|backup| backup.age()) else { return vec![Doubt::NoBackup] };
     let mut doubts = Vec::new();
-    if !facts.backups.iter().any(Held::is_sound) {
+    if !facts.backups.iter().any(|backup| facts.is_sound(backup)) {
         doubts.push(Doubt::NoBackup);
     }
     if let Some((run, verdict)) = facts.last_run.as_ref().filter(|(_, verdict)| *verdict != Verdict::Pass) {
         doubts.push(Doubt::LastRunFailed { run: run.clone(), verdict: *verdict });
     }
-    let by_id: BTreeMap<&BackupId, &Held> = facts.backups.iter().map(|backup| (&backup.id, backup)).collect();
-    let chain = std::iter::successors(Some(newest), |child| by_id.get(child.parent.as_ref()?).copied());
-    // A chain in a circle is no chain; it is not followed for ever.
-    if chain.take(facts.backups.len()).any(|backup| backup.state == BackupState::Degraded) {
+    if !facts.may_be_mended(newest) {
         doubts.push(Doubt::Degraded { backup: newest.id.clone() });
+    }
+    if facts.chain(newest).any(|backup| backup.is_damaged) {
+        doubts.push(Doubt::Damaged { backup: newest.id.clone() });
     }
     if newest.state == BackupState::Uploaded {
         doubts.push(Doubt::WalIncomplete { backup: newest.id.clone() });

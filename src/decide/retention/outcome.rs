@@ -30,9 +30,12 @@ pub enum Reason {
     ParentOf(BackupId),
     /// The vault would refuse to delete it: it stays whole until then.
     Locked(Timestamp),
-    /// DEGRADED, or its WAL is incomplete: it counts for no period, and is kept
-    /// for people to look at while the window reaches back to it.
+    /// DEGRADED, damaged, or its WAL is incomplete: it counts for no period, and is
+    /// kept for people to look at while the window reaches back to it.
     Unsound,
+    /// Damaged, or its WAL is incomplete: it stands for no other, and stays itself
+    /// as long as a sound one in its place would, so that another vault can mend it.
+    Broken,
 }
 
 impl fmt::Display for Reason {
@@ -47,6 +50,7 @@ impl fmt::Display for Reason {
             Self::ParentOf(child) => write!(f, "parent of {child}"),
             Self::Locked(until) => write!(f, "locked until {until}"),
             Self::Unsound => f.write_str("not sound, within the window"),
+            Self::Broken => f.write_str("not sound, counts for nothing: stays as a sound one would, to be mended"),
         }
     }
 }
@@ -161,20 +165,6 @@ pub struct Plan {
     pub refusals: Vec<Doubt>,
     /// What is left alone although nothing needs it, and why.
     pub left: Vec<String>,
-}
-
-impl Plan {
-    /// Whether some rule keeps this backup, doubts aside.
-    pub fn needs_backup(&self, backup: &BackupId) -> bool {
-        self.keep.iter().any(|kept| kept.backup == *backup && !kept.reasons.is_empty())
-    }
-
-    /// Whether some rule keeps this WAL, doubts aside. Where it is not known which
-    /// lines of history there are, all of it is needed.
-    pub fn needs_wal(&self, segment: Segment) -> bool {
-        self.refusals.iter().any(|doubt| matches!(doubt, Doubt::NoHistory { .. }))
-            || self.wal.iter().any(|kept| kept.covers(segment))
-    }
 }
 
 /// Segments, ascending, as contiguous runs.

@@ -4,7 +4,9 @@ use super::*;
 use crate::decide::due::parse_zone;
 
 mod history;
+mod needs;
 mod random;
+mod sound;
 
 use history::{World, after, at, days, hours};
 
@@ -14,7 +16,7 @@ fn line(kind: BackupKind, standalone: bool, keep: &[(KeepPeriod, u32)]) -> Line 
 }
 
 fn policy(window_days: i64, lines: Vec<Line>) -> Policy {
-    Policy { lines, zone: parse_zone("Europe/Malta").unwrap(), window: days(window_days) }
+    Policy { lines, zone: parse_zone("Europe/Malta").unwrap(), window: days(window_days), heartbeats: 1000 }
 }
 
 fn daily(count: u32) -> Policy {
@@ -201,6 +203,7 @@ fn every_doubt_keeps_everything() {
     says(doubtful(&|world| world.newest().size_bytes = 49), "the one before it had 100");
     says(doubtful(&|world| world.newest().state = BackupState::Degraded), "DEGRADED");
     says(doubtful(&|world| world.newest().state = BackupState::Uploaded), "is not complete");
+    says(doubtful(&|world| world.newest().is_damaged = true), "is damaged in this vault");
     says(doubtful(&|world| world.facts.busy = Some(run())), "works with this vault");
     says(doubtful(&|world| world.newest().parent = Some("gone".parse().unwrap())), "needs gone");
     says(doubtful(&|world| world.upload("young", Some(hours(2)), false)), "young is being uploaded");

@@ -22,7 +22,7 @@ use crate::{
 
 /// The WAL of the window; adds the backups that it is restored from.
 pub(super) fn window(facts: &Facts, start: Timestamp, reasons: &mut Reasons) -> Result<Vec<KeptWal>, Doubt> {
-    let sound = by_age(facts.backups.iter().filter(|backup| backup.is_sound()));
+    let sound = by_age(facts.backups.iter().filter(|backup| facts.is_sound(backup)));
     // On timelines older than this one nothing of the window was written.
     let current = sound.iter().filter(|aged| aged.finished_at <= start).map(|aged| aged.held.timeline).max();
     let any = by_age(facts.backups.iter());
@@ -103,9 +103,16 @@ fn timelines(facts: &Facts) -> BTreeSet<Timeline> {
     facts.coverage.timelines().into_iter().chain(backups).chain(facts.histories.keys().copied()).collect()
 }
 
+/// The WAL of the window, and that of each backup that stays.
+pub(super) fn all(facts: &Facts, mut window: Vec<KeptWal>, reasons: &Reasons) -> Vec<KeptWal> {
+    let is_kept = |backup: &&Held| reasons.0.contains_key(&backup.id);
+    window.extend(facts.backups.iter().filter(is_kept).flat_map(|backup| of_backup(facts, backup)));
+    window
+}
+
 /// The WAL without which the backup itself cannot be restored. A server reads a
 /// segment in which a timeline began from either file: both stay.
-pub(super) fn of_backup(facts: &Facts, backup: &Held) -> Vec<KeptWal> {
+fn of_backup(facts: &Facts, backup: &Held) -> Vec<KeptWal> {
     let size = facts.segment_size;
     let first = size.number_of(backup.start_lsn);
     let last = size.number_of(Lsn(backup.stop_lsn.0.saturating_sub(1))).max(first);

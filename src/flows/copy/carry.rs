@@ -15,7 +15,7 @@ use crate::{
     domain::{BackupId, with_causes},
     fault,
     flow::{StepContext, StepError},
-    flows::guarded::guarded,
+    flows::{Resources, guarded::guarded, locks},
     vault::{self, CatalogEntry, Expected, ObjectKey, SharedStore, VaultError},
 };
 
@@ -28,9 +28,15 @@ const OBJECT_MIB_MAX: u64 = 64;
 
 /// Copies everything that the histories' plans name, and answers what could not
 /// be copied and why. An error is one that may pass.
-pub(super) async fn all(route: &Route, histories: &[History], cx: &StepContext) -> Result<Vec<String>, StepError> {
+pub(super) async fn all(
+    resources: &Resources,
+    route: &Route,
+    histories: &[History],
+    cx: &StepContext,
+) -> Result<Vec<String>, StepError> {
     let total = histories.iter().map(|history| history.plan.bytes()).sum();
     let carrier = Carrier {
+        resources,
         route,
         cx,
         target: guarded(&route.target.store, cx),
@@ -61,6 +67,7 @@ pub(super) async fn all(route: &Route, histories: &[History], cx: &StepContext) 
 }
 
 struct Carrier<'a> {
+    resources: &'a Resources,
     route: &'a Route,
     cx: &'a StepContext,
     target: SharedStore,
@@ -169,7 +176,8 @@ impl Carrier<'_> {
         vault::copy_object(from, to, &key, &expected, self.cx.stop()).await.map(drop)
     }
 
-    /// The manifest and its signature, in one piece, from the first source that has both.
+    /// The manifest and its signature, in one piece, from the first source that has
+    /// both; then the copy is locked.
     async fn commit(&self, history: &History, group: &Group, id: &BackupId) -> Result<Vec<String>, StepError> {
         let verifier = &self.route.database.keys.verifier;
         let mut outcome = Ok(());
@@ -183,6 +191,8 @@ impl Carrier<'_> {
             if outcome.is_ok() {
                 self.done.fetch_add(group.items.iter().map(|item| item.size).sum(), Ordering::Relaxed);
                 fault::point("copy.committed");
+                let committed = (&history.layout, id);
+                locks::lock_committed(self.resources, &self.route.database, to, committed, self.cx).await?;
                 break;
             }
         }

@@ -1,22 +1,24 @@
 //! What the vaults of a route hold now, and what the target lacks of it. Reads
 //! and changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Route;
 use crate::{
-    clock::Clock,
-    decide::copy::{self, HeldBackup, Holding, Of, Plan},
-    domain::{BackupId, with_causes},
+    decide::{
+        copy::{self, HeldBackup, Holding, Of, Plan},
+        retention::{self, Facts, Needs},
+    },
+    domain::{BackupId, SegmentSize, VaultName, with_causes},
     flow::StepError,
     flows::{
-        Database, Vault,
-        prune::{self, Memory},
+        Database, Vault, prune,
         restore::{self, Held},
     },
-    vault::{CatalogEntry, Layout, ObjectKey, SharedStore},
+    vault::{CatalogEntry, Layout, ObjectKey, Remembered, SharedStore},
 };
 
 /// One history of a database: what each source holds of it, and the target.
@@ -57,21 +59,72 @@ fn backup(entry: &CatalogEntry) -> HeldBackup {
     }
 }
 
+/// What the rules keep of the history that goes on, by what all vaults hold of it
+/// together: a backup that one of them has damaged may stand there for nothing,
+/// and needs no older one elsewhere.
+#[derive(Debug)]
+pub struct Wanted {
+    layout: Layout,
+    segment_size: SegmentSize,
+    needs: Needs,
+}
+
+impl Wanted {
+    /// From what each vault holds of each history; none where no vault holds a backup.
+    pub async fn of(
+        database: &Database,
+        vaults: &[(&Vault, &[Held])],
+        now: Timestamp,
+    ) -> Result<Option<Self>, StepError> {
+        let newest = vaults.iter().flat_map(|(_, histories)| *histories).max_by_key(|held| held.newest_at());
+        let Some(layout) = newest.map(|held| held.listing.layout()) else { return Ok(None) };
+        let mut together: Option<Facts> = None;
+        for (vault, histories) in vaults {
+            let Some(held) = histories.iter().find(|held| held.listing.layout() == layout) else { continue };
+            let Some(facts) = prune::facts(held, &vault.store).await? else { continue };
+            together = Some(match together {
+                Some(together) => together.with(facts),
+                None => facts,
+            });
+        }
+        let Some(facts) = together else { return Ok(None) };
+        let needs = retention::needs(&facts, &prune::policy(&database.schedule.config)?, now);
+        Ok(Some(Self { layout: layout.clone(), segment_size: facts.segment_size, needs }))
+    }
+
+    /// Leaves what no rule keeps any more: whoever brought it back would bring what
+    /// the other vault has let go, or is about to. An older history stays whole.
+    pub fn leave_the_rest(&self, layout: &Layout, holding: &mut Holding) {
+        if *layout != self.layout {
+            return;
+        }
+        let prefix = layout.prefix();
+        holding.names.retain(|name, _| {
+            ObjectKey::new(format!("{prefix}{name}"))
+                .is_ok_and(|key| prune::is_needed(&self.needs, layout, self.segment_size, &key))
+        });
+        let names = &holding.names;
+        holding.backups.retain(|id, _| names.contains_key(&format!("backups/{id}/manifest.json")));
+    }
+}
+
+/// What a process that looks again and again has read of each vault.
+pub type Seen = BTreeMap<VaultName, Remembered>;
+
+fn of_vault<'a>(seen: &'a mut Seen, vault: &Vault) -> &'a mut Remembered {
+    seen.entry(vault.store.place().vault.clone()).or_default()
+}
+
 /// All histories that some source holds. A source that is away gives nothing;
 /// the target must answer. The sources are listed before the target, so that
 /// what is written to all of them meanwhile is not taken for missing.
-pub async fn histories(route: &Route) -> Result<Vec<History>, StepError> {
+pub async fn histories(route: &Route, seen: &mut Seen, now: Timestamp) -> Result<Vec<History>, StepError> {
     let database = &route.database;
-    let mut found: BTreeMap<Layout, Vec<(&Vault, Held)>> = BTreeMap::new();
+    let mut sources: Vec<(&Vault, Vec<Held>)> = Vec::new();
     let mut failed = None;
     for vault in &route.sources {
-        match restore::histories(database, vault).await {
-            Ok(histories) => {
-                for held in histories {
-                    let layout = held.listing.layout().clone();
-                    found.entry(layout).or_default().push((vault, held));
-                }
-            }
+        match restore::histories_again(database, vault, of_vault(seen, vault)).await {
+            Ok(histories) => sources.push((vault, histories)),
             Err(error) => {
                 let name = &vault.store.place().vault;
                 tracing::warn!(vault = %name, error = %with_causes(&error), "nothing is copied from this vault");
@@ -80,56 +133,69 @@ pub async fn histories(route: &Route) -> Result<Vec<History>, StepError> {
         }
     }
     match failed {
-        Some(error) if found.is_empty() => return Err(error.into()),
+        Some(error) if sources.is_empty() => return Err(error.into()),
         _ => {}
     }
-    let targets = restore::histories(database, &route.target).await?;
-    let mut targets: BTreeMap<Layout, Holding> =
-        targets.iter().map(|held| (held.listing.layout().clone(), holding(held))).collect();
-    let mut histories = Vec::new();
-    for (layout, sources) in found {
-        let target = targets.remove(&layout).unwrap_or_default();
-        let vaults: Vec<&Vault> = sources.iter().map(|(vault, _)| *vault).collect();
-        let mut history = history(layout, sources, target);
-        if !history.plan.groups.is_empty() {
-            history.leave_what_expires(database, &vaults).await?;
+    let target = restore::histories_again(database, &route.target, of_vault(seen, &route.target)).await?;
+    let layouts: BTreeSet<&Layout> =
+        sources.iter().flat_map(|(_, histories)| histories).map(|held| held.listing.layout()).collect();
+    let mut histories: Vec<History> = layouts.into_iter().map(|layout| history(layout, &sources, &target)).collect();
+    if histories.iter().any(|history| !history.plan.groups.is_empty()) {
+        let beside = route.beside().await;
+        let all: Vec<(&Vault, &[Held])> = sources
+            .iter()
+            .chain(&beside)
+            .map(|(vault, held)| (*vault, held.as_slice()))
+            .chain([(&route.target, target.as_slice())])
+            .collect();
+        if let Some(wanted) = Wanted::of(database, &all, now).await? {
+            for history in &mut histories {
+                history.leave_what_expires(&wanted);
+            }
         }
-        histories.push(history);
     }
     Ok(histories)
 }
 
-impl History {
-    /// What no rule keeps any more is not copied: it would bring back what the
-    /// target has let go, or is about to.
-    async fn leave_what_expires(&mut self, database: &Database, vaults: &[&Vault]) -> Result<(), StepError> {
-        let (now, prefix) = (Clock::system().now(), self.layout.prefix());
-        for ((_, holding), vault) in self.sources.iter_mut().zip(vaults) {
-            let Some(look) = prune::look(database, vault, &Memory::default(), &[], now).await? else { continue };
-            if look.layout != self.layout {
+impl Route {
+    /// What the vaults hold that nothing is copied from: what is proven there counts
+    /// here too. One that is away tells nothing.
+    async fn beside(&self) -> Vec<(&Vault, Vec<Held>)> {
+        let name = |vault: &Vault| vault.store.place().vault.clone();
+        let mut beside = Vec::new();
+        for vault in &self.database.vaults {
+            if name(vault) == name(&self.target) || self.sources.iter().any(|source| name(source) == name(vault)) {
                 continue;
             }
-            holding.names.retain(|name, _| match ObjectKey::new(format!("{prefix}{name}")) {
-                Ok(key) => look.needs(&key),
-                Err(_) => false,
-            });
-            let names = &holding.names;
-            holding.backups.retain(|id, _| names.contains_key(&format!("backups/{id}/manifest.json")));
+            if let Ok(histories) = restore::histories(&self.database, vault).await {
+                beside.push((vault, histories));
+            }
         }
-        let holdings: Vec<Holding> = self.sources.iter().map(|(_, holding)| holding.clone()).collect();
-        self.plan = copy::plan(&holdings, &self.target);
-        Ok(())
+        beside
     }
 }
 
-fn history(layout: Layout, sources: Vec<(&Vault, Held)>, target: Holding) -> History {
-    let entries = sources.iter().rev().flat_map(|(_, held)| &held.catalog.entries);
+impl History {
+    fn leave_what_expires(&mut self, wanted: &Wanted) {
+        for (_, holding) in &mut self.sources {
+            wanted.leave_the_rest(&self.layout, holding);
+        }
+        let holdings: Vec<Holding> = self.sources.iter().map(|(_, holding)| holding.clone()).collect();
+        self.plan = copy::plan(&holdings, &self.target);
+    }
+}
+
+fn history(layout: &Layout, sources: &[(&Vault, Vec<Held>)], target: &[Held]) -> History {
+    let of = |histories: &[Held]| histories.iter().position(|held| held.listing.layout() == layout);
+    let found: Vec<(&Vault, &Held)> =
+        sources.iter().filter_map(|(vault, histories)| Some((*vault, histories.get(of(histories)?)?))).collect();
+    let entries = found.iter().rev().flat_map(|(_, held)| &held.catalog.entries);
     let entries = entries.map(|entry| (entry.manifest.backup.clone(), entry.clone())).collect();
-    let sources: Vec<(SharedStore, Holding)> =
-        sources.into_iter().map(|(vault, held)| (vault.store.clone(), holding(&held))).collect();
-    let holdings: Vec<Holding> = sources.iter().map(|(_, holding)| holding.clone()).collect();
+    let target = of(target).and_then(|at| target.get(at)).map(holding).unwrap_or_default();
+    let holdings: Vec<Holding> = found.iter().map(|(_, held)| holding(held)).collect();
     let plan = copy::plan(&holdings, &target);
-    History { layout, sources, target, entries, plan }
+    let stores = found.iter().map(|(vault, _)| vault.store.clone());
+    History { layout: layout.clone(), sources: stores.zip(holdings).collect(), target, entries, plan }
 }
 
 /// What a vault lacks, for the journal and for people.

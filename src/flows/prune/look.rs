@@ -12,9 +12,9 @@ use crate::{
     db::{heartbeats, runs},
     decide::{
         due::{Schedule, parse_zone},
-        retention::{self, Facts, Held, Line, Plan, Policy, Upload, WalKey, beats},
+        retention::{self, Facts, Held, Line, Needs, Plan, Policy, Upload, WalKey},
     },
-    domain::{BackupId, BackupState, BeatRange, RunId, SegmentSize, with_causes},
+    domain::{BackupId, BackupState, RunId, SegmentSize, with_causes},
     evidence::Filter,
     flow::StepError,
     flows::{Database, Resources, Vault, backup, ledger, restore},
@@ -51,34 +51,30 @@ pub struct Look {
     pub segment_size: SegmentSize,
     pub listing: Listing,
     pub plan: Plan,
-    /// Heartbeats that nobody asks for any more.
-    old_beats: BTreeSet<BeatRange>,
-    /// The plan if no backup lacked WAL: what was kept before any was lost.
-    pub if_whole: Plan,
+    pub needs: Needs,
+    /// What would be needed if no backup lacked WAL: what was kept before any was lost.
+    pub if_whole: Needs,
 }
 
 impl Look {
-    /// Whether a rule keeps the object of this name, doubts aside. What others bring
-    /// to this vault or take from it is measured by this, so that none brings back
-    /// what another has let go.
+    /// Whether a rule keeps the object of this name, doubts and locks aside.
     pub fn needs(&self, key: &ObjectKey) -> bool {
-        let (layout, size, plan) = (&self.layout, self.segment_size, &self.plan);
-        if let Some(backup) = layout.parse_backup(key) {
-            return plan.needs_backup(&backup);
-        }
-        if let Some((first, number)) = layout.parse_wal_key(key, size) {
-            return !plan.expire.wal_keys.contains(&WalKey { first, number });
-        }
-        match WalName::parse(layout, key, size) {
-            Some(WalName::Whole(segment) | WalName::Tail { segment, .. }) => plan.needs_wal(segment),
-            Some(WalName::History(timeline)) => !plan.expire.histories.contains(&timeline),
-            None => layout.parse_heartbeats(key).is_none_or(|range| !self.old_beats.contains(&range)),
-        }
+        is_needed(&self.needs, &self.layout, self.segment_size, key)
     }
+}
 
-    /// Whether it stays: needed, or in doubt.
-    pub fn keeps(&self, key: &ObjectKey) -> bool {
-        !self.plan.refusals.is_empty() || self.needs(key)
+/// Whether a rule keeps the object of this name.
+pub fn is_needed(needs: &Needs, layout: &Layout, size: SegmentSize, key: &ObjectKey) -> bool {
+    if let Some(backup) = layout.parse_backup(key) {
+        return needs.backup(&backup);
+    }
+    if let Some((first, number)) = layout.parse_wal_key(key, size) {
+        return needs.wal_key(WalKey { first, number });
+    }
+    match WalName::parse(layout, key, size) {
+        Some(WalName::Whole(segment) | WalName::Tail { segment, .. }) => needs.wal(segment),
+        Some(WalName::History(timeline)) => needs.history(timeline),
+        None => layout.parse_heartbeats(key).is_none_or(|range| needs.heartbeats(range)),
     }
 }
 
@@ -98,46 +94,33 @@ pub async fn look(
     let unclear: Vec<String> =
         unclear.map(|problem| format!("{}: {}", problem.backup, with_causes(&problem.error))).collect();
     let Some(held) = restore::newest_of(histories) else { return Ok(None) };
-    let (layout, listing, catalog) = (held.listing.layout().clone(), &held.listing, &held.catalog);
-    let Some(segment_size) = catalog.entries.last().map(|entry| entry.manifest.segment_size) else { return Ok(None) };
-    let (elsewhere, mut problems) = other_vaults(database, vault, &layout).await;
-    problems.extend(unclear);
-    if catalog.entries.iter().any(|entry| entry.manifest.segment_size != segment_size) {
-        problems.push("backups differ in the size of WAL segments".to_owned());
+    let Some(mut facts) = facts(&held, &vault.store).await? else { return Ok(None) };
+    let (layout, segment_size) = (held.listing.layout().clone(), facts.segment_size);
+    let (elsewhere, problems) = other_vaults(database, vault, &layout).await;
+    facts.problems.extend(problems.into_iter().chain(unclear));
+    for backup in &mut facts.backups {
+        backup.is_proven |= elsewhere.proven.contains(&backup.id);
+        if let Some(locks) = vault.store.locks() {
+            backup.locked_until = locks.locked_until(&layout.manifest(&backup.id)).await?;
+        }
     }
-    let mut backups = Vec::new();
-    for entry in &catalog.entries {
-        backups.push(describe(entry, &elsewhere, &layout, &vault.store).await?);
-    }
-    let uploads = catalog.uncommitted.iter().filter(|id| !half_deleted.contains(id)).map(|id| Upload {
+    let uploads = held.catalog.uncommitted.iter().filter(|id| !half_deleted.contains(id)).map(|id| Upload {
         id: id.clone(),
         started_at: started_at(id),
         is_copy: elsewhere.committed.contains(id),
     });
-    let keys_prefix = layout.wal_keys_prefix();
-    let wal_keys = listing.under(&keys_prefix).filter_map(|key| layout.parse_wal_key(key, segment_size));
-    let facts = Facts {
-        backups,
-        uploads: uploads.collect(),
-        coverage: listing.coverage(segment_size),
-        histories: listing.histories(vault.store.as_ref()).await?,
-        wal_keys: wal_keys.map(|(first, number)| WalKey { first, number }).collect(),
-        segment_size,
-        problems,
-        signs: memory.signs.clone(),
-        last_run: memory.last_run.clone(),
-        busy: memory.busy.clone(),
-    };
+    facts.uploads = uploads.collect();
+    facts.signs.clone_from(&memory.signs);
+    facts.last_run.clone_from(&memory.last_run);
+    facts.busy.clone_from(&memory.busy);
     let policy = policy(&database.schedule.config)?;
-    let mut plan = retention::plan(&facts, &policy, now);
-    let if_whole = retention::plan(&whole(facts), &policy, now);
+    let (mut plan, needs) = (retention::plan(&facts, &policy, now), retention::needs(&facts, &policy, now));
+    let if_whole = retention::needs(&whole(facts), &policy, now);
     let older = all.iter().filter(|other| **other != layout);
     plan.left.extend(older.map(|other| {
         format!("history {}: another one goes on; it is kept whole until a person removes it", other.prefix())
     }));
-    let beats: Vec<BeatRange> = listing.keys().filter_map(|key| layout.parse_heartbeats(key)).collect();
-    let old_beats = beats::expired(&beats, ledger::kept(database)).into_iter().collect();
-    Ok(Some(Look { layout, segment_size, listing: held.listing, plan, if_whole, old_beats }))
+    Ok(Some(Look { layout, segment_size, listing: held.listing, plan, needs, if_whole }))
 }
 
 /// The same with the WAL of all backups.
@@ -146,6 +129,33 @@ fn whole(mut facts: Facts) -> Facts {
         backup.state = BackupState::WalComplete;
     }
     facts
+}
+
+/// What one vault alone holds of one history; none where it has no backup. Locks
+/// are not looked at.
+pub async fn facts(held: &restore::Held, store: &SharedStore) -> Result<Option<Facts>, StepError> {
+    let (listing, entries) = (&held.listing, &held.catalog.entries);
+    let layout = listing.layout();
+    let Some(segment_size) = entries.last().map(|entry| entry.manifest.segment_size) else { return Ok(None) };
+    let mut problems = Vec::new();
+    if entries.iter().any(|entry| entry.manifest.segment_size != segment_size) {
+        problems.push("backups differ in the size of WAL segments".to_owned());
+    }
+    let keys_prefix = layout.wal_keys_prefix();
+    let wal_keys = listing.under(&keys_prefix).filter_map(|key| layout.parse_wal_key(key, segment_size));
+    Ok(Some(Facts {
+        backups: entries.iter().map(describe).collect(),
+        uploads: Vec::new(),
+        coverage: listing.coverage(segment_size),
+        histories: listing.histories(store.as_ref()).await?,
+        wal_keys: wal_keys.map(|(first, number)| WalKey { first, number }).collect(),
+        heartbeats: listing.keys().filter_map(|key| layout.parse_heartbeats(key)).collect(),
+        segment_size,
+        problems,
+        signs: Vec::new(),
+        last_run: None,
+        busy: None,
+    }))
 }
 
 /// What the other vaults hold of the same history.
@@ -184,18 +194,9 @@ async fn other_vaults(database: &Database, vault: &Vault, layout: &Layout) -> (E
     (found, problems)
 }
 
-async fn describe(
-    entry: &CatalogEntry,
-    elsewhere: &Elsewhere,
-    layout: &Layout,
-    store: &SharedStore,
-) -> Result<Held, StepError> {
+fn describe(entry: &CatalogEntry) -> Held {
     let manifest = &entry.manifest;
-    let locked_until = match store.locks() {
-        Some(locks) => locks.locked_until(&layout.manifest(&manifest.backup)).await?,
-        None => None,
-    };
-    Ok(Held {
+    Held {
         id: manifest.backup.clone(),
         kind: manifest.kind,
         standalone: manifest.standalone,
@@ -206,10 +207,11 @@ async fn describe(
         finished_at: manifest.finished_at,
         size_bytes: manifest.size_bytes,
         state: entry.state,
-        is_proven: entry.proof.is_some() || elsewhere.proven.contains(&manifest.backup),
+        is_damaged: entry.is_damaged(),
+        is_proven: entry.proof.is_some(),
         parent: manifest.parent.clone(),
-        locked_until,
-    })
+        locked_until: None,
+    }
 }
 
 /// The instant in a backup's id; other names tell none.
@@ -220,7 +222,7 @@ pub fn started_at(id: &BackupId) -> Option<Timestamp> {
 }
 
 /// What the schedule promises.
-fn policy(config: &ScheduleConfig) -> Result<Policy, StepError> {
+pub fn policy(config: &ScheduleConfig) -> Result<Policy, StepError> {
     let unusable = |error| StepError::from_error(error, true);
     let line = |line: &crate::config::schedule::BackupScheduleConfig| {
         let due = Schedule::parse(&line.cron, &config.timezone)?;
@@ -231,6 +233,7 @@ fn policy(config: &ScheduleConfig) -> Result<Policy, StepError> {
         lines: config.backups.iter().map(line).collect::<Result<_, _>>().map_err(unusable)?,
         zone: parse_zone(&config.timezone).map_err(unusable)?,
         window,
+        heartbeats: ledger::kept(config),
     })
 }
 

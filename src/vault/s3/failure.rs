@@ -66,6 +66,8 @@ pub(super) fn classify(status: u16, code: &str) -> Class {
         "XMinioStorageFull" | "QuotaExceeded" | "InsufficientStorage" => return Class::Full,
         // Damaged or cut off on the way, or a part of an upload that is gone; the object is sent anew.
         "BadDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" | "IncompleteBody"
+        // An upload in parts may be told so behind a good status, when it took long.
+        | "InternalError" | "ServiceUnavailable"
         | "RequestTimeout" | "NoSuchUpload" | "SlowDown" | "Throttling" | "ThrottlingException"
         // Another writer of the same name is at work: whether it succeeds is not known yet.
         | "ConditionalRequestConflict" | "OperationAborted" => return Class::Passing,

@@ -10,9 +10,13 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use aws_sdk_s3::{
     primitives::ByteStream,
-    types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, ServerSideEncryption, StorageClass},
+    types::{
+        ChecksumAlgorithm, ChecksumMode, CompletedMultipartUpload, CompletedPart, ServerSideEncryption, StorageClass,
+    },
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
+use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
 
 use super::{Bucket, failure::Ask};
@@ -25,6 +29,8 @@ const PARTS_AT_ONCE: usize = 4;
 const PARTS_MAX: i32 = 10_000;
 /// A part that fails is sent again by itself: the whole may no longer be in memory.
 const PATIENCE: Patience = Patience::new(3, Duration::from_millis(200));
+/// All of the object was sent by then, and would be for nothing.
+const COMPLETING: Patience = Patience::new(6, Duration::from_millis(500));
 
 pub(super) struct Writer {
     bucket: Arc<Bucket>,
@@ -147,8 +153,16 @@ pub(super) struct Multipart {
     /// None once it is complete or aborted.
     id: Option<String>,
     next: i32,
-    under_way: JoinSet<Result<CompletedPart, StoreError>>,
-    sent: Vec<CompletedPart>,
+    size_bytes: u64,
+    under_way: JoinSet<Result<Sent, StoreError>>,
+    sent: Vec<Sent>,
+}
+
+/// A part that the store has.
+struct Sent {
+    part: CompletedPart,
+    /// Of what was sent; not every store tells it in its answer.
+    sha256: [u8; 32],
 }
 
 impl Multipart {
@@ -167,7 +181,7 @@ impl Multipart {
             .await
             .map_err(|error| bucket.failed(Ask::object(&key, "write", "s3:PutObject"), &error))?;
         let id = begun.upload_id;
-        Ok(Self { bucket, key, id, next: 1, under_way: JoinSet::new(), sent: Vec::new() })
+        Ok(Self { bucket, key, id, next: 1, size_bytes: 0, under_way: JoinSet::new(), sent: Vec::new() })
     }
 
     /// Waits until there is room for one more part on its way.
@@ -181,9 +195,11 @@ impl Multipart {
             return Err(self.bucket.refused(self.ask(), refusal));
         }
         self.next += 1;
+        self.size_bytes += bytes.len() as u64;
         let (bucket, key, id) = (Arc::clone(&self.bucket), self.key.clone(), self.id.clone());
         self.under_way.spawn(async move {
-            PATIENCE.again(|| send_part(&bucket, &key, id.as_deref().unwrap_or_default(), number, &bytes)).await
+            let (id, sha256) = (id.as_deref().unwrap_or_default(), Sha256::digest(&bytes).into());
+            PATIENCE.again(|| send_part(&bucket, &key, id, number, &bytes, sha256)).await
         });
         Ok(())
     }
@@ -199,13 +215,35 @@ impl Multipart {
         self.complete_over_nothing().await
     }
 
-    /// The same by the store's own condition alone.
+    /// The same by the store's own condition alone. An answer that is lost leaves
+    /// open whether the object is there: then the store is asked for it, and where
+    /// it is what was sent, that is a success.
     pub(super) async fn complete_over_nothing(&mut self) -> Result<(), StoreError> {
         while !self.under_way.is_empty() {
             self.await_one().await?;
         }
-        self.sent.sort_by_key(CompletedPart::part_number);
-        let parts = CompletedMultipartUpload::builder().set_parts(Some(self.sent.clone())).build();
+        self.sent.sort_by_key(|sent| sent.part.part_number());
+        let attempt = || async {
+            match self.ask_to_complete().await {
+                Err(error) if may_have_succeeded(&error) && self.is_there().await => Ok(()),
+                other => other,
+            }
+        };
+        match COMPLETING.again(attempt).await {
+            Ok(()) => {
+                self.id = None;
+                Ok(())
+            }
+            Err(error) => {
+                self.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn ask_to_complete(&self) -> Result<(), StoreError> {
+        let parts = self.sent.iter().map(|sent| sent.part.clone()).collect();
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let completed = self
             .bucket
             .client
@@ -216,18 +254,36 @@ impl Multipart {
             .multipart_upload(parts)
             .if_none_match("*")
             .send()
-            .await
-            .map_err(|error| self.bucket.failed(self.ask(), &error));
-        match completed {
-            Ok(_) => {
-                self.id = None;
-                Ok(())
-            }
-            Err(error) => {
-                self.abort().await;
-                Err(error)
-            }
-        }
+            .await;
+        completed.map(drop).map_err(|error| self.bucket.failed(self.ask(), &error))
+    }
+
+    /// Whether the object of this name consists of exactly these parts, by the
+    /// store's digest of their digests. What cannot be asked or told is a no.
+    async fn is_there(&self) -> bool {
+        let version = match self.bucket.is_versioned().await {
+            Ok(true) => match self.bucket.first_version(&self.key).await {
+                Ok(Some(first)) => Some(first.version),
+                Ok(None) | Err(_) => return false,
+            },
+            Ok(false) => None,
+            Err(_) => return false,
+        };
+        let looked = self
+            .bucket
+            .client
+            .head_object()
+            .bucket(&self.bucket.name)
+            .key(self.bucket.full(self.key.as_str()))
+            .set_version_id(version)
+            .checksum_mode(ChecksumMode::Enabled)
+            .send()
+            .await;
+        let Ok(found) = looked else { return false };
+        // Stores write behind it of how many parts it is.
+        let sha256 = found.checksum_sha256().map(|shown| shown.split_once('-').map_or(shown, |(sha256, _)| sha256));
+        let size = found.content_length().and_then(|size| u64::try_from(size).ok());
+        (sha256, size) == (Some(composite_sha256(&self.sent).as_str()), Some(self.size_bytes))
     }
 
     async fn await_one(&mut self) -> Result<(), StoreError> {
@@ -268,13 +324,30 @@ impl Drop for Multipart {
     }
 }
 
+/// Whether the request may have done its work although it failed, or have found
+/// what an earlier one of ours did.
+fn may_have_succeeded(error: &StoreError) -> bool {
+    !error.is_permanent() || matches!(error, StoreError::AlreadyExists { .. })
+}
+
+/// The SHA-256 of the parts' SHA-256, in base64 as S3 writes it.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html>
+fn composite_sha256(parts: &[Sent]) -> String {
+    let mut composite = Sha256::new();
+    for sent in parts {
+        composite.update(sent.sha256);
+    }
+    STANDARD.encode(composite.finalize())
+}
+
 async fn send_part(
     bucket: &Bucket,
     key: &ObjectKey,
     id: &str,
     number: i32,
     bytes: &Bytes,
-) -> Result<CompletedPart, StoreError> {
+    sha256: [u8; 32],
+) -> Result<Sent, StoreError> {
     let sent = bucket
         .client
         .upload_part()
@@ -283,13 +356,15 @@ async fn send_part(
         .upload_id(id)
         .part_number(number)
         .checksum_algorithm(ChecksumAlgorithm::Sha256)
+        .checksum_sha256(STANDARD.encode(sha256))
         .body(ByteStream::from(bytes.clone()))
         .send()
         .await
         .map_err(|error| bucket.failed(Ask::object(key, "write", "s3:PutObject"), &error))?;
-    Ok(CompletedPart::builder()
+    let part = CompletedPart::builder()
         .part_number(number)
         .set_e_tag(sent.e_tag)
         .set_checksum_sha256(sent.checksum_sha256)
-        .build())
+        .build();
+    Ok(Sent { part, sha256 })
 }

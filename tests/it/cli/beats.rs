@@ -17,6 +17,7 @@ use lifeboat::{
     clock::Clock,
     config::{self, daemon::Durability},
     db::{Db, findings, heartbeats},
+    decide::{recovery::gaps::Need, retention::locks::Reach},
     domain::{Beat, BeatRange, DatabaseName, Lsn, Timeline},
     flows::{
         Database, Vault,
@@ -25,8 +26,8 @@ use lifeboat::{
     process::Tasks,
     tasks,
     vault::{
-        Layout, Locks, MemoryStore, ObjectInfo, ObjectKey, ObjectReader, ObjectWriter, Place, SharedStore, Store,
-        StoreError, identities_from, ledger, put,
+        Layout, Listing, Locks, MemoryStore, ObjectInfo, ObjectKey, ObjectReader, ObjectWriter, Place, SharedStore,
+        Store, StoreError, identities_from, ledger, put,
         verify::{Depth, Verify, verify},
     },
 };
@@ -75,8 +76,8 @@ impl Moody {
 
     async fn beats(&self) -> Vec<BeatRange> {
         let mut found: Vec<BeatRange> = Vec::new();
-        for layout in Layout::discover(&(Arc::new(self.inner.clone()) as SharedStore), &name()).await.unwrap() {
-            found.extend(ledger::list(&self.inner, &layout).await.unwrap());
+        for listing in Listing::of_all(&self.inner, &name()).await.unwrap() {
+            found.extend(ledger::list(&self.inner, listing.layout()).await.unwrap());
         }
         found
     }
@@ -123,7 +124,11 @@ async fn open(site: &Site, stores: &[SharedStore]) -> (Arc<App>, Arc<Database>) 
     let estate = config::load(&site.path("lifeboat.yaml")).unwrap();
     let app = App::open(estate, Clock::system(), Role::WithoutDns).await.unwrap();
     let mut database = app::open_to_look(&app.estate, &name()).await.unwrap();
-    let vault = |store: &SharedStore| Vault { store: Arc::clone(store), durability: Durability::Required };
+    let vault = |store: &SharedStore| Vault {
+        store: Arc::clone(store),
+        durability: Durability::Required,
+        lock_reach: Reach::default(),
+    };
     database.vaults = stores.iter().map(vault).collect();
     (app, Arc::new(database))
 }
@@ -222,7 +227,7 @@ async fn an_hour_of_heartbeats_becomes_one_object_and_what_is_old_goes() {
     let (db, identities) = (&app.resources.db, identities_from(&site.text("identity.age")).unwrap());
     let now = app.clock.now();
     let locking = Locking::new(&(vault.clone() as SharedStore), now);
-    let held = Vault { store: locking.clone(), durability: Durability::Required };
+    let held = Vault { store: locking.clone(), durability: Durability::Required, lock_reach: Reach::default() };
     let place = (&held, &layout);
     let read = async || ledger::read_since(vault.as_ref(), &layout, &identities, Timestamp::MIN).await.unwrap();
     let all = read().await;
@@ -289,6 +294,7 @@ async fn is_sound(vault: &Arc<Moody>, layout: &Layout, identities: &[age::x25519
             depth: Depth::Full,
             others: &[],
             lock_until: None,
+            retained: &|_| Need::Unknown,
             now: Clock::system().now(),
             stop: &CancellationToken::new(),
             done: Arc::default(),

@@ -13,15 +13,19 @@ use crate::support::moto::{KEY_ID, Kind, Moto, REGION, SECRET};
 
 fn site_on(moto: &Moto, port: u16, more: &str) -> Site {
     let site = Site::write(port);
-    site.put_private("s3.secret", SECRET);
     let directory = "{kind: directory, path: vault, region: eu-south-1, durable: required}";
+    site.edit("lifeboat.yaml", directory, &vault_on(moto, &site, more));
+    site
+}
+
+/// The words of a vault in the bucket `backups`.
+pub(super) fn vault_on(moto: &Moto, site: &Site, more: &str) -> String {
+    site.put_private("s3.secret", SECRET);
     let credentials = format!("credentials: {{access_key_id: {KEY_ID}, secret_access_key: {{file: s3.secret}}}}");
-    let bucket = format!(
+    format!(
         "{{kind: s3, bucket: backups, region: {REGION}, prefix: prod/, endpoint: \"{}\", {credentials}, durable: required{more}}}",
         moto.endpoint
-    );
-    site.edit("lifeboat.yaml", directory, &bucket);
-    site
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]

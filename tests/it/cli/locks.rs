@@ -1,12 +1,11 @@
 //! Locks of what is kept, in a vault that locks: set when a backup is committed,
-//! renewed while it is kept, gone when it expires. The store is a real folder
-//! with locks in memory.
+//! renewed while it is kept. The store is a real folder with locks in memory.
 
 use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -14,7 +13,6 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use lifeboat::{
     app, config,
-    decide::retention::Reason,
     flows::{Database, locks, prune},
     vault::{Locks, ObjectInfo, ObjectKey, ObjectReader, ObjectWriter, Place, SharedStore, Store, StoreError},
 };
@@ -28,12 +26,20 @@ pub(super) struct Locking {
     now: Mutex<Timestamp>,
     until: Mutex<BTreeMap<ObjectKey, Timestamp>>,
     broken: AtomicBool,
+    /// How often the end of a lock was asked for.
+    asked: AtomicUsize,
 }
 
 impl Locking {
     pub(super) fn new(inner: &SharedStore, now: Timestamp) -> Arc<Self> {
         let (inner, now) = (Arc::clone(inner), Mutex::new(now));
-        Arc::new(Self { inner, now, until: Mutex::default(), broken: AtomicBool::default() })
+        Arc::new(Self {
+            inner,
+            now,
+            until: Mutex::default(),
+            broken: AtomicBool::default(),
+            asked: AtomicUsize::new(0),
+        })
     }
 
     fn now(&self) -> Timestamp {
@@ -42,6 +48,11 @@ impl Locking {
 
     pub(super) fn set(&self, now: Timestamp) {
         *self.now.lock().unwrap() = now;
+    }
+
+    /// As whoever has the right to.
+    fn lift(&self, key: &ObjectKey) {
+        self.until.lock().unwrap().remove(key).unwrap();
     }
 
     fn ends(&self) -> Vec<Timestamp> {
@@ -86,6 +97,7 @@ impl Store for Locking {
 #[async_trait]
 impl Locks for Locking {
     async fn locked_until(&self, key: &ObjectKey) -> Result<Option<Timestamp>, StoreError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         Ok(self.until.lock().unwrap().get(key).copied().filter(|until| *until > self.now()))
     }
 
@@ -107,7 +119,7 @@ fn days(days: i64) -> SignedDuration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_kept_stays_locked_and_what_expires_is_let_go() {
+async fn what_is_kept_stays_locked() {
     let lab = wallet("").await;
     let site = Site::write(lab.port);
     for _ in 0..2 {
@@ -122,13 +134,13 @@ async fn what_is_kept_stays_locked_and_what_expires_is_let_go() {
     let store = Locking::new(&database.vaults[0].store, now);
     database.vaults[0].store = store.clone();
     let vault = database.vaults[0].clone();
-    let memory = prune::Memory::default();
+    let (memory, mut known) = (prune::Memory::default(), locks::Known::default());
 
     // A new backup is locked with all its objects.
     let look = prune::look(&database, &vault, &memory, &[], now).await.unwrap().unwrap();
     let newest = look.plan.keep.last().unwrap().backup.clone();
     let prefix = look.layout.backup_prefix(&newest);
-    let renewed = locks::lock_backup(store.as_ref(), &look.layout, &newest, now).await.unwrap();
+    let renewed = locks::lock_backup(store.as_ref(), vault.lock_reach, &look.layout, &newest, now).await.unwrap();
     assert_eq!((renewed.objects, renewed.failed.len()), (look.listing.under(&prefix).count(), 0));
     for key in look.listing.under(&prefix) {
         assert!(matches!(store.delete(key).await, Err(StoreError::Locked { .. })), "{key}");
@@ -136,10 +148,10 @@ async fn what_is_kept_stays_locked_and_what_expires_is_let_go() {
 
     // Everything that is kept, keys and WAL included; a failure is named.
     store.broken.store(true, Ordering::SeqCst);
-    let renewed = locks::renew(&database, &vault, &memory, now).await.unwrap().unwrap();
+    let renewed = locks::renew(&database, &vault, &memory, &mut known, now).await.unwrap().unwrap();
     assert!(!renewed.failed.is_empty() && renewed.failed[0].contains("/wal/"), "{renewed:?}");
     store.broken.store(false, Ordering::SeqCst);
-    let renewed = locks::renew(&database, &vault, &memory, now).await.unwrap().unwrap();
+    let renewed = locks::renew(&database, &vault, &memory, &mut known, now).await.unwrap().unwrap();
     assert_eq!(renewed.failed, [""; 0]);
     let kept = look.listing.keys().filter(|key| key.as_str().contains("/backups/") || key.as_str().contains("/wal/"));
     for key in kept {
@@ -151,18 +163,20 @@ async fn what_is_kept_stays_locked_and_what_expires_is_let_go() {
         assert!(is_locked || is_superseded, "{key} is kept and not locked");
     }
     assert!(store.ends().iter().all(|end| (now + days(15)..=now + days(22)).contains(end)), "{:?}", store.ends());
-    let again = locks::renew(&database, &vault, &memory, now).await.unwrap().unwrap();
+    let again = locks::renew(&database, &vault, &memory, &mut known, now).await.unwrap().unwrap();
     assert_eq!((again.objects, again.locked), (renewed.objects, 0), "it is locked far enough");
+    // What nobody shortens unseen is not asked for each hour; once a day all of it is.
+    let asked = store.asked.load(Ordering::SeqCst);
+    locks::renew(&database, &vault, &memory, &mut known, now + SignedDuration::from_hours(1)).await.unwrap();
+    let manifests = look.plan.keep.len();
+    assert_eq!(store.asked.load(Ordering::SeqCst) - asked, manifests, "the plan asks for manifests alone");
+    store.lift(&look.layout.manifest(&newest));
+    let daily = locks::renew(&database, &vault, &memory, &mut known, now + days(1)).await.unwrap().unwrap();
+    assert!(daily.locked >= 1 && daily.failed.is_empty(), "{daily:?}");
+    assert!(store.locked_until(&look.layout.manifest(&newest)).await.unwrap().is_some(), "it was lifted, and is seen");
 
     // A week later the same objects are locked a week further.
     store.set(now + days(8));
-    let later = locks::renew(&database, &vault, &memory, now + days(8)).await.unwrap().unwrap();
+    let later = locks::renew(&database, &vault, &memory, &mut known, now + days(8)).await.unwrap().unwrap();
     assert_eq!((later.objects, later.locked), (renewed.objects, renewed.objects), "{later:?}");
-
-    // What is locked stays whole although no rule keeps it.
-    let reasons = |plan: &lifeboat::decide::retention::Plan| {
-        plan.keep.iter().flat_map(|kept| kept.reasons.clone()).collect::<Vec<_>>()
-    };
-    let look = prune::look(&database, &vault, &memory, &[], now + days(8)).await.unwrap().unwrap();
-    assert!(reasons(&look.plan).iter().any(|reason| matches!(reason, Reason::Locked(_))), "{:#?}", look.plan);
 }

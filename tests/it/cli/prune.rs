@@ -387,3 +387,42 @@ async fn what_another_vault_proves_stays_here_too() {
         "{shown:#}"
     );
 }
+
+/// What a verification found damaged replaces no other backup until it is mended.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_lets_nothing_go_in_its_place() {
+    let (lab, site) = estate().await;
+    let app = open(&site, Clock::system()).await;
+    let mut taken = Vec::new();
+    for _ in 0..4 {
+        live(&lab).await;
+        taken.push(back_up(&app, false).await);
+    }
+    app.runner.shut_down().await;
+    let shown = async || site.run(&["vault", "prune", "wallet"]).await.json(0)[0]["plan"].clone();
+    // The oldest restores the window, the next one will, the newest is the day's.
+    assert_eq!(shown().await["expire"]["backups"], serde_json::json!([taken[2]]));
+    let name = format!("{}/data/00000.tar.zst.age", taken[1]);
+    let part = site.files_in("vault").into_iter().find(|path| path.ends_with(&name)).unwrap();
+    let sound = std::fs::read(&part).unwrap();
+    let mut flipped = sound.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    std::fs::write(&part, flipped).unwrap();
+    let verify = ["vault", "verify", "wallet", "--full", "--record"];
+    site.run(&verify).await.json(1);
+    let plan = shown().await;
+    assert_eq!((&plan["expire"]["backups"], &plan["refusals"]), (&serde_json::json!([]), &serde_json::json!([])));
+    let why = |backup: &BackupId| {
+        let kept = plan["keep"].as_array().unwrap().iter().find(|kept| kept["backup"] == backup.as_str());
+        kept.unwrap_or_else(|| panic!("{backup} is not kept: {plan:#}"))["reasons"].to_string()
+    };
+    assert!(why(&taken[2]).contains("window_next"), "{plan:#}");
+    assert!(why(&taken[1]).contains("unsound"), "{plan:#}");
+    let text = site.shown(&["vault", "prune"]).await;
+    assert!(text.contains("not sound, within the window"), "{text}");
+    // Mended and read again, it stands for others as before.
+    std::fs::write(&part, sound).unwrap();
+    site.run(&verify).await.json(0);
+    assert_eq!(shown().await["expire"]["backups"], serde_json::json!([taken[2]]));
+}

@@ -471,6 +471,7 @@ fn a_bucket() {
         ("storage_class: ‸STANDARD-IA", "`STANDARD-IA` is not allowed", "did you mean `STANDARD_IA`?"),
         ("object_lock: {mode: ‸complience}", "`complience` is not allowed", "did you mean `compliance`?"),
         ("object_lock: ‸compliance", "a mapping belongs", "key: value"),
+        ("object_lock: {mode: compliance, for: ‸1d}", "would end when that fails once", "at least `2d`"),
         ("credentials: {access_key_id: A, secret_access_key: ‸hunter2}", "reference to a secret", "{env: NAME}"),
         ("credentials: ‸{access_key_id: A}", "`secret_access_key` is missing", "secret_access_key"),
         ("credentials: {access_key_id: A, secret_access_key: {command: [‸pass]}}", "not an absolute path", "full path"),
@@ -502,7 +503,7 @@ fn a_bucket() {
 fn a_bucket_that_is_right() {
     for more in [
         "",
-        ", prefix: prod/wallet/, storage_class: STANDARD_IA, object_lock: {mode: governance}",
+        ", prefix: prod/wallet/, storage_class: STANDARD_IA, object_lock: {mode: governance, for: 30d}",
         ", endpoint: \"http://127.0.0.1:9000\", addressing: path, signing_region: auto",
         ", endpoint: \"https://[2001:db8::1]:9000\", limits: {upload: 50MiB, download: 1GiB, requests: 100, concurrent: 8}",
         ", endpoint: \"https://s3.example.com/\", encryption: {kms_key: alias/backups}, durable: required",

@@ -1,7 +1,13 @@
 # Starts moto's server, with two answers mended. It names the root of
 # GetBucketVersioning's answer otherwise than S3 does, and aws-sdk-s3 refuses
 # that; and it has no GetObjectRetention, although it keeps and heeds the locks.
+# Its clock goes ahead by so many seconds as the file named by MOTO_AHEAD says.
+import datetime
+import os
+import pathlib
+
 from moto.core import serialize
+from moto.s3 import models
 from moto.s3.responses import S3Response
 from moto.server import main
 
@@ -26,6 +32,12 @@ def key_response_get(self, query, key_name, get=S3Response._key_response_get):
     return 200, {"content-type": "application/xml"}, f"<Retention>{lock}</Retention>"
 
 
+def utcnow(real=models.utcnow):
+    ahead = os.environ.get("MOTO_AHEAD")
+    return real() + datetime.timedelta(seconds=float(pathlib.Path(ahead).read_text()) if ahead else 0)
+
+
+models.utcnow = utcnow
 serialize.SERVICE_SPECIFIC_SERIALIZERS["s3"]["rest-xml"] = Serializer
 S3Response._key_response_get = key_response_get
 

@@ -110,6 +110,9 @@ async fn serve(
     match cut {
         None => copy_bidirectional(&mut client, &mut server).await.map(drop),
         Some(count) => {
+            // What is asked arrives whole, also where it did not come with its head.
+            let mut rest = (&mut client).take(left_of(&head, body.len() as u64));
+            tokio::io::copy(&mut rest, &mut server).await?;
             let mut answer = vec![0; usize::try_from(count).unwrap()];
             server.read_exact(&mut answer).await?;
             client.write_all(&answer).await
@@ -119,15 +122,18 @@ async fn serve(
 
 /// A client that still sends would not see the answer, so all it sends is taken.
 async fn answer(mut client: TcpStream, head: &str, have: u64, text: &str) -> std::io::Result<()> {
+    let mut rest = (&mut client).take(left_of(head, have));
+    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+    client.write_all(text.as_bytes()).await?;
+    client.shutdown().await
+}
+
+/// How much of a body is still to come; nothing where the client waits to be asked for it.
+fn left_of(head: &str, have: u64) -> u64 {
     let lower = head.to_ascii_lowercase();
     let field = |name: &str| lower.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     let length: u64 = field("content-length:").map_or(0, |length| length.parse().unwrap());
-    if field("expect:").is_none() {
-        let mut rest = (&mut client).take(length.saturating_sub(have));
-        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
-    }
-    client.write_all(text.as_bytes()).await?;
-    client.shutdown().await
+    if field("expect:").is_none() { length.saturating_sub(have) } else { 0 }
 }
 
 /// An answer of an S3 store that something is wrong.

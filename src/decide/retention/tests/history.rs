@@ -29,6 +29,8 @@ pub(super) struct World {
     timeline: Timeline,
     lsn: Lsn,
     key: WalKey,
+    /// Backups so far, also those that are gone.
+    taken: usize,
     /// The key that really opens each segment.
     pub(super) opened_by: BTreeMap<Segment, WalKey>,
 }
@@ -43,6 +45,7 @@ impl World {
                 coverage: Coverage::default(),
                 histories: BTreeMap::new(),
                 wal_keys: vec![key],
+                heartbeats: Vec::new(),
                 segment_size: SIZE,
                 problems: Vec::new(),
                 signs: Vec::new(),
@@ -53,6 +56,7 @@ impl World {
             timeline: Timeline(1),
             lsn: Lsn(SIZE.bytes()),
             key,
+            taken: 0,
             opened_by: BTreeMap::new(),
         }
     }
@@ -140,7 +144,7 @@ impl World {
         let stop_lsn = self.lsn.forward(40);
         self.pass(SignedDuration::from_mins(1), 1);
         self.facts.backups.push(Held {
-            id: format!("b{}", self.facts.backups.len()).parse().unwrap(),
+            id: format!("b{}", self.taken).parse().unwrap(),
             kind,
             standalone,
             timeline: self.timeline,
@@ -150,10 +154,12 @@ impl World {
             finished_at: after(started_at, SignedDuration::from_mins(10)),
             size_bytes: 100,
             state: BackupState::WalComplete,
+            is_damaged: false,
             is_proven: false,
             parent,
             locked_until: None,
         });
+        self.taken += 1;
     }
 
     /// An upload without a manifest that began so long ago.

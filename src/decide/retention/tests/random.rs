@@ -14,13 +14,17 @@ use crate::{
 
 #[derive(Debug, Clone)]
 enum Event {
-    Full { standalone: bool },
+    Full {
+        standalone: bool,
+    },
     Increment,
     Damaged,
     FailOver,
     Gap(u64),
     Restart(u64),
     Proven,
+    /// A verification finds one of the backups damaged.
+    Rots(usize),
 }
 
 fn event() -> impl Strategy<Value = (Event, i64, u64)> {
@@ -32,6 +36,7 @@ fn event() -> impl Strategy<Value = (Event, i64, u64)> {
         1 => (1u64..4).prop_map(Event::Gap),
         2 => (0u64..4).prop_map(Event::Restart),
         1 => Just(Event::Proven),
+        2 => any::<usize>().prop_map(Event::Rots),
     ];
     (kind, 1i64..40, 0u64..4)
 }
@@ -51,7 +56,7 @@ fn any_policy() -> impl Strategy<Value = Policy> {
         for (line, keep) in lines.iter_mut().zip([full, standalone, increment]) {
             line.keep = keep;
         }
-        Policy { lines, zone: parse_zone(zone).unwrap(), window: days(window) }
+        Policy { lines, zone: parse_zone(zone).unwrap(), window: days(window), heartbeats: 1000 }
     })
 }
 
@@ -66,6 +71,12 @@ fn happen(world: &mut World, (event, pause, segments): &(Event, i64, u64)) {
         Event::FailOver => world.fail_over(),
         Event::Gap(count) => world.gap(*count),
         Event::Restart(behind) => world.restart(*behind),
+        Event::Rots(nth) => {
+            let held = world.facts.backups.len().max(1);
+            if let Some(backup) = world.facts.backups.get_mut(nth % held) {
+                backup.is_damaged = true;
+            }
+        }
         Event::Proven => {
             if let Some(newest) = world.facts.backups.last_mut().filter(|backup| backup.state != BackupState::Degraded)
             {
@@ -76,8 +87,17 @@ fn happen(world: &mut World, (event, pause, segments): &(Event, i64, u64)) {
     world.pass(hours(*pause), *segments);
 }
 
-/// The facts of a restore.
+/// The facts of a restore from whatever is there.
 fn view(world: &World) -> recovery::Facts {
+    view_of(world, &|_| true)
+}
+
+/// The facts of a restore that succeeds: of what can be read.
+fn sound_view(world: &World) -> recovery::Facts {
+    view_of(world, &|backup| world.facts.is_sound(backup))
+}
+
+fn view_of(world: &World, is_there: &dyn Fn(&Held) -> bool) -> recovery::Facts {
     let candidate = |backup: &Held| Candidate {
         id: backup.id.clone(),
         timeline: backup.timeline,
@@ -86,7 +106,7 @@ fn view(world: &World) -> recovery::Facts {
         finished_at: backup.finished_at,
     };
     recovery::Facts {
-        backups: world.facts.backups.iter().map(candidate).collect(),
+        backups: world.facts.backups.iter().filter(|backup| is_there(backup)).map(candidate).collect(),
         coverage: world.facts.coverage.clone(),
         histories: world.facts.histories.clone(),
         segment_size: SIZE,
@@ -124,10 +144,21 @@ fn assert_nothing_lost(whole: &World, left: &World, plan: &Plan) -> Result<(), T
             assert_can_be_fetched(left, &selection)?;
         }
     }
+    assert_window(before_all, after_all, left, (plan.window_start, whole.now))?;
+    assert_window(&sound_view(whole), &sound_view(left), left, (plan.window_start, whole.now))
+}
+
+/// Every instant of the window that could be restored still can.
+fn assert_window(
+    before_all: &recovery::Facts,
+    after_all: &recovery::Facts,
+    left: &World,
+    (start, now): (Timestamp, Timestamp),
+) -> Result<(), TestCaseError> {
     let latest = chosen(before_all, &RecoveryTarget::Latest, None).map(|s| (s.timeline, s.end));
     prop_assert_eq!(latest, chosen(after_all, &RecoveryTarget::Latest, None).map(|s| (s.timeline, s.end)));
-    let mut instant = plan.window_start;
-    while instant <= whole.now {
+    let mut instant = start;
+    while instant <= now {
         if let Some(before) = chosen(before_all, &RecoveryTarget::Time(instant), None) {
             let after = chosen(after_all, &RecoveryTarget::Time(instant), None);
             prop_assert!(after.is_some(), "{instant} was restorable from {}", before.backup);
@@ -140,8 +171,10 @@ fn assert_nothing_lost(whole: &World, left: &World, plan: &Plan) -> Result<(), T
     Ok(())
 }
 
-fn proven(world: &World) -> Option<&Held> {
-    world.facts.backups.iter().filter(|backup| backup.is_proven).max_by_key(|backup| backup.age())
+/// The one that was proven last, and the one that is PROVEN still.
+fn proven(world: &World) -> impl Iterator<Item = &Held> {
+    let sound = world.facts.backups.iter().filter(|backup| world.facts.is_sound(backup));
+    last_proven(world.facts.backups.iter()).into_iter().chain(last_proven(sound))
 }
 
 proptest! {
@@ -174,7 +207,7 @@ proptest! {
                 prop_assert!(found(&ever).is_none() || found(&ever) == found(&now), "{} is lost", instant);
                 instant = after(instant, hours(11));
             }
-            if let Some(proven) = proven(&whole) {
+            for proven in proven(&pruned) {
                 prop_assert!(left.facts.backups.iter().any(|backup| backup.id == proven.id));
             }
             // Decided again, the rest stays.
@@ -216,7 +249,7 @@ proptest! {
     fn nothing_goes_after_a_bad_backup(
         events in prop::collection::vec(event(), 3..30),
         policy in any_policy(),
-        what in 0..5,
+        what in 0..7,
     ) {
         let mut world = World::new();
         world.full(false);
@@ -229,6 +262,11 @@ proptest! {
             1 => world.newest().size_bytes = 49,
             2 => world.newest().state = BackupState::Degraded,
             3 => world.newest().state = BackupState::Uploaded,
+            4 => world.newest().is_damaged = true,
+            5 => {
+                world.newest().is_damaged = true;
+                world.increment();
+            }
             _ => {
                 world.newest().state = BackupState::Degraded;
                 world.increment();
@@ -249,7 +287,7 @@ proptest! {
         let plan = world.plan(&policy);
         for line in &policy.lines {
             let of_line: Vec<&Held> = world.facts.backups.iter()
-                .filter(|b| b.is_sound() && b.kind == line.kind && b.standalone == line.standalone).collect();
+                .filter(|b| world.facts.is_sound(b) && b.kind == line.kind && b.standalone == line.standalone).collect();
             for (period, count) in line.keep.iter().flatten() {
                 let counted = plan.keep.iter().filter(|kept| of_line.iter().any(|b| b.id == kept.backup))
                     .flat_map(|kept| &kept.reasons)
@@ -260,6 +298,39 @@ proptest! {
                     let stands = reasons_of(&plan, newest.id.as_str()).iter()
                         .any(|reason| matches!(reason, Reason::Newest { period: of, .. } if of == period));
                     prop_assert!(stands, "{} {:?}", newest.id, period);
+                }
+            }
+        }
+    }
+
+    /// What is locked as long as a rule keeps it, and no longer, goes when its lock
+    /// has ended, whatever doubts pass by; and nothing goes before.
+    #[test]
+    fn a_lock_is_no_reason_to_lock(reach in 2u64..20, doubtful in prop::collection::vec(any::<bool>(), 90)) {
+        let (mut world, policy) = (World::new(), daily(2));
+        let reach = locks::Reach::seconds(reach * 86_400);
+        let mut ends: BTreeMap<BackupId, Timestamp> = BTreeMap::new();
+        let mut unneeded_since: BTreeMap<BackupId, Timestamp> = BTreeMap::new();
+        for is_doubtful in doubtful {
+            world.full(false);
+            world.pass(hours(24), 1);
+            for backup in &mut world.facts.backups {
+                backup.locked_until = ends.get(&backup.id).copied();
+            }
+            world.facts.problems = is_doubtful.then(|| "a vault is away".to_owned()).into_iter().collect();
+            let needs = needs(&world.facts, &policy, world.now);
+            let plan = world.plan(&policy);
+            for id in &plan.expire.backups {
+                prop_assert!(!needs.backup(id) && ends[id] <= world.now, "{id}");
+            }
+            world = world.without(&plan.expire);
+            for backup in &world.facts.backups {
+                if needs.backup(&backup.id) {
+                    ends.insert(backup.id.clone(), reach.until(world.now));
+                } else if !is_doubtful {
+                    let since = *unneeded_since.entry(backup.id.clone()).or_insert(world.now);
+                    let longest = reach.until(since);
+                    prop_assert!(world.now < after(longest, hours(25)), "{} is not let go", backup.id);
                 }
             }
         }

@@ -134,6 +134,63 @@ async fn the_last_request_of_parts_is_conditional() {
     assert!(client.list_multipart_uploads().bucket("bkt").send().await.unwrap().uploads().is_empty(), "it was aborted");
 }
 
+/// The last answer of an upload in parts is lost. Asked again, a store may no
+/// longer know the upload, or say that the name is taken: by us.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_whose_last_answer_is_lost_is_there() {
+    let moto = Moto::start().await;
+    for (nth, kind) in [Kind::Plain, Kind::Versioned].into_iter().enumerate() {
+        let bucket = format!("bkt{nth}");
+        moto.bucket(&bucket, kind).await;
+        for (name, status, code, blind) in [
+            ("gone", 404, "NoSuchUpload", 0),
+            ("taken", 412, "PreconditionFailed", 0),
+            ("later", 404, "NoSuchUpload", 1),
+        ] {
+            let (mut lost, mut blind) = (false, blind);
+            let proxy = Proxy::start(&moto.endpoint, move |head| {
+                if head.starts_with("POST ") && head.contains("uploadId=") {
+                    let again = std::mem::replace(&mut lost, true);
+                    return if again { Fate::Answer(trouble(status, code, "")) } else { Fate::CutAfter(5) };
+                }
+                if lost && blind > 0 {
+                    blind -= 1;
+                    return Fate::HangUp;
+                }
+                Fate::Pass
+            })
+            .await;
+            let store = open(options(&proxy.endpoint, &bucket)).await;
+            let content = noise(20 << 20);
+            let size = write(&store, name, &content).await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+            assert_eq!(size, 20 << 20);
+            assert!(read(&store, name).await == content, "{name}");
+        }
+    }
+}
+
+/// Another node's object under that name is never taken for ours, whatever its size.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_one_completed_is_not_ours() {
+    let moto = Moto::start().await;
+    moto.bucket("bkt", Kind::Plain).await;
+    let (ours, theirs) = (noise(20 << 20), noise((20 << 20) + 1).slice(1..));
+    let mut asked = 0;
+    let proxy = Proxy::start(&moto.endpoint, move |head| {
+        asked += i32::from(head.starts_with("POST ") && head.contains("uploadId="));
+        // The first never arrives; meanwhile the other one is quicker.
+        if asked == 1 { Fate::HangUp } else { Fate::Pass }
+    })
+    .await;
+    let (store, other) = (open(options(&proxy.endpoint, "bkt")).await, open(options(&moto.endpoint, "bkt")).await);
+    let mut writer = store.create(&key("x")).await.unwrap();
+    writer.write(ours).await.unwrap();
+    write(&other, "x", &theirs).await.unwrap();
+    let refused = writer.commit().await;
+    assert!(matches!(refused, Err(StoreError::AlreadyExists { .. })), "{refused:?}");
+    assert!(read(&other, "x").await == theirs);
+}
+
 #[tokio::test]
 async fn a_dropped_writer_leaves_no_upload() {
     let moto = Moto::start().await;

@@ -70,7 +70,7 @@ impl Estate {
         let mut manifest: Manifest = self.manifest(backup);
         let record = manifest.objects.iter_mut().find(|record| record.name == part).unwrap();
         (record.stored_size, record.stored_sha256) = (stored.len() as u64, hash(&stored));
-        (record.plain_size, record.plain_sha256) = (plain.len() as u64, hash(&plain));
+        record.plain_size = plain.len() as u64;
         manifest.size_bytes = manifest.parts().map(|part| part.plain_size).sum();
         manifest.stored_bytes = manifest.objects.iter().map(|object| object.stored_size).sum();
         // What was said of the honest manifest would give the other one away.
