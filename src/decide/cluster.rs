@@ -125,12 +125,12 @@ pub fn latest(clusters: &[Cluster]) -> Option<&Cluster> {
     clusters.iter().filter(|cluster| cluster.newest.is_some()).max_by_key(|cluster| (cluster.ended_at(), cluster.age()))
 }
 
-/// Whether any other cluster may be newer than the chosen one.
-pub fn doubt(clusters: &[Cluster], chosen: &Cluster) -> Result<(), Unclear> {
+/// What speaks against the chosen cluster: others that may be newer; none where nothing does.
+pub fn doubt(clusters: &[Cluster], chosen: &Cluster) -> Option<Unclear> {
     let others = clusters.iter().filter(|other| other.age() != chosen.age());
     let signs = others.map(|other| (other.clone(), other.signs_against(chosen)));
     let rivals: Vec<_> = signs.filter(|(_, signs)| !signs.is_empty()).collect();
-    if rivals.is_empty() { Ok(()) } else { Err(Unclear { chosen: chosen.clone(), rivals }) }
+    (!rivals.is_empty()).then(|| Unclear { chosen: chosen.clone(), rivals })
 }
 
 #[cfg(test)]
@@ -151,10 +151,7 @@ mod tests {
 
     fn signs(chosen: &Cluster, other: &Cluster) -> Vec<Sign> {
         let all = [other.clone(), chosen.clone()];
-        match doubt(&all, chosen) {
-            Ok(()) => Vec::new(),
-            Err(Unclear { mut rivals, .. }) => rivals.remove(0).1,
-        }
+        doubt(&all, chosen).map(|mut unclear| unclear.rivals.remove(0).1).unwrap_or_default()
     }
 
     #[test]
@@ -171,7 +168,7 @@ mod tests {
         let (old, new) = (cluster(100, Some(500)), cluster(400, None));
         assert_eq!(latest(&[old.clone(), new.clone()]), Some(&old));
         assert_eq!(signs(&old, &new), [Sign::MadeLater]);
-        let told = doubt(&[old.clone(), new.clone()], &old).unwrap_err().to_string();
+        let told = doubt(&[old.clone(), new.clone()], &old).unwrap().to_string();
         for word in [&old.system_id[..], &new.system_id, "newest backup b500", "it was made later", "--system-id"] {
             assert!(told.contains(word), "{told}");
         }

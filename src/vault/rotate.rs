@@ -89,7 +89,7 @@ impl KeyFolder {
             match read {
                 Ok(object) => folder.objects.push(object),
                 Err(error @ (VaultError::Damaged { .. } | VaultError::Unencrypted { .. })) => {
-                    folder.damaged.push(error)
+                    folder.damaged.push(error);
                 }
                 Err(error) => return Err(error),
             }

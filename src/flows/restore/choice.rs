@@ -52,8 +52,9 @@ pub(super) fn choose(database: &Database, found: &[(&Vault, Held)], request: &Re
             known: known.values().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         });
     };
-    if request.system_id.is_none() && request.backup.is_none() {
-        cluster::doubt(&all, latest)?;
+    let is_named = request.system_id.is_some() || request.backup.is_some();
+    if let Some(unclear) = cluster::doubt(&all, latest).filter(|_| !is_named) {
+        return Err(RestoreError::Unclear(Box::new(unclear)));
     }
     Ok(Layout::new(database.name.clone(), &latest.system_id, latest.incarnation)?)
 }
@@ -64,7 +65,7 @@ pub async fn doubt(database: &Database, layout: &Layout) -> Result<Option<Unclea
     let mut known = clusters(&look(database, &database.vaults).await?);
     let Some(chosen) = known.remove(layout) else { return Ok(None) };
     let others: Vec<Cluster> = known.into_values().collect();
-    Ok(cluster::doubt(&others, &chosen).err())
+    Ok(cluster::doubt(&others, &chosen))
 }
 
 /// What the vaults hold together, by history.

@@ -25,11 +25,10 @@ async fn stream_to(site: &Site, vault: &str, lab: &Lab) {
     let identity: age::x25519::Identity = site.text("identity.age").trim().parse().unwrap();
     let target = WalTarget { store, required: true };
     let mut writer = WalWriter::new("wallet".parse().unwrap(), vec![identity.to_public()], vec![target]);
-    let (size, end) = (SegmentSize::DEFAULT, lab.psql("SELECT pg_current_wal_flush_lsn()").await);
-    let end: Lsn = end.parse().unwrap();
-    let start = writer.begin(&system_id(lab).await, Timeline(1), size, end).await.unwrap();
-    let segment = Segment::holding(Timeline(1), start, size);
-    let mut bytes = std::fs::read(lab.cluster.data().join("pg_wal").join(segment.file_name(size))).unwrap();
+    let end: Lsn = lab.psql("SELECT pg_current_wal_flush_lsn()").await.parse().unwrap();
+    let start = writer.begin(&system_id(lab).await, Timeline(1), SegmentSize::DEFAULT, end).await.unwrap();
+    let segment = Segment::holding(Timeline(1), start, SegmentSize::DEFAULT).file_name(SegmentSize::DEFAULT);
+    let mut bytes = std::fs::read(lab.cluster.data().join("pg_wal").join(segment)).unwrap();
     bytes.truncate(usize::try_from(end.0 - start.0).unwrap());
     writer.wal(start, Bytes::from(bytes)).await.unwrap();
     assert_eq!(writer.flush().await.unwrap(), end);

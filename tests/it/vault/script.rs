@@ -9,6 +9,7 @@ use super::{
     backup::{digest, insert, lab_with_rows},
     fixture::{Fixture, query_restored},
 };
+use crate::support::moved;
 
 const DIGEST: &str = "select count(*) || ' ' || md5(string_agg(id || v, ',' order by id)) from t";
 
@@ -123,9 +124,11 @@ async fn newer_wal_behind_a_gap_is_given_up_on_purpose_only() {
         paths.sort();
         paths
     };
-    let moved: Vec<_> = objects(&lost).into_iter().map(|path| (aside.join(path.file_name().unwrap()), path)).collect();
-    assert!(moved.len() >= 2 && objects(&open).len() >= 3, "{lost}, {open}");
-    moved.iter().for_each(|(aside, path)| std::fs::rename(path, aside).unwrap());
+    let taken: Vec<_> = objects(&lost).into_iter().map(|path| (aside.join(path.file_name().unwrap()), path)).collect();
+    assert!(taken.len() >= 2 && objects(&open).len() >= 3, "{lost}, {open}");
+    for (aside, path) in &taken {
+        moved(path, aside);
+    }
     let newest = objects(&open).last().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
     let error = copy.restore(&folder("one/data"), &["latest", &fingerprint]).await.unwrap_err();
     for word in [&format!("segment {lost} is missing"), &newest, "before-gap", "system id 9000000000000000000"] {
@@ -136,12 +139,16 @@ async fn newer_wal_behind_a_gap_is_given_up_on_purpose_only() {
     // The backup itself needs nothing of it.
     copy.restore(&folder("three/data"), &[&fingerprint]).await.unwrap();
 
-    moved.iter().for_each(|(aside, path)| std::fs::rename(aside, path).unwrap());
+    for (aside, path) in &taken {
+        moved(aside, path);
+    }
     std::fs::remove_file(&objects(&open)[1]).unwrap();
     let error = copy.restore(&folder("four/data"), &["latest", &fingerprint]).await.unwrap_err();
     assert!(error.contains(&format!("segment {open} is missing from")) && error.contains(&newest), "{error}");
     // The newest tail alone is no gap: nothing lies behind it, and nobody can know of it.
-    objects(&open).into_iter().skip(1).for_each(|path| std::fs::remove_file(path).unwrap());
+    for path in objects(&open).into_iter().skip(1) {
+        std::fs::remove_file(path).unwrap();
+    }
     copy.restore(&folder("five/data"), &["latest", &fingerprint]).await.unwrap();
 }
 

@@ -6,7 +6,7 @@ use lifeboat::vault::{DirectoryStore, ObjectKey, Retrying, SharedStore, Store, S
 use tokio::io::AsyncReadExt;
 
 use super::{faulty::Faulty, fixture::memory};
-use crate::support::scratch;
+use crate::support::{moved, scratch};
 
 pub(super) fn key(name: &str) -> ObjectKey {
     ObjectKey::new(name).unwrap()
@@ -144,7 +144,7 @@ async fn a_listing_looks_only_where_its_prefix_leads() {
     let (lower, upper) = (folder.path().join("lower"), folder.path().join("vault/wallet").join(&half));
     std::fs::create_dir_all(lower.join(&half)).unwrap();
     std::fs::create_dir_all(&upper).unwrap();
-    std::fs::rename(lower, upper.join("lower")).unwrap();
+    moved(lower, upper.join("lower"));
     assert!(store.list("").await.is_err() && store.list("wallet/").await.is_err(), "the folder cannot be walked");
     assert_eq!(names(store.as_ref(), "vault.json").await, ["vault.json", "vault.json.sig"]);
     assert_eq!(names(store.as_ref(), "wallet/1").await, ["wallet/1/1/wal/one"]);
