@@ -211,7 +211,8 @@ async fn a_damaged_key_fails_what_needs_it_and_nothing_else() {
     let error = rig.fetch(&[0], &older).await.unwrap_err();
     let VaultError::LostKeys { key, lost, source } = &error else { panic!("{error}") };
     assert_eq!(lost, std::slice::from_ref(&first), "{error}");
-    assert!(key.as_str().ends_with("000000010000000000000003.zst.age"), "{key}");
+    let lacking = [3, 4].map(|number| layout().segment(Segment { timeline: T1, number }, size()));
+    assert!(lacking.contains(key), "{key}");
     assert!(matches!(**source, VaultError::Damaged { .. }), "{source}");
     assert!(error.to_string().contains(first.as_str()) && error.is_permanent(), "{error}");
 
