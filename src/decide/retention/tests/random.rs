@@ -325,6 +325,8 @@ proptest! {
             }
             world = world.without(&plan.expire);
             for backup in &world.facts.backups {
+                // No rule reaches back further, whatever is locked.
+                prop_assert!(world.now < after(backup.finished_at, days(6)) || !needs.backup(&backup.id));
                 if needs.backup(&backup.id) {
                     ends.insert(backup.id.clone(), reach.until(world.now));
                 } else if !is_doubtful {
