@@ -11,3 +11,4 @@ pub mod retention;
 pub mod rotation;
 pub mod rpo;
 pub mod sample;
+pub mod stretch;
