@@ -13,5 +13,6 @@ mod recovery_kit;
 mod refusals;
 mod shared_state;
 mod site;
+mod streaming;
 mod vaults;
 mod verify;
