@@ -12,3 +12,4 @@ pub mod retention;
 pub mod rotation;
 pub mod rpo;
 pub mod sample;
+pub mod stretch;

@@ -155,8 +155,10 @@ pub struct BackupFacts {
 pub struct WalSource {
     pub system_id: String,
     pub timeline: Timeline,
+    /// The timeline that the server writes; `timeline` may be one of its past.
+    pub server_timeline: Timeline,
     pub segment_size: SegmentSize,
-    /// Current end of WAL on the server, for a vault that holds nothing yet.
+    /// Current end of flushed WAL on the server.
     pub server_lsn: Lsn,
 }
 
@@ -164,7 +166,8 @@ pub struct WalSource {
 #[async_trait]
 pub trait WalSink: Send {
     /// Answers from where on WAL is wanted: a position on a segment boundary or
-    /// the end of what is durable.
+    /// the end of what is durable. The server may still refuse to stream: nothing
+    /// is to be stored before `wal`.
     async fn begin(&mut self, source: &WalSource) -> Result<Lsn, EngineError>;
     /// The history file of a timeline.
     async fn history(&mut self, timeline: Timeline, content: Bytes) -> Result<(), EngineError>;
@@ -172,7 +175,7 @@ pub trait WalSink: Send {
     async fn wal(&mut self, at: Lsn, bytes: Bytes) -> Result<(), EngineError>;
     /// Called about every `flush_every` and when the stream ends: makes durable
     /// what was received so far and answers the position up to which all of it
-    /// is. That is what the server is told.
+    /// is; 0/0 while that is not known. That is what the server is told.
     async fn flush(&mut self) -> Result<Lsn, EngineError>;
 }
 

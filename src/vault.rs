@@ -69,7 +69,7 @@ pub use s3::S3Store;
 pub use script::RESTORE_SH;
 pub use seal::{Object, put_once, read_sealed};
 pub use verification::{Found, Verification, put_verification};
-pub use wal::{VaultWal, WalSnapshot, WalStatus, WalTarget, WalWriter};
+pub use wal::{LOOK_LIMIT, Looked, Uploads, VaultWal, WalSnapshot, WalStatus, WalTarget, WalWriter};
 pub use writer::{BackupWriter, PART_SIZE, TakenBackup};
 
 /// Where a store stands.

@@ -2,6 +2,9 @@
 //! writer. Needs no state database and no lease: the active slot on the server
 //! is the mutex. `tasks::wal` keeps it going; a backup that finds nobody
 //! streaming does so itself until it has what it needs.
+//!
+//! A server that was set back to an earlier state writes another history under
+//! the names of the one that the vaults hold: it is refused, for good.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -10,18 +13,23 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Database, refused};
 use crate::{
     config::daemon::Durability,
+    decide::stretch::Source,
     domain::{BackupState, Lsn, Timeline, with_causes},
-    engine::{EngineError, WalEnd, WalSink, WalSource},
+    engine::{EngineError, MemberFacts, Role, WalEnd, WalSink, WalSource},
     flow::{StepContext, StepError},
-    vault::{Catalog, Layout, Listing, Manifest, VaultError, WalSnapshot, WalStatus, WalTarget, WalWriter},
+    vault::{
+        Catalog, LOOK_LIMIT, Layout, Listing, Looked, Manifest, VaultError, WalSnapshot, WalStatus, WalTarget,
+        WalWriter,
+    },
 };
 
-/// One unbroken history so far; a later one is opened where histories conflict.
+/// The only one so far: of two histories that conflict, the later one is refused.
 pub const INCARNATION: u32 = 1;
 
 /// Pause between looks for WAL that another process streams.
@@ -49,7 +57,7 @@ impl Streaming {
         self.state().status.as_ref().map(|status| status.snapshot())
     }
 
-    /// Whether this process streams now.
+    /// Whether this process streams now: the server has accepted it.
     pub fn is_connected(&self) -> bool {
         self.state().is_connected
     }
@@ -68,10 +76,20 @@ impl Streaming {
         *self.state() = State { status: Some(status), layout: Some(layout), is_connected: true, error: None };
     }
 
-    fn ended(&self, error: Option<String>) {
+    /// Whether this process streams now, and what it streams is safe: the server
+    /// is told that it need not keep it.
+    pub fn is_confirmed(&self) -> bool {
+        self.is_connected() && self.snapshot().is_some_and(|snapshot| snapshot.confirmed.is_some())
+    }
+
+    fn ended(&self, error: Option<&EngineError>) {
         let mut state = self.state();
         state.is_connected = false;
-        state.error = error;
+        state.error = error.map(|error| with_causes(error));
+        if error.is_some_and(is_fork) {
+            // Positions of another history say nothing of what this server writes.
+            state.status = None;
+        }
     }
 }
 
@@ -83,62 +101,109 @@ pub async fn once(database: &Database, stop: CancellationToken) -> Result<WalEnd
         .iter()
         .map(|vault| WalTarget { store: Arc::clone(&vault.store), required: vault.durability == Durability::Required })
         .collect();
-    let writer = WalWriter::new(database.name.clone(), database.keys.recipients.clone(), targets);
-    let mut sink = Sink { writer, database };
-    let flush_every = database.schedule.config.wal.flush_every.as_duration();
-    let ended = database.engine.stream_wal(&mut sink, flush_every, stop).await;
-    database.streaming.ended(ended.as_ref().err().map(|error| with_causes(error)));
+    let (writer, uploads) = WalWriter::new(database.keys.recipients.clone(), targets);
+    let streaming = async move {
+        let mut sink = Sink { writer, database, layout: None };
+        let flush_every = database.schedule.config.wal.flush_every.as_duration();
+        database.engine.stream_wal(&mut sink, flush_every, stop).await
+    };
+    let (ended, ()) = tokio::join!(streaming, uploads.run());
+    database.streaming.ended(ended.as_ref().err());
     ended
+}
+
+/// Whether the server was set back to an earlier state.
+fn is_fork(error: &EngineError) -> bool {
+    let EngineError::Sink { source, .. } = error else { return false };
+    matches!(source.downcast_ref(), Some(VaultError::Forked { .. }))
 }
 
 struct Sink<'a> {
     writer: WalWriter,
     database: &'a Database,
+    /// Of the stretch that begins; none once the server has accepted it.
+    layout: Option<Layout>,
 }
 
 impl Sink<'_> {
     /// From where on a vault that holds no WAL yet wants it: from now on, or
     /// from the start of a backup that still lacks its WAL; the slot kept it.
-    async fn first_wanted(&self, layout: &Layout, source: &WalSource) -> Result<Lsn, VaultError> {
+    async fn first_wanted(&self, looked: &Looked, source: &WalSource) -> Result<Lsn, VaultError> {
         let mut first = source.server_lsn;
-        for vault in &self.database.vaults {
-            self.database.refuse_outside_residency(&vault.store.place().region).map_err(|error| {
-                VaultError::Refused { vault: vault.store.place().vault.clone(), what: error.to_string() }
-            })?;
-            let listing = match Listing::take(vault.store.as_ref(), layout).await {
-                Ok(listing) => listing,
-                // The writer leaves it behind by name.
-                Err(_) if vault.durability == Durability::BestEffort => continue,
-                Err(error) => return Err(error),
+        for (vault, listing) in self.database.vaults.iter().zip(looked.listings()) {
+            let Some(listing) = listing else { continue };
+            let read = Catalog::read(listing, vault.store.as_ref(), &self.database.keys.verifier);
+            let catalog = match vault.durability {
+                Durability::Required => read.await?,
+                // Nothing waits for it; what it lacks is copied from another vault.
+                Durability::BestEffort => match timeout(LOOK_LIMIT, read).await {
+                    Ok(Ok(catalog)) => catalog,
+                    Ok(Err(_)) | Err(_) => continue,
+                },
             };
-            let catalog = Catalog::read(&listing, vault.store.as_ref(), &self.database.keys.verifier).await?;
             let lacking = catalog.entries.iter().filter(|entry| entry.state == BackupState::Uploaded);
             first = lacking.map(|entry| entry.manifest.start_lsn).fold(first, Lsn::min);
         }
         Ok(first)
+    }
+
+    /// Begins in the vaults. Another process may have streamed on since the server
+    /// told its position: only one that it has not reached even now is a fork.
+    async fn begin_after(&mut self, looked: &Looked, source: &WalSource, wanted: Lsn) -> Result<Lsn, VaultError> {
+        let WalSource { timeline, segment_size, server_timeline, server_lsn, .. } = *source;
+        let written = (timeline == server_timeline).then_some(server_lsn);
+        let what = Source { timeline, segment_size, wanted, written, fork: None };
+        let begun = self.writer.begin(looked, &what);
+        if !matches!(begun, Err(VaultError::Forked { .. })) {
+            return begun;
+        }
+        let of_this = |facts: &MemberFacts| {
+            facts.role == Role::Primary && facts.system_id == source.system_id && facts.timeline == timeline
+        };
+        let members = self.database.engine.inspect().await;
+        match members.into_iter().find_map(|(_, facts)| facts.ok().filter(of_this)) {
+            Some(facts) => self.writer.begin(looked, &Source { written: Some(facts.lsn), ..what }),
+            None => begun,
+        }
+    }
+
+    /// The server streams: from now on this process does.
+    fn accepted(&mut self) {
+        if let Some(layout) = self.layout.take() {
+            self.database.streaming.begun(self.writer.status(), layout);
+        }
     }
 }
 
 #[async_trait]
 impl WalSink for Sink<'_> {
     async fn begin(&mut self, source: &WalSource) -> Result<Lsn, EngineError> {
+        for vault in &self.database.vaults {
+            let place = vault.store.place();
+            self.database.refuse_outside_residency(&place.region).map_err(|error| {
+                refused(VaultError::Refused { vault: place.vault.clone(), what: error.to_string() })
+            })?;
+        }
         let layout = Layout::new(self.database.name.clone(), &source.system_id, INCARNATION).map_err(refused)?;
-        let first = self.first_wanted(&layout, source).await.map_err(refused)?;
-        let begun = self.writer.begin(&source.system_id, source.timeline, source.segment_size, first).await;
-        let from = begun.map_err(refused)?;
-        self.database.streaming.begun(self.writer.status(), layout);
+        let looked = self.writer.look(layout.clone()).await.map_err(refused)?;
+        let wanted = self.first_wanted(&looked, source).await.map_err(refused)?;
+        let from = self.begin_after(&looked, source, wanted).await.map_err(refused)?;
+        self.layout = Some(layout);
         Ok(from)
     }
 
     async fn history(&mut self, timeline: Timeline, content: Bytes) -> Result<(), EngineError> {
-        self.writer.history(timeline, content).await.map_err(refused)
+        self.writer.history(timeline, content);
+        Ok(())
     }
 
     async fn wal(&mut self, at: Lsn, bytes: Bytes) -> Result<(), EngineError> {
+        self.accepted();
         self.writer.wal(at, bytes).await.map_err(refused)
     }
 
     async fn flush(&mut self) -> Result<Lsn, EngineError> {
+        self.accepted();
         self.writer.flush().await.map_err(refused)
     }
 }

@@ -22,10 +22,6 @@ impl Finding {
         Self { app: Arc::clone(app), subject: subject.to_string(), id: format!("{what}/{subject}"), is_open: true }
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        self.is_open
-    }
-
     pub(super) async fn open(&mut self, message: &str) {
         self.is_open = true;
         keep(findings::open(&self.app.resources.db, &self.id, &self.subject, message).await);

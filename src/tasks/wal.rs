@@ -1,8 +1,10 @@
 //! Keeps the WAL of one database streaming into its vaults, whatever ends a
 //! stream: a restart or switchover of the server, a broken connection, a vault
-//! that was away. What lasts is a finding.
+//! that was away. What lasts is a finding, of the stream or of a vault that it
+//! had to leave behind; what only a person can mend is one at once.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,14 +14,15 @@ use tokio_util::sync::CancellationToken;
 use super::finding::Finding;
 use crate::{
     app::App,
-    domain::with_causes,
+    domain::{VaultName, with_causes},
     engine::{EngineError, WalEnd},
     flows::{Database, stream},
+    vault::VaultWal,
 };
 
 /// After a server that shut down or a timeline that ended: the next primary is near.
 const SOON: Duration = Duration::from_millis(500);
-/// How often a finding is held against the stream.
+/// How often findings are held against the stream.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Pauses between failing attempts grow up to this.
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
@@ -28,34 +31,35 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Streams until told to stop.
 pub async fn run(app: Arc<App>, database: Arc<Database>, stop: CancellationToken) {
-    let mut finding = Finding::new("wal", &app, &database.name);
+    let mut watch = Watch::new(&app, database);
     let mut pause = SOON;
-    let mut down_since = Instant::now();
     while !stop.is_cancelled() {
-        let begun = Instant::now();
-        match watched(&database, &mut finding, stop.clone()).await {
+        match watch.stream(stop.clone()).await {
             Ok(WalEnd::Stopped) => break,
             Ok(end @ (WalEnd::ServerShutDown(_) | WalEnd::TimelineEnded(_))) => {
-                tracing::info!(database = %database.name, ?end, "WAL stream ended, looking for the primary");
-                (pause, down_since) = (SOON, Instant::now());
+                tracing::info!(database = %watch.database.name, ?end, "WAL stream ended, looking for the primary");
+                (pause, watch.down_since) = (SOON, Instant::now());
             }
             Err(EngineError::SlotBusy { .. }) => {
-                tracing::debug!(database = %database.name, "another process streams");
-                down_since = Instant::now();
+                tracing::debug!(database = %watch.database.name, "another process streams");
+                // A finding of ours, which that one does not know of.
+                watch.finding.close().await;
+                watch.down_since = Instant::now();
             }
             Err(error) => {
-                if begun.elapsed() > PATIENCE {
-                    // It had worked for a while: this is a new interruption.
-                    (pause, down_since) = (SOON, Instant::now());
+                if watch.stood {
+                    (pause, watch.down_since) = (SOON, Instant::now());
                 }
-                let error = with_causes(&error);
+                let text = with_causes(&error);
                 if pause == SOON {
-                    tracing::warn!(database = %database.name, error, "WAL stream failed; trying again");
+                    tracing::warn!(database = %watch.database.name, error = text, "WAL stream failed; trying again");
                 } else {
-                    tracing::debug!(database = %database.name, error, "WAL stream failed again");
+                    tracing::debug!(database = %watch.database.name, error = text, "WAL stream failed again");
                 }
-                if down_since.elapsed() > PATIENCE {
-                    finding.open(&format!("WAL is not streamed: {error}")).await;
+                // What a vault refuses for good, it refuses until a person acts.
+                let lasts = matches!(error, EngineError::Sink { is_permanent: true, .. });
+                if lasts || watch.down_since.elapsed() > PATIENCE {
+                    watch.finding.open(&format!("WAL is not streamed: {text}")).await;
                 }
                 pause = (pause * 2).min(BACKOFF_MAX);
             }
@@ -67,18 +71,88 @@ pub async fn run(app: Arc<App>, database: Arc<Database>, stop: CancellationToken
     }
 }
 
-/// Streams, and closes the finding once the stream stands.
-async fn watched(database: &Database, finding: &mut Finding, stop: CancellationToken) -> Result<WalEnd, EngineError> {
-    let streaming = stream::once(database, stop);
-    tokio::pin!(streaming);
-    loop {
-        tokio::select! {
-            end = &mut streaming => return end,
-            () = tokio::time::sleep(LOOK_EVERY), if finding.is_open() => {
-                if database.streaming.is_connected() {
-                    finding.close().await;
-                }
+/// What is known of the streaming of one database.
+struct Watch {
+    database: Arc<Database>,
+    /// Of the stream as a whole.
+    finding: Finding,
+    /// Of each vault by its name, with what it says; nothing where it is closed.
+    vaults: BTreeMap<VaultName, (Finding, Option<String>)>,
+    /// Since when nothing was confirmed.
+    down_since: Instant,
+    /// Whether the last stream stood: something was confirmed in it.
+    stood: bool,
+}
+
+impl Watch {
+    fn new(app: &Arc<App>, database: Arc<Database>) -> Self {
+        let of_vault = |vault: &crate::flows::Vault| {
+            let name = vault.store.place().vault.clone();
+            let finding = Finding::new(&format!("wal-to-{name}"), app, &database.name);
+            (name, (finding, None))
+        };
+        Self {
+            finding: Finding::new("wal", app, &database.name),
+            vaults: database.vaults.iter().map(of_vault).collect(),
+            down_since: Instant::now(),
+            stood: false,
+            database,
+        }
+    }
+
+    /// Streams, and holds the findings against the stream meanwhile.
+    async fn stream(&mut self, stop: CancellationToken) -> Result<WalEnd, EngineError> {
+        self.stood = false;
+        let database = Arc::clone(&self.database);
+        let streaming = stream::once(&database, stop);
+        tokio::pin!(streaming);
+        loop {
+            tokio::select! {
+                end = &mut streaming => return end,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            // The stream goes on while findings are written.
+            tokio::select! {
+                end = &mut streaming => return end,
+                () = self.look() => {}
             }
         }
+    }
+
+    async fn look(&mut self) {
+        let streaming = &self.database.streaming;
+        if streaming.is_confirmed() {
+            self.stood = true;
+            self.finding.close().await;
+        } else if !self.stood && self.down_since.elapsed() > PATIENCE {
+            let text = format!("WAL is not streamed: nothing could be made safe for {PATIENCE:?}");
+            self.finding.open(&text).await;
+        }
+        let Some(snapshot) = streaming.snapshot().filter(|_| streaming.is_connected()) else { return };
+        for (name, wal) in snapshot.vaults {
+            let Some((finding, said)) = self.vaults.get_mut(&name) else { continue };
+            let says = trouble(&name, &wal);
+            match &says {
+                Some(text) if *said != says => finding.open(text).await,
+                Some(_) => {}
+                None => finding.close().await,
+            }
+            *said = says;
+        }
+    }
+}
+
+/// What a person must know of a vault that lacks WAL, or takes none.
+fn trouble(vault: &VaultName, wal: &VaultWal) -> Option<String> {
+    let VaultWal { durable, error, gap_before } = wal;
+    match (error, gap_before) {
+        (Some(error), _) => Some(format!(
+            "WAL does not reach vault `{vault}`, which has it up to {durable}: {error}; mend it, and what it lacks is \
+             copied there from another vault"
+        )),
+        (None, Some(before)) => {
+            Some(format!("vault `{vault}` lacks WAL from {durable} to {before}; it is copied there from another vault"))
+        }
+        (None, None) => None,
     }
 }

@@ -4,7 +4,7 @@
 use std::{io, path::PathBuf};
 
 use super::{ObjectKey, StoreError, signature::SignatureError};
-use crate::domain::{BackupId, Lsn, VaultName};
+use crate::domain::{BackupId, Lsn, Timeline, VaultName};
 
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
@@ -81,6 +81,14 @@ pub enum VaultError {
     NotStreaming,
     #[error("vault `{vault}` is back and needs WAL from {from} on; start streaming anew")]
     Behind { vault: VaultName, from: Lsn },
+    #[error("vault `{vault}`: another stream began under the key name `{key}`; start streaming anew")]
+    KeyTaken { vault: VaultName, key: ObjectKey },
+    /// The server writes another history than the one that the vault holds under
+    /// the same names.
+    #[error(
+        "vault `{vault}` holds WAL of timeline {timeline} up to {held} that the server, which is at {server}, did not write: it was set back to an earlier state, such as a storage snapshot or an old copy of its data folder. Nothing is stored or acknowledged meanwhile. Stop it and bring back the later state, from its own disk or with `lifeboat restore`; or, if it is to go on as it is, give its schedule a new vault of another name and place and take a full backup"
+    )]
+    Forked { vault: VaultName, timeline: Timeline, held: Lsn, server: Lsn },
     #[error("stopped before it was done")]
     Stopped,
     #[error("a worker of the vault's pipeline ended early; run it again")]
@@ -99,6 +107,7 @@ impl VaultError {
             | Self::WalOrder { .. }
             | Self::NotStreaming
             | Self::Behind { .. }
+            | Self::KeyTaken { .. }
             | Self::Stopped
             | Self::Pipeline => false,
             _ => true,

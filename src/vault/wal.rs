@@ -3,25 +3,38 @@
 //!
 //! A vault that fails is left behind by name and the others go on. A required
 //! one holds back the flush position meanwhile, so that the server keeps what
-//! it lacks; once it answers again, streaming must begin anew from there.
+//! it lacks; once it answers again, streaming must begin anew from there. Where
+//! none is required, those count that take what they are given.
+//!
+//! Nothing is stored before the server has sent WAL, and nothing is confirmed
+//! before what the vaults held is proven to be what this server wrote.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use age::x25519::{Identity, Recipient};
 use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
 
-use super::{Layout, Listing, Object, ObjectKey, SharedStore, VaultError, keys, put_once};
+use self::{
+    stretch::{Lane, Stretch},
+    target::{Item, State, Stream, Target, Work},
+};
+use super::{Layout, Object, SharedStore, VaultError, keys};
 use crate::{
-    decide::recovery::parse_history,
-    domain::{DatabaseName, Lsn, Segment, SegmentSize, Timeline, VaultName},
+    decide::{
+        recovery::parse_history,
+        stretch::{Forked, Source, begin},
+    },
+    domain::{Lsn, Segment, SegmentSize, Timeline},
 };
 
-/// Stored bytes that are kept for a vault that fails before it is left behind.
-const PENDING_MAX: usize = 32 << 20;
+mod look;
+mod status;
+mod stretch;
+mod target;
+
+pub use look::{LOOK_LIMIT, Looked};
+pub use status::{Uploads, VaultWal, WalSnapshot, WalStatus};
 
 /// One vault of the database.
 #[derive(Debug, Clone)]
@@ -31,401 +44,224 @@ pub struct WalTarget {
     pub required: bool,
 }
 
-/// How far one vault is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct VaultWal {
-    /// All WAL of this stream before it is durable there.
-    pub durable: Lsn,
-    /// Why the vault is behind, while it is.
-    pub error: Option<String>,
-    /// The vault lacks WAL right before this position, until it is copied there
-    /// from another vault.
-    pub gap_before: Option<Lsn>,
-}
-
-/// How far the stream is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct WalSnapshot {
-    pub timeline: Option<Timeline>,
-    pub received: Lsn,
-    pub vaults: BTreeMap<VaultName, VaultWal>,
-}
-
-/// Readable from outside while the writer works.
-#[derive(Debug, Default)]
-pub struct WalStatus(Mutex<WalSnapshot>);
-
-impl WalStatus {
-    pub fn snapshot(&self) -> WalSnapshot {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-/// An object on its way; `to` is what is durable once it is stored.
-struct Pending {
-    key: ObjectKey,
-    object: Arc<Object>,
-    to: Option<Lsn>,
-}
-
-struct Target {
-    store: SharedStore,
-    required: bool,
-    durable: Lsn,
-    pending: VecDeque<Pending>,
-    error: Option<String>,
-    gap_before: Option<Lsn>,
-    /// What it lacks is no longer in memory.
-    is_behind: bool,
-}
-
-impl Target {
-    /// Stores what is pending, in order, as far as it goes. Conflicts are not
-    /// failures of the vault: they end the stream.
-    async fn drain(&mut self) -> Result<(), VaultError> {
-        while let Some(next) = self.pending.front() {
-            match put_once(self.store.as_ref(), &next.key, &next.object).await {
-                Ok(()) => {
-                    self.durable = next.to.map_or(self.durable, |to| to.max(self.durable));
-                    self.pending.pop_front();
-                    self.error = None;
-                }
-                Err(error @ (VaultError::Conflict { .. } | VaultError::Unsealed { .. })) => return Err(error),
-                Err(error) => {
-                    self.error = Some(describe(&error));
-                    break;
-                }
-            }
-        }
-        if self.pending.iter().map(|pending| pending.object.stored.len()).sum::<usize>() > PENDING_MAX {
-            self.pending.clear();
-            self.is_behind = true;
-        }
-        Ok(())
-    }
-
-    fn push(&mut self, pending: Pending) {
-        if !self.is_behind {
-            self.pending.push_back(pending);
-        }
-    }
-}
-
-fn describe(error: &VaultError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
-}
-
-/// The stretch that is being written.
-struct Stretch {
-    layout: Layout,
-    size: SegmentSize,
-    timeline: Timeline,
-    recipient: Recipient,
-    key: (ObjectKey, Arc<Object>),
-    /// The open segment's bytes from its start on.
-    segment: Segment,
-    bytes: BytesMut,
-    /// Offset up to which every vault has been handed tails of the open segment.
-    tailed: u64,
-}
-
-impl Stretch {
-    fn position(&self) -> Lsn {
-        self.segment.start(self.size).forward(self.bytes.len() as u64)
-    }
-}
-
-fn offer_history(targets: &mut [Target], key: &ObjectKey, content: Bytes) {
-    let object = Arc::new(Object::plain(content));
-    for target in targets {
-        target.push(Pending { key: key.clone(), object: object.clone(), to: None });
-    }
-}
-
-/// Takes the WAL of one database. One value lives across many streams.
+/// Takes the WAL of one database. One value lives across many stretches.
 pub struct WalWriter {
-    database: DatabaseName,
     recipients: Vec<Recipient>,
-    targets: Vec<Target>,
+    targets: Vec<Arc<Target>>,
     /// Where timelines branched off, from the history files that were handed in.
     forks: BTreeMap<Timeline, Lsn>,
-    /// History files that came before a stretch began.
-    early_histories: Vec<(Timeline, Bytes)>,
+    histories: BTreeMap<Timeline, Arc<Object>>,
     stretch: Option<Stretch>,
     status: Arc<WalStatus>,
 }
 
+impl Drop for WalWriter {
+    fn drop(&mut self) {
+        self.targets.iter().for_each(|target| target.close());
+    }
+}
+
 impl WalWriter {
-    pub fn new(database: DatabaseName, recipients: Vec<Recipient>, targets: Vec<WalTarget>) -> Self {
-        let target = |WalTarget { store, required }| Target {
-            store,
-            required,
-            durable: Lsn(0),
-            pending: VecDeque::new(),
-            error: None,
-            gap_before: None,
-            is_behind: false,
-        };
-        let targets = targets.into_iter().map(target).collect();
-        let status = Arc::new(WalStatus::default());
-        Self {
-            database,
-            recipients,
-            targets,
-            forks: BTreeMap::new(),
-            early_histories: Vec::new(),
-            stretch: None,
-            status,
-        }
+    /// The writer, and what must run beside it.
+    pub fn new(recipients: Vec<Recipient>, targets: Vec<WalTarget>) -> (Self, Uploads) {
+        let any_required = targets.iter().any(|target| target.required);
+        let target = |WalTarget { store, required }| Arc::new(Target::new(store, required, required || !any_required));
+        let targets: Vec<Arc<Target>> = targets.into_iter().map(target).collect();
+        let status = Arc::new(WalStatus::new(targets.clone()));
+        let uploads = Uploads::new(targets.clone());
+        let writer =
+            Self { recipients, targets, forks: BTreeMap::new(), histories: BTreeMap::new(), stretch: None, status };
+        (writer, uploads)
     }
 
     pub fn status(&self) -> Arc<WalStatus> {
         self.status.clone()
     }
 
-    /// Begins a stretch and answers from where on WAL is wanted: the start of
-    /// the segment in which the durable WAL of this timeline ends in the vault
-    /// that is furthest behind (of the required ones, where there are any).
-    /// Tails that are there already are not written again, but the segment is
-    /// received from its start, so that it is stored whole in the end. Where a
-    /// vault holds nothing of the timeline yet, the segment of its fork, of the
-    /// older timeline's end, or of `server_lsn` is the first.
-    pub async fn begin(
-        &mut self,
-        system_id: &str,
-        timeline: Timeline,
-        size: SegmentSize,
-        server_lsn: Lsn,
-    ) -> Result<Lsn, VaultError> {
-        self.stretch = None;
-        let layout = Layout::new(self.database.clone(), system_id, 1)?;
-        let listings = self.look(&layout).await?;
-        let mut held = Vec::new();
-        for (target, listing) in self.targets.iter_mut().zip(&listings) {
-            let Some(listing) = listing else { continue };
-            let coverage = listing.coverage(size);
-            let tip = coverage.tip(timeline, size);
-            target.durable = tip.unwrap_or_default();
-            let older = coverage.timelines().range(..timeline).next_back().and_then(|older| coverage.tip(*older, size));
-            held.push((target.required, tip, older, coverage));
-        }
-        let is_required = held.iter().any(|(required, ..)| *required);
-        let relevant = || held.iter().filter(|(required, ..)| *required || !is_required);
-        let from = relevant()
-            .filter_map(|(_, tip, ..)| *tip)
-            .min()
-            .or_else(|| {
-                // The rest of the older timeline comes first, where a vault lacks it.
-                let older = relevant().filter_map(|(_, _, older, _)| *older).min();
-                older.into_iter().chain(self.forks.get(&timeline).copied()).min()
-            })
-            .map_or(server_lsn, |from| from.min(server_lsn));
-        let segment = Segment::holding(timeline, from, size);
-        let start = segment.start(size);
-        let tailed = relevant()
-            .map(|(.., coverage)| if coverage.has_whole(segment) { 0 } else { coverage.tails_of(segment).1 })
-            .min()
-            .unwrap_or(0);
-        let identity = Identity::generate();
-        let key = self.new_key(&layout, segment, size, &listings, &identity)?;
-        for target in &mut self.targets {
-            // One that holds nothing at all has no gap: it is new.
-            let lacks = target.durable != Lsn(0) && target.durable < start;
-            target.gap_before = lacks.then_some(start);
-            target.durable = target.durable.max(start);
-            target.push(Pending { key: key.0.clone(), object: key.1.clone(), to: None });
-        }
-        for (timeline, content) in self.early_histories.drain(..) {
-            offer_history(&mut self.targets, &layout.history(timeline), content);
-        }
-        self.drain().await?;
-        self.stretch = Some(Stretch {
-            layout,
-            size,
-            timeline,
-            recipient: identity.to_public(),
-            key,
-            segment,
-            bytes: BytesMut::new(),
-            tailed,
-        });
-        self.publish();
-        Ok(start)
+    /// Looks at what the vaults hold of a history. A best-effort one that cannot
+    /// be listed is left behind until it answers; a required one is an error.
+    pub async fn look(&self, layout: Layout) -> Result<Looked, VaultError> {
+        Looked::at(&self.targets, layout).await
     }
 
-    /// Lists every vault. A best-effort one that cannot be listed is behind until
-    /// the next beginning; a required one is an error.
-    async fn look(&mut self, layout: &Layout) -> Result<Vec<Option<Listing>>, VaultError> {
-        let mut listings = Vec::new();
-        let mut failed = None;
-        let looks = join_all(self.targets.iter().map(|target| Listing::take(target.store.as_ref(), layout))).await;
-        for (target, look) in self.targets.iter_mut().zip(looks) {
-            target.pending.clear();
-            target.durable = Lsn(0);
-            target.is_behind = look.is_err();
-            target.error = look.as_ref().err().map(describe);
-            match look {
-                Ok(listing) => {
-                    let histories = listing.histories(target.store.as_ref()).await?;
-                    let forks = histories.iter().filter_map(|(timeline, history)| Some((*timeline, history.last()?.1)));
-                    self.forks.extend(forks);
-                    listings.push(Some(listing));
-                }
-                Err(error) => {
-                    failed = Some(error);
-                    listings.push(None);
-                }
-            }
+    /// Begins a stretch and answers from where on WAL is wanted, as
+    /// `decide::stretch` says: the start of a segment. Tails that are there
+    /// already are not written again, but the segment is received from its
+    /// start, so that it is stored whole in the end. `Forked` where a vault
+    /// holds more than the server has written.
+    pub fn begin(&mut self, looked: &Looked, source: &Source) -> Result<Lsn, VaultError> {
+        self.stretch = None;
+        let Source { timeline, segment_size: size, .. } = *source;
+        let forks = looked.histories().filter_map(|(timeline, history)| Some((timeline, history.last()?.1)));
+        self.forks.extend(forks);
+        let source = Source { fork: source.fork.or(self.forks.get(&timeline).copied()), ..*source };
+        let held = looked.held(&self.targets, size);
+        let begun = begin(&held, &source).map_err(|Forked { vault, held, written }| {
+            let vault = self.targets.get(vault).map(|target| target.store.place().vault.clone());
+            vault.map_or(VaultError::NotStreaming, |vault| VaultError::Forked {
+                vault,
+                timeline,
+                held,
+                server: written,
+            })
+        })?;
+        let segment = Segment::holding(timeline, begun.start, size);
+        let identity = Identity::generate();
+        let key = self.new_key(looked, segment, size, &identity)?;
+        let layout = looked.layout.clone();
+        let stream = Stream { layout: layout.clone(), timeline, size };
+        let mut lanes = Vec::new();
+        for (((target, seen), held), standing) in self.targets.iter().zip(&looked.seen).zip(held).zip(begun.vaults) {
+            let standing = match (&standing, seen) {
+                (Some(standing), _) => Ok(standing),
+                (None, Err(error)) => Err(error),
+                (None, Ok(_)) => continue,
+            };
+            target.begin(stream.clone(), standing);
+            let held = held.map(|held| held.coverage).unwrap_or_default();
+            lanes.push(Lane {
+                target: Arc::clone(target),
+                handed: standing.map_or(begun.start, |standing| standing.stored),
+                is_opened: false,
+                last_tail: standing
+                    .ok()
+                    .and_then(|standing| standing.last.clone())
+                    .filter(|(last, _)| !held.has_whole(*last)),
+                held,
+            });
         }
-        // Where a required vault cannot say what it lacks, the server must keep all of it.
-        let is_unknown = |(target, listing): (&Target, &Option<Listing>)| target.required && listing.is_none();
-        match failed {
-            Some(error)
-                if listings.iter().all(Option::is_none) || self.targets.iter().zip(&listings).any(is_unknown) =>
-            {
-                Err(error)
-            }
-            _ => Ok(listings),
-        }
+        let history = |(timeline, object): (&Timeline, &Arc<Object>)| Item {
+            key: layout.history(*timeline),
+            work: Work::Put(Arc::clone(object)),
+            to: None,
+        };
+        let opening = self.histories.iter().map(history).chain([key]).collect();
+        let recipient = identity.to_public();
+        let bytes = BytesMut::new();
+        self.stretch = Some(Stretch { layout, size, timeline, recipient, opening, segment, bytes, lanes });
+        self.status.set(|status| {
+            *status = WalSnapshot { timeline: Some(timeline), received: begun.start, ..WalSnapshot::default() };
+        });
+        Ok(begun.start)
     }
 
     /// The stretch's own key under the first number that is free in every vault.
     fn new_key(
         &self,
-        layout: &Layout,
+        looked: &Looked,
         first: Segment,
         size: SegmentSize,
-        listings: &[Option<Listing>],
         identity: &Identity,
-    ) -> Result<(ObjectKey, Arc<Object>), VaultError> {
-        let is_taken = |key: &ObjectKey| listings.iter().flatten().any(|listing| listing.holds(key));
+    ) -> Result<Item, VaultError> {
         let mut number = 0;
         let key = loop {
-            let key = layout.wal_key(first, size, number);
-            if !is_taken(&key) {
+            let key = looked.layout.wal_key(first, size, number);
+            if !looked.is_taken(&key) {
                 break key;
             }
             number += 1;
         };
-        Ok((key, Arc::new(keys::wrap(identity, &self.recipients)?)))
+        let work = Work::Key(Arc::new(keys::wrap(identity, &self.recipients)?));
+        Ok(Item { key, work, to: None })
     }
 
-    /// The history file of a timeline; may come before the stretch that needs it.
-    pub async fn history(&mut self, timeline: Timeline, content: Bytes) -> Result<(), VaultError> {
+    /// The history file of a timeline; comes before the stretch that needs it.
+    pub fn history(&mut self, timeline: Timeline, content: Bytes) {
         if let Some((_, fork)) = parse_history(&String::from_utf8_lossy(&content)).and_then(|h| h.last().copied()) {
             self.forks.insert(timeline, fork);
         }
-        let Some(stretch) = &self.stretch else {
-            // Whose history it is, is known when the stretch begins.
-            self.early_histories.push((timeline, content));
-            return Ok(());
-        };
-        offer_history(&mut self.targets, &stretch.layout.history(timeline), content);
-        self.drain().await
+        self.histories.insert(timeline, Arc::new(Object::plain(content)));
     }
 
-    /// Contiguous WAL bytes that start at `at`.
+    /// Contiguous WAL bytes that start at `at`. Waits while a vault that the
+    /// server must keep WAL for has too much to store.
     pub async fn wal(&mut self, at: Lsn, mut bytes: Bytes) -> Result<(), VaultError> {
         let mut expected = self.stretch.as_ref().ok_or(VaultError::NotStreaming)?.position();
         if at != expected {
             return Err(VaultError::WalOrder { expected, found: at });
         }
         while !bytes.is_empty() {
-            let stretch = self.stretch.as_mut().ok_or(VaultError::NotStreaming)?;
+            let stretch = self.open()?;
             let room = stretch.segment.end(stretch.size).0 - expected.0;
             let take = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
             stretch.bytes.extend_from_slice(&bytes.split_to(take));
             expected = stretch.position();
-            if expected == stretch.segment.end(stretch.size) {
-                let plain = stretch.bytes.split().freeze();
-                let key = stretch.layout.segment(stretch.segment, stretch.size);
-                let (recipient, from) = (stretch.recipient.clone(), stretch.segment.start(stretch.size));
-                stretch.segment = stretch.segment.next();
-                stretch.tailed = 0;
-                self.resume_best_effort(from);
-                let object = Object::seal_blocking(plain, true, vec![recipient]).await?;
-                self.offer(&key, object, expected).await?;
+            let is_whole = expected == stretch.segment.end(stretch.size);
+            stretch.compare_tails();
+            self.status.set(|status| status.received = expected);
+            if is_whole {
+                self.resume()?;
+                self.open()?.offer_segment().await?;
+                self.settle(State::has_room).await?;
             }
         }
-        self.publish();
         Ok(())
     }
 
     /// Makes durable what was received so far, and answers the position up to
-    /// which it is in every required vault; in every vault where none is
-    /// required. `Behind` when a vault answers again that must be caught up.
+    /// which it is in every vault that the server must keep WAL for; 0/0 while
+    /// that is not known. A vault that does not store what it is given is not
+    /// waited for again before it does. `Behind` when such a vault answers again
+    /// that must be caught up.
     pub async fn flush(&mut self) -> Result<Lsn, VaultError> {
-        let stretch = self.stretch.as_mut().ok_or(VaultError::NotStreaming)?;
-        let (from, to) = (stretch.tailed, stretch.bytes.len() as u64);
-        if to > from {
-            let at = usize::try_from(from).unwrap_or(usize::MAX);
-            let piece = Bytes::copy_from_slice(stretch.bytes.get(at..).unwrap_or_default());
-            let key = stretch.layout.tail(stretch.segment, stretch.size, from, to);
-            let (recipient, position) = (stretch.recipient.clone(), stretch.position());
-            stretch.tailed = to;
-            let object = Object::seal_blocking(piece, true, vec![recipient]).await?;
-            self.offer(&key, object, position).await?;
-        } else {
-            self.drain().await?;
+        self.resume()?;
+        self.open()?.offer_tails().await?;
+        self.settle(State::is_idle).await?;
+        let confirmed = self.deciding().map(|target| target.confirmed()).min().unwrap_or_default();
+        if confirmed > Lsn(0) {
+            self.status.set(|status| status.confirmed = Some(confirmed));
         }
-        self.publish();
-        self.look_for_returned().await?;
-        let is_required = self.targets.iter().any(|target| target.required);
-        let durable = self.targets.iter().filter(|target| target.required || !is_required).map(|target| target.durable);
-        Ok(durable.min().unwrap_or_default())
+        Ok(confirmed)
     }
 
-    /// A required vault that was left behind and answers again ends the stream.
-    async fn look_for_returned(&self) -> Result<(), VaultError> {
-        for target in self.targets.iter().filter(|target| target.required && target.is_behind) {
-            if target.store.probe().await.is_ok() {
-                return Err(VaultError::Behind { vault: target.store.place().vault.clone(), from: target.durable });
+    fn open(&mut self) -> Result<&mut Stretch, VaultError> {
+        self.stretch.as_mut().ok_or(VaultError::NotStreaming)
+    }
+
+    /// Takes up again the vaults that answer, from the start of the open segment
+    /// on; what one lacks before that is copied to it from another vault. One
+    /// that the server kept WAL for ends the stream, so that it is sent again.
+    fn resume(&mut self) -> Result<(), VaultError> {
+        let stretch = self.open()?;
+        let from = stretch.segment.start(stretch.size);
+        for lane in &mut stretch.lanes {
+            let target = &lane.target;
+            if !target.with(State::is_back) {
+                continue;
             }
+            let vault = &target.store.place().vault;
+            if target.is_required {
+                return Err(VaultError::Behind { vault: vault.clone(), from: target.confirmed() });
+            }
+            target.resume(from);
+            let VaultWal { durable, gap_before, .. } = target.shown();
+            tracing::warn!(%vault, %durable, ?gap_before, "the vault takes WAL again");
+            (lane.handed, lane.is_opened) = (target.with(|state| state.stored).max(from), false);
         }
         Ok(())
     }
 
-    /// A best-effort vault that was left behind may take up the stream again at
-    /// a new segment; the gap stays until it is copied from another vault.
-    fn resume_best_effort(&mut self, from: Lsn) {
-        let Some(stretch) = &self.stretch else { return };
-        for target in self.targets.iter_mut().filter(|target| target.is_behind && !target.required) {
-            tracing::warn!(vault = %target.store.place().vault, before = %from, "the vault lacks WAL before this position");
-            target.is_behind = false;
-            target.gap_before = Some(from);
-            target.push(Pending { key: stretch.key.0.clone(), object: stretch.key.1.clone(), to: None });
-        }
+    /// The vaults that the server keeps WAL for.
+    fn deciding(&self) -> impl Iterator<Item = &Arc<Target>> {
+        self.targets.iter().filter(|target| target.decides())
     }
 
-    async fn offer(&mut self, key: &ObjectKey, object: Object, to: Lsn) -> Result<(), VaultError> {
-        let object = Arc::new(object);
-        for target in &mut self.targets {
-            target.push(Pending { key: key.clone(), object: object.clone(), to: Some(to) });
+    /// Waits for the vaults that the server keeps WAL for, and ends the stream
+    /// where one of them holds another history.
+    async fn settle(&self, done: fn(&State) -> bool) -> Result<(), VaultError> {
+        let stretch = self.stretch.as_ref().ok_or(VaultError::NotStreaming)?;
+        join_all(self.deciding().map(|target| target.wait(done))).await;
+        for target in &self.targets {
+            let Some((error, to)) = target.refusal() else { continue };
+            return Err(match (error, to) {
+                // One that is not needed stays as it is, and is told by name.
+                (VaultError::Conflict { .. }, _) if !target.counts => continue,
+                (VaultError::Conflict { vault, .. }, Some(held)) => {
+                    VaultError::Forked { vault, timeline: stretch.timeline, held, server: stretch.position() }
+                }
+                (error, _) => error,
+            });
         }
-        self.drain().await
-    }
-
-    async fn drain(&mut self) -> Result<(), VaultError> {
-        let results = join_all(self.targets.iter_mut().map(Target::drain)).await;
-        self.publish();
-        results.into_iter().collect()
-    }
-
-    fn publish(&self) {
-        let mut status = self.status.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stretch) = &self.stretch {
-            status.timeline = Some(stretch.timeline);
-            status.received = stretch.position();
-        }
-        let state = |target: &Target| VaultWal {
-            durable: target.durable,
-            error: target.error.clone(),
-            gap_before: target.gap_before,
-        };
-        let vaults = self.targets.iter().map(|target| (target.store.place().vault.clone(), state(target)));
-        status.vaults = vaults.collect();
+        Ok(())
     }
 }

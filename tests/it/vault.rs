@@ -8,7 +8,7 @@ mod copy;
 mod damage;
 mod faulty;
 mod fetch;
-mod fixture;
+pub(crate) mod fixture;
 mod limit;
 mod owned;
 mod s3;

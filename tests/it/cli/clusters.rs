@@ -13,7 +13,10 @@ use super::{
     journey::{backed_up, restored},
     site::{DIGEST, Site, wallet},
 };
-use crate::support::Lab;
+use crate::{
+    support::Lab,
+    vault::fixture::{begin, running},
+};
 
 async fn system_id(lab: &Lab) -> String {
     lab.psql("SELECT system_identifier FROM pg_control_system()").await
@@ -24,9 +27,9 @@ async fn stream_to(site: &Site, vault: &str, lab: &Lab) {
     let store = Arc::new(DirectoryStore::new(vault.parse().unwrap(), site.path(vault), "lab".parse().unwrap()));
     let identity: age::x25519::Identity = site.text("identity.age").trim().parse().unwrap();
     let target = WalTarget { store, required: true };
-    let mut writer = WalWriter::new("wallet".parse().unwrap(), vec![identity.to_public()], vec![target]);
+    let mut writer = running(WalWriter::new(vec![identity.to_public()], vec![target]));
     let end: Lsn = lab.psql("SELECT pg_current_wal_flush_lsn()").await.parse().unwrap();
-    let start = writer.begin(&system_id(lab).await, Timeline(1), SegmentSize::DEFAULT, end).await.unwrap();
+    let start = begin(&mut writer, &system_id(lab).await, Timeline(1), SegmentSize::DEFAULT, end).await.unwrap();
     let segment = Segment::holding(Timeline(1), start, SegmentSize::DEFAULT).file_name(SegmentSize::DEFAULT);
     let mut bytes = std::fs::read(lab.cluster.data().join("pg_wal").join(segment)).unwrap();
     bytes.truncate(usize::try_from(end.0 - start.0).unwrap());

@@ -147,8 +147,10 @@ async fn wal_is_contiguous_and_equal_to_the_servers_files() {
     load(&lab, 4).await;
     catch_up(&lab, &sink).await;
 
-    let other = postgres.stream_wal(&mut Memory::default(), LIMIT, CancellationToken::new()).await;
+    let unasked = Memory::default();
+    let other = postgres.stream_wal(&mut unasked.clone(), LIMIT, CancellationToken::new()).await;
     assert!(matches!(other, Err(EngineError::SlotBusy { .. })), "{other:?}");
+    assert_eq!(unasked.with(|received| received.source.clone()), None, "nobody looks through vaults for nothing");
 
     stop.cancel();
     assert_eq!(end(running).await.unwrap(), WalEnd::Stopped);

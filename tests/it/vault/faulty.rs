@@ -16,6 +16,8 @@ pub(super) struct Faults {
     pub(super) blips: AtomicU32,
     /// Every call fails until this is false.
     pub(super) down: AtomicBool,
+    /// Every call hangs until this is false.
+    pub(super) hangs: tokio::sync::watch::Sender<bool>,
     /// Writes fail for want of space.
     pub(super) full: AtomicBool,
     /// The next commit succeeds, and its answer is lost.
@@ -42,7 +44,9 @@ impl Faulty {
         }
     }
 
-    fn pass(&self) -> Result<(), StoreError> {
+    async fn pass(&self) -> Result<(), StoreError> {
+        let mut hangs = self.faults.hangs.subscribe();
+        hangs.wait_for(|hangs| !hangs).await.unwrap();
         let blip = self.faults.blips.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         if self.faults.down.load(Ordering::SeqCst) || blip.is_ok() { Err(self.io()) } else { Ok(()) }
     }
@@ -55,27 +59,27 @@ impl Store for Faulty {
     }
 
     async fn create(&self, key: &ObjectKey) -> Result<Box<dyn ObjectWriter>, StoreError> {
-        self.pass()?;
+        self.pass().await?;
         Ok(Box::new(FaultyWriter { store: self.clone(), inner: self.inner.create(key).await? }))
     }
 
     async fn read(&self, key: &ObjectKey) -> Result<ObjectReader, StoreError> {
-        self.pass()?;
+        self.pass().await?;
         self.inner.read(key).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.pass()?;
+        self.pass().await?;
         self.inner.list(prefix).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.pass()?;
+        self.pass().await?;
         self.inner.delete(key).await
     }
 
     async fn probe(&self) -> Result<Vec<String>, StoreError> {
-        self.pass()?;
+        self.pass().await?;
         self.inner.probe().await
     }
 }
@@ -88,7 +92,7 @@ struct FaultyWriter {
 #[async_trait]
 impl ObjectWriter for FaultyWriter {
     async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
-        self.store.pass()?;
+        self.store.pass().await?;
         if self.store.faults.full.load(Ordering::SeqCst) {
             return Err(StoreError::Full { vault: self.store.inner.place().vault.clone() });
         }
@@ -96,7 +100,7 @@ impl ObjectWriter for FaultyWriter {
     }
 
     async fn commit(self: Box<Self>) -> Result<ObjectInfo, StoreError> {
-        self.store.pass()?;
+        self.store.pass().await?;
         let info = self.inner.commit().await?;
         if self.store.faults.lose_answer.swap(false, Ordering::SeqCst) { Err(self.store.io()) } else { Ok(info) }
     }

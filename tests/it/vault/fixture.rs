@@ -12,12 +12,13 @@ use age::x25519::Identity;
 use bytes::Bytes;
 use jiff::Timestamp;
 use lifeboat::{
+    decide::stretch::Source,
     domain::{BackupId, BackupKind, ByteSize, Lsn, Segment, SegmentSize, Timeline},
     engine::postgres::cluster::{Binaries, LocalCluster},
-    process::Account,
+    process::{Account, Tasks},
     vault::{
         BackupWriter, Catalog, CatalogEntry, DirectoryStore, Fetch, Fetched, Layout, Listing, Manifest, MemoryStore,
-        SharedStore, TakenBackup, VaultError, WalTarget, WalWriter, commit, fetch_backup, signature::Signer,
+        SharedStore, TakenBackup, Uploads, VaultError, WalTarget, WalWriter, commit, fetch_backup, signature::Signer,
     },
 };
 
@@ -166,7 +167,7 @@ impl Fixture {
     ) -> Lsn {
         let system_id = lab.psql("select system_identifier from pg_control_system()").await;
         let size = SegmentSize::DEFAULT;
-        let mut at = writer.begin(&system_id, timeline, size, from).await.unwrap();
+        let mut at = begin(writer, &system_id, timeline, size, from).await.unwrap();
         while at < end {
             let segment = Segment::holding(timeline, at, size);
             let file = std::fs::read(lab.cluster.data().join("pg_wal").join(segment.file_name(size))).unwrap();
@@ -182,8 +183,28 @@ impl Fixture {
 
     pub(super) fn wal_writer(&self) -> WalWriter {
         let target = WalTarget { store: self.store.clone(), required: true };
-        WalWriter::new("wallet".parse().unwrap(), vec![self.identity.to_public()], vec![target])
+        running(WalWriter::new(vec![self.identity.to_public()], vec![target]))
     }
+}
+
+/// A writer beside which its uploads run.
+pub(crate) fn running((writer, uploads): (WalWriter, Uploads)) -> WalWriter {
+    // They end soon after the writer is dropped.
+    Tasks::new().spawn(uploads.run());
+    writer
+}
+
+/// Begins where the vaults end, on a server that is ahead of them all.
+pub(crate) async fn begin(
+    writer: &mut WalWriter,
+    system_id: &str,
+    timeline: Timeline,
+    segment_size: SegmentSize,
+    wanted: Lsn,
+) -> Result<Lsn, VaultError> {
+    let layout = Layout::new("wallet".parse().unwrap(), system_id, 1).unwrap();
+    let looked = writer.look(layout).await?;
+    writer.begin(&looked, &Source { timeline, segment_size, wanted, written: None, fork: None })
 }
 
 pub(super) fn layout() -> Layout {

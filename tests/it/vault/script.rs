@@ -170,7 +170,7 @@ async fn the_latest_lies_behind_two_promotions() {
         fixture.stream_timeline(&lab, &mut wal, ours, from..fork, 2_500_000).await;
         let history = lab.cluster.data().join(format!("pg_wal/{:08X}.history", timeline + 1));
         let next = lifeboat::domain::Timeline(timeline + 1);
-        wal.history(next, std::fs::read(history).unwrap().into()).await.unwrap();
+        wal.history(next, std::fs::read(history).unwrap().into());
         insert(&lab, timeline * 100_000, timeline * 100_000 + 5_000).await;
         from = fork;
     }

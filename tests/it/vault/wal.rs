@@ -1,22 +1,33 @@
 //! WAL fanned out to vaults: whole segments, tails, restarts, vaults that fail.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use lifeboat::{
-    decide::recovery::{Coverage, Selection, WalPiece},
+    decide::{
+        recovery::{Coverage, Selection, WalPiece},
+        stretch::Source,
+    },
     domain::{Lsn, RecoveryTarget, Segment, SegmentSize, Timeline},
-    vault::{Fetch, Layout, Listing, ObjectKey, SharedStore, VaultError, WalTarget, WalWriter, fetch_wal, put, seal},
+    vault::{
+        Expected, Fetch, Layout, Listing, ObjectKey, SharedStore, VaultError, VaultWal, WalTarget, WalWriter,
+        copy_object, fetch_wal, put, seal,
+    },
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     faulty::Faulty,
-    fixture::{layout, memory, named_memory},
+    fixture::{begin, layout, memory, named_memory, running},
 };
-use crate::support::scratch;
+use crate::support::{eventually, scratch};
 
 const T1: Timeline = Timeline(1);
+/// Nothing here takes longer, however busy the machine is.
+const LIMIT: Duration = Duration::from_secs(60);
 const SYSTEM: &str = "7412345678901234567";
 
 fn size() -> SegmentSize {
@@ -45,7 +56,37 @@ impl Rig {
     }
 
     fn writer(&self) -> WalWriter {
-        WalWriter::new("wallet".parse().unwrap(), vec![self.identity.to_public()], self.targets.clone())
+        running(WalWriter::new(vec![self.identity.to_public()], self.targets.clone()))
+    }
+
+    /// The same to some of the vaults.
+    fn writer_to(&self, vaults: &[usize]) -> WalWriter {
+        let targets = vaults.iter().map(|vault| self.targets[*vault].clone()).collect();
+        running(WalWriter::new(vec![self.identity.to_public()], targets))
+    }
+
+    /// Flushes until all before `end` is confirmed.
+    async fn flushes(&self, writer: &mut WalWriter, end: Lsn) {
+        let begun = std::time::Instant::now();
+        while writer.flush().await.unwrap() < end {
+            assert!(begun.elapsed() < LIMIT, "waited {LIMIT:?} in vain for {end}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until a vault that nobody waits for has all before `end`.
+    async fn reaches(&self, vault: usize, writer: &mut WalWriter, end: Lsn) {
+        let name = self.targets[vault].store.place().vault.clone();
+        let status = writer.status();
+        eventually("the vault has it, too", LIMIT, || async { status.snapshot().vaults[&name].durable >= end }).await;
+    }
+
+    async fn names(&self, vault: usize) -> Vec<String> {
+        self.coverage(vault).await.0.keys().map(ToString::to_string).collect()
+    }
+
+    async fn keys(&self, vault: usize) -> usize {
+        self.coverage(vault).await.0.under(&layout().wal_keys_prefix()).count()
     }
 
     async fn coverage(&self, vault: usize) -> (Listing, Coverage) {
@@ -108,10 +149,10 @@ impl Rig {
 
 #[tokio::test]
 async fn segments_and_tails_come_back_and_a_restart_goes_on() {
-    let rig = Rig::new(vec![(memory(), true), (memory(), false)]);
+    let rig = Rig::new(vec![(memory(), true), (named_memory("lax"), false)]);
     let mut writer = rig.writer();
     let server = Lsn(0x30_1234);
-    let start = writer.begin(SYSTEM, T1, size(), server).await.unwrap();
+    let start = begin(&mut writer, SYSTEM, T1, size(), server).await.unwrap();
     assert_eq!(start, Lsn(0x30_0000), "an empty vault begins with the server's segment");
     let mut at = start;
     for length in [500_000, 600_000, 100_000, 900_001] {
@@ -121,15 +162,17 @@ async fn segments_and_tails_come_back_and_a_restart_goes_on() {
     }
     assert!(matches!(writer.wal(at.forward(1), content(at, 1)).await, Err(VaultError::WalOrder { .. })));
     rig.compare(0, start, at).await;
+    rig.reaches(1, &mut writer, at).await;
     rig.compare(1, start, at).await;
     assert_eq!(writer.status().snapshot().received, at);
 
-    // The daemon dies and comes back: the open segment is received anew, and
-    // what its tails held already is durable at once.
+    // The daemon dies and comes back: the open segment is received anew, and what
+    // its tails held already is confirmed once the server has sent the same.
     let mut writer = rig.writer();
-    let from = writer.begin(SYSTEM, T1, size(), at.forward(77)).await.unwrap();
+    let from = begin(&mut writer, SYSTEM, T1, size(), at.forward(77)).await.unwrap();
     assert_eq!(from, size().floor(at));
-    assert_eq!(writer.flush().await.unwrap(), at);
+    assert_eq!(writer.flush().await.unwrap(), Lsn(0));
+    assert_eq!(writer.status().snapshot().vaults[&"memory".parse().unwrap()].durable, at);
     let objects = rig.coverage(0).await.0.keys().count();
     writer.wal(from, content(from, at.0 - from.0)).await.unwrap();
     assert_eq!(writer.flush().await.unwrap(), at);
@@ -153,7 +196,7 @@ async fn segments_and_tails_come_back_and_a_restart_goes_on() {
 async fn tails_that_were_swept_meanwhile_are_taken_from_the_whole_segment() {
     let rig = Rig::new(vec![(memory(), true), (named_memory("dr"), true)]);
     let mut writer = rig.writer();
-    let start = writer.begin(SYSTEM, T1, size(), Lsn(0x30_0000)).await.unwrap();
+    let start = begin(&mut writer, SYSTEM, T1, size(), Lsn(0x30_0000)).await.unwrap();
     let mut at = start;
     for length in [size().bytes(), 300_000, 200_000] {
         writer.wal(at, content(at, length)).await.unwrap();
@@ -192,7 +235,7 @@ async fn a_damaged_key_fails_what_needs_it_and_nothing_else() {
     // Three stretches of two segments, each with a key of its own.
     for _ in 0..3 {
         let mut writer = rig.writer();
-        assert_eq!(writer.begin(SYSTEM, T1, size(), at).await.unwrap(), at);
+        assert_eq!(begin(&mut writer, SYSTEM, T1, size(), at).await.unwrap(), at);
         writer.wal(at, content(at, 2 * size().bytes())).await.unwrap();
         at = at.forward(2 * size().bytes());
         writer.flush().await.unwrap();
@@ -228,14 +271,18 @@ async fn a_required_vault_that_fails_blocks_and_a_best_effort_one_is_left_behind
     let (required_faults, lax_faults) = (required.faults.clone(), lax.faults.clone());
     let rig = Rig::new(vec![(memory(), true), (Arc::new(required), true), (Arc::new(lax), false)]);
     let mut writer = rig.writer();
-    let start = writer.begin(SYSTEM, T1, size(), Lsn(0x30_0000)).await.unwrap();
+    let start = begin(&mut writer, SYSTEM, T1, size(), Lsn(0x30_0000)).await.unwrap();
     lax_faults.down.store(true, Ordering::SeqCst);
     writer.wal(start, content(start, 1000)).await.unwrap();
     assert_eq!(writer.flush().await.unwrap(), start.forward(1000), "a best-effort vault blocks nothing");
     let status = writer.status().snapshot();
     assert_eq!(status.vaults[&"dr".parse().unwrap()].error, None);
-    let lax = &status.vaults[&"lax".parse().unwrap()];
-    assert!(lax.durable == start && lax.error.as_ref().is_some_and(|error| error.contains("reset")), "{lax:?}");
+    let status = writer.status();
+    eventually("the vault that fails is told by name", LIMIT, || async {
+        let lax = status.snapshot().vaults[&"lax".parse().unwrap()].clone();
+        lax.durable == start && lax.error.is_some_and(|error| error.contains("reset"))
+    })
+    .await;
 
     required_faults.down.store(true, Ordering::SeqCst);
     writer.wal(start.forward(1000), content(start.forward(1000), 1000)).await.unwrap();
@@ -243,49 +290,259 @@ async fn a_required_vault_that_fails_blocks_and_a_best_effort_one_is_left_behind
     rig.compare(0, start, start.forward(2000)).await;
     required_faults.down.store(false, Ordering::SeqCst);
     lax_faults.down.store(false, Ordering::SeqCst);
-    assert_eq!(writer.flush().await.unwrap(), start.forward(2000), "what was pending is caught up");
-    rig.compare(1, start, start.forward(2000)).await;
-    rig.compare(2, start, start.forward(2000)).await;
+    let mut at = start.forward(2000);
+    rig.flushes(&mut writer, at).await;
+    rig.compare(1, start, at).await;
+    rig.reaches(2, &mut writer, at).await;
+    rig.compare(2, start, at).await;
 
     // Down for longer than memory holds: the stream must begin anew.
     required_faults.down.store(true, Ordering::SeqCst);
-    let mut at = start.forward(2000);
-    for _ in 0..40 {
-        writer.wal(at, content(at, size().bytes())).await.unwrap();
-        at = at.forward(size().bytes());
-        assert_eq!(writer.flush().await.unwrap(), start.forward(2000));
-    }
+    let held = at;
+    at = write_more(&mut writer, at, start).await;
+    assert_eq!(writer.flush().await.unwrap(), held);
     required_faults.down.store(false, Ordering::SeqCst);
-    assert!(matches!(writer.flush().await, Err(VaultError::Behind { .. })));
-    assert_eq!(writer.begin(SYSTEM, T1, size(), at).await.unwrap(), start);
-    let length = at.0 - start.0;
-    writer.wal(start, content(start, length)).await.unwrap();
+    let begun = std::time::Instant::now();
+    let ended = loop {
+        match writer.flush().await {
+            Ok(position) => assert_eq!(position, held),
+            Err(error) => break error,
+        }
+        assert!(begun.elapsed() < LIMIT, "it never notices that the vault is back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(matches!(ended, VaultError::Behind { .. }), "{ended:?}");
+    let mut writer = rig.writer();
+    assert_eq!(begin(&mut writer, SYSTEM, T1, size(), at).await.unwrap(), start);
+    writer.wal(start, content(start, at.0 - start.0)).await.unwrap();
     assert_eq!(writer.flush().await.unwrap(), at, "what the others hold already is a success retried");
     rig.compare(1, start, at).await;
+}
+
+async fn write(writer: &mut WalWriter, at: Lsn, bytes: Bytes) -> Result<Lsn, VaultError> {
+    writer.wal(at, bytes).await?;
+    writer.flush().await
+}
+
+/// Goes on from `at` by more segments than memory keeps for a vault.
+async fn write_more(writer: &mut WalWriter, at: Lsn, start: Lsn) -> Lsn {
+    let end = start.forward(70 * size().bytes());
+    let mut at = at;
+    while at < end {
+        let length = size().bytes() - size().offset(at);
+        writer.wal(at, content(at, length)).await.unwrap();
+        at = at.forward(length);
+        writer.flush().await.unwrap();
+    }
+    at
+}
+
+#[tokio::test]
+async fn a_vault_that_hangs_delays_no_other_and_is_whole_again_when_it_answers() {
+    let behind = named_memory("lax");
+    let lax = Faulty::new(behind.clone());
+    let faults = lax.faults.clone();
+    let rig = Rig::new(vec![(memory(), true), (Arc::new(lax), false)]);
+    let mut writer = rig.writer();
+    let start = begin(&mut writer, SYSTEM, T1, size(), Lsn(0x30_0000)).await.unwrap();
+    faults.hangs.send_replace(true);
+    let mut at = start;
+    for round in 1..=30 {
+        writer.wal(at, content(at, 1000)).await.unwrap();
+        at = at.forward(1000);
+        let flushed = tokio::time::timeout(LIMIT, writer.flush()).await.expect("the other vault is not waited for");
+        assert_eq!(flushed.unwrap(), at);
+        assert_eq!(rig.coverage(0).await.1.tails().count(), round);
+    }
+    let at = tokio::time::timeout(LIMIT, write_more(&mut writer, at, start)).await.unwrap();
+    let lax = || writer.status().snapshot().vaults[&"lax".parse().unwrap()].clone();
+    assert_eq!((lax().durable, lax().gap_before), (start, None), "nothing is claimed of it");
+    assert_eq!(behind.list("").await.unwrap().len(), 0);
+
+    faults.hangs.send_replace(false);
+    let end = at.forward(700);
+    writer.wal(at, content(at, 700)).await.unwrap();
+    let status = writer.status();
+    let lax = || status.snapshot().vaults[&"lax".parse().unwrap()].clone();
+    let begun = std::time::Instant::now();
+    while lax().gap_before.is_none() {
+        assert_eq!(writer.flush().await.unwrap(), end);
+        assert!(begun.elapsed() < LIMIT, "it is never taken up again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(lax().gap_before, Some(at), "from the open segment on");
+    assert_eq!(lax().durable, start);
+    // What it lacks comes from the other vault.
+    let (listing, _) = rig.coverage(0).await;
+    for key in listing.keys() {
+        let expected = Expected::Sealed(listing.size_of(key).unwrap());
+        let (from, to) = (rig.targets[0].store.as_ref(), rig.targets[1].store.as_ref());
+        copy_object(from, to, key, &expected, &CancellationToken::new()).await.unwrap();
+    }
+    eventually("it is whole again", LIMIT, || async {
+        lax() == VaultWal { durable: end, error: None, gap_before: None }
+    })
+    .await;
+    rig.compare(1, start, end).await;
+    assert_eq!((rig.keys(0).await, rig.keys(1).await), (1, 1));
+}
+
+#[tokio::test]
+async fn a_required_vault_that_hangs_holds_the_position_and_the_others_go_on() {
+    let required = Faulty::new(named_memory("dr"));
+    let faults = required.faults.clone();
+    let rig = Rig::new(vec![(memory(), true), (Arc::new(required), true)]);
+    let mut writer = rig.writer();
+    let start = begin(&mut writer, SYSTEM, T1, size(), Lsn(0x30_0000)).await.unwrap();
+    faults.hangs.send_replace(true);
+    let mut at = start;
+    for round in 1..=5 {
+        writer.wal(at, content(at, 1000)).await.unwrap();
+        at = at.forward(1000);
+        assert_eq!(writer.flush().await.unwrap(), start);
+        assert_eq!(rig.coverage(0).await.1.tails().count(), round);
+    }
+    let dr = writer.status().snapshot().vaults[&"dr".parse().unwrap()].clone();
+    assert!(dr.durable == start && dr.error.as_ref().is_some_and(|error| error.contains("not answered")), "{dr:?}");
+    faults.hangs.send_replace(false);
+    rig.flushes(&mut writer, at).await;
+    rig.compare(1, start, at).await;
+}
+
+#[tokio::test]
+async fn a_stretch_that_brings_nothing_leaves_nothing_and_one_that_does_has_one_key() {
+    let rig = Rig::new(vec![(memory(), true), (named_memory("dr"), true)]);
+    let start = Lsn(0x30_0000);
+    for _ in 0..20 {
+        // The server refuses: another process streams.
+        let mut refused = rig.writer();
+        refused.history(Timeline(2), format!("1\t{start}\tx\n").into());
+        begin(&mut refused, SYSTEM, Timeline(2), size(), start).await.unwrap();
+    }
+    let mut writer = rig.writer();
+    begin(&mut writer, SYSTEM, T1, size(), start).await.unwrap();
+    assert_eq!(writer.flush().await.unwrap(), start, "it holds nothing that must be compared");
+    assert_eq!((rig.names(0).await, rig.names(1).await), (vec![], vec![]));
+    writer.wal(start, content(start, 3_000_000)).await.unwrap();
+    assert_eq!(writer.flush().await.unwrap(), start.forward(3_000_000));
+    assert_eq!((rig.keys(0).await, rig.keys(1).await), (1, 1));
+    rig.compare(1, start, start.forward(3_000_000)).await;
+}
+
+#[tokio::test]
+async fn each_vault_gets_what_it_lacks_of_the_open_segment() {
+    let rig = Rig::new(vec![(memory(), true), (named_memory("lax"), false)]);
+    let mut alone = rig.writer_to(&[0]);
+    let start = begin(&mut alone, SYSTEM, T1, size(), Lsn(0x30_0000)).await.unwrap();
+    alone.wal(start, content(start, 1000)).await.unwrap();
+    assert_eq!(alone.flush().await.unwrap(), start.forward(1000));
+    drop(alone);
+    let mut writer = rig.writer();
+    begin(&mut writer, SYSTEM, T1, size(), start).await.unwrap();
+    writer.wal(start, content(start, 1500)).await.unwrap();
+    let at = start.forward(1500);
+    assert_eq!(writer.flush().await.unwrap(), at);
+    rig.reaches(1, &mut writer, at).await;
+    rig.compare(1, start, at).await;
+    let pieces = |coverage: Coverage| coverage.tails().map(|(_, from, to)| (from, to)).collect::<Vec<_>>();
+    assert_eq!(pieces(rig.coverage(0).await.1), [(0, 1000), (1000, 1500)]);
+    assert_eq!(pieces(rig.coverage(1).await.1), [(0, 1500)]);
+}
+
+/// A server that was set back and has written something else since.
+#[tokio::test]
+async fn a_server_that_was_set_back_is_refused_before_anything_is_stored() {
+    let rig = Rig::new(vec![(memory(), true)]);
+    let mut writer = rig.writer();
+    let start = begin(&mut writer, SYSTEM, T1, size(), Lsn(0x30_0000)).await.unwrap();
+    let held = start.forward(size().bytes() + 1500);
+    for (from, length) in [(start, size().bytes() + 1000), (start.forward(size().bytes() + 1000), 500)] {
+        writer.wal(from, content(from, length)).await.unwrap();
+        writer.flush().await.unwrap();
+    }
+    drop(writer);
+    let before = rig.names(0).await;
+    // Not as far yet.
+    let server = start.forward(5000);
+    let mut writer = rig.writer();
+    let looked = writer.look(layout()).await.unwrap();
+    let source =
+        |written| Source { timeline: T1, segment_size: size(), wanted: written, written: Some(written), fork: None };
+    let refused = writer.begin(&looked, &source(server)).unwrap_err();
+    let VaultError::Forked { ref vault, held: tip, server: at, .. } = refused else { panic!("{refused:?}") };
+    assert_eq!((vault.as_str(), tip, at), ("memory", held, server));
+    assert!(refused.is_permanent());
+    // Further: what it sends for the last that is held is not the same.
+    let from = writer.begin(&looked, &source(held.forward(9000))).unwrap();
+    assert_eq!(from, start.forward(size().bytes()));
+    writer.wal(from, content(from.forward(1), 4000)).await.unwrap();
+    let refused = writer.flush().await.unwrap_err();
+    let VaultError::Forked { held: tip, server: at, .. } = refused else { panic!("{refused:?}") };
+    assert_eq!((tip, at), (held, from.forward(4000)));
+    assert_eq!(writer.status().snapshot().confirmed, None, "nothing is acknowledged");
+    // It asks for older WAL, too: whole segments are compared as well.
+    let mut writer = rig.writer();
+    let looked = writer.look(layout()).await.unwrap();
+    assert_eq!(writer.begin(&looked, &Source { wanted: start, ..source(held.forward(9000)) }).unwrap(), start);
+    let forked = write(&mut writer, start, content(start.forward(1), size().bytes())).await;
+    assert!(matches!(forked, Err(VaultError::Forked { .. })), "{forked:?}");
+    drop(writer);
+    assert_eq!(rig.names(0).await, before, "nothing was stored");
+    rig.compare(0, start, held).await;
+}
+
+#[tokio::test]
+async fn a_best_effort_vault_with_another_history_is_left_alone_by_name() {
+    let rig = Rig::new(vec![(memory(), true), (named_memory("lax"), false)]);
+    let start = Lsn(0x30_0000);
+    for (vault, shift) in [(0, 0), (1, 1)] {
+        let mut writer = rig.writer_to(&[vault]);
+        begin(&mut writer, SYSTEM, T1, size(), start).await.unwrap();
+        writer.wal(start, content(start.forward(shift), 1000)).await.unwrap();
+        assert_eq!(writer.flush().await.unwrap(), start.forward(1000));
+    }
+    let before = rig.names(1).await;
+    let mut writer = rig.writer();
+    begin(&mut writer, SYSTEM, T1, size(), start).await.unwrap();
+    writer.wal(start, content(start, 2_000_000)).await.unwrap();
+    assert_eq!(writer.flush().await.unwrap(), start.forward(2_000_000));
+    let status = writer.status();
+    eventually("it is told", LIMIT, || async {
+        let lax = status.snapshot().vaults[&"lax".parse().unwrap()].clone();
+        lax.durable == start.forward(1000) && lax.error.is_some_and(|error| error.contains("forked"))
+    })
+    .await;
+    assert_eq!(writer.flush().await.unwrap(), start.forward(2_000_000));
+    assert_eq!(rig.names(1).await, before);
 }
 
 #[tokio::test]
 async fn a_new_timeline_begins_with_the_segment_of_its_fork() {
     let rig = Rig::new(vec![(memory(), true)]);
     let mut writer = rig.writer();
-    let start = writer.begin(SYSTEM, T1, size(), Lsn(0x30_0000)).await.unwrap();
+    let start = begin(&mut writer, SYSTEM, T1, size(), Lsn(0x30_0000)).await.unwrap();
     writer.wal(start, content(start, 3_000_000)).await.unwrap();
     writer.flush().await.unwrap();
     let fork = start.forward(1_500_000);
-    writer.history(Timeline(2), format!("1\t{fork}\tno recovery target specified\n").into()).await.unwrap();
+    writer.history(Timeline(2), format!("1\t{fork}\tno recovery target specified\n").into());
     let server = start.forward(9_000_000);
-    assert_eq!(writer.begin(SYSTEM, Timeline(2), size(), server).await.unwrap(), size().floor(fork));
+    let from = begin(&mut writer, SYSTEM, Timeline(2), size(), server).await.unwrap();
+    assert_eq!(from, size().floor(fork));
     // A process that is new hands the history in before it begins.
     let mut new = rig.writer();
-    new.history(Timeline(3), format!("1\t{fork}\tx\n2\t{server}\tx\n").into()).await.unwrap();
-    new.begin(SYSTEM, Timeline(3), size(), server).await.unwrap();
-    let (listing, _) = rig.coverage(0).await;
-    assert!(listing.histories(rig.targets[0].store.as_ref()).await.unwrap().contains_key(&Timeline(3)));
-    // Another process knows it from the vault.
-    assert_eq!(rig.writer().begin(SYSTEM, Timeline(2), size(), server).await.unwrap(), size().floor(fork));
+    new.history(Timeline(3), format!("1\t{fork}\tx\n2\t{server}\tx\n").into());
+    begin(&mut new, SYSTEM, Timeline(3), size(), server).await.unwrap();
+    for writer in [&mut writer, &mut new] {
+        let at = writer.status().snapshot().received;
+        writer.wal(at, content(at, 10)).await.unwrap();
+        writer.flush().await.unwrap();
+    }
     let (listing, _) = rig.coverage(0).await;
     let histories = listing.histories(rig.targets[0].store.as_ref()).await.unwrap();
     assert_eq!(histories[&Timeline(2)], [(T1, fork)]);
+    assert!(histories.contains_key(&Timeline(3)));
+    // Another process knows it from the vault.
+    assert_eq!(begin(&mut rig.writer(), SYSTEM, Timeline(2), size(), server).await.unwrap(), size().floor(fork));
 }
 
 #[tokio::test]
@@ -295,20 +552,33 @@ async fn another_history_under_the_same_names_is_alarmed() {
     // Both begin before either has written: neither sees the other.
     let mut writers = [rig.writer(), rig.writer()];
     for writer in &mut writers {
-        writer.begin(SYSTEM, T1, size(), start).await.unwrap();
+        begin(writer, SYSTEM, T1, size(), start).await.unwrap();
     }
-    for (writer, (shift, conflicts)) in writers.iter_mut().zip([(0, false), (1, true)]) {
-        let result = writer.wal(start, content(start.forward(shift), size().bytes())).await;
-        assert_eq!(matches!(result, Err(VaultError::Conflict { .. })), conflicts, "{result:?}");
-    }
+    let [first, second] = &mut writers;
+    first.wal(start, content(start, size().bytes())).await.unwrap();
+    assert_eq!(first.flush().await.unwrap(), start.forward(size().bytes()));
+    let other = content(start.forward(1), size().bytes());
+    let taken = write(second, start, other.clone()).await.unwrap_err();
+    assert!(matches!(taken, VaultError::KeyTaken { .. }) && !taken.is_permanent(), "{taken:?}");
+    let before = rig.names(0).await;
+    begin(second, SYSTEM, T1, size(), start).await.unwrap();
+    let forked = write(second, start, other).await;
+    assert!(matches!(forked, Err(VaultError::Forked { .. })), "{forked:?}");
+    assert_eq!(rig.names(0).await, before);
 }
 
 #[tokio::test]
 async fn the_vault_tells_which_histories_it_holds() {
     let rig = Rig::new(vec![(memory(), true)]);
-    rig.writer().begin(SYSTEM, T1, size(), Lsn(0)).await.unwrap();
+    let mut writer = rig.writer();
+    begin(&mut writer, SYSTEM, T1, size(), Lsn(0)).await.unwrap();
+    writer.wal(Lsn(0), content(Lsn(0), 10)).await.unwrap();
+    writer.flush().await.unwrap();
     let store = &rig.targets[0].store;
-    rig.writer().begin("7", T1, size(), Lsn(0)).await.unwrap();
+    let mut second = rig.writer();
+    begin(&mut second, "7", T1, size(), Lsn(0)).await.unwrap();
+    second.wal(Lsn(0), content(Lsn(0), 10)).await.unwrap();
+    second.flush().await.unwrap();
     let other = Layout::new("wallet".parse().unwrap(), "7", 1).unwrap();
     put(store.as_ref(), &"wallet/notes.txt".to_owned().try_into().unwrap(), "x").await.unwrap();
     let held = Listing::of_all(store.as_ref(), &"wallet".parse().unwrap()).await.unwrap();

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
-        Postgres,
+        Member, Postgres, failure, sql,
         wire::{
             Connection, identifier,
             reply::{Reply, nonsense},
@@ -62,10 +62,12 @@ pub(super) async fn stream_wal(
     stop: &CancellationToken,
 ) -> Result<WalEnd, EngineError> {
     let (member, facts) = postgres.primary(INSPECT_LIMIT).await?;
+    refuse_busy(postgres, member).await?;
     let mut connection = Connection::open(postgres, member).await?;
     ensure_slot(&mut connection, &postgres.slot()).await?;
     let (system_id, newest, server_lsn) = identify(&mut connection).await?;
-    let mut source = WalSource { system_id, timeline: newest, segment_size: facts.segment_size, server_lsn };
+    let segment_size = facts.segment_size;
+    let mut source = WalSource { system_id, timeline: newest, server_timeline: newest, segment_size, server_lsn };
     let mut start = None;
     if newest > Timeline(1) {
         let content = history::fetch(&mut connection, newest).await?;
@@ -88,6 +90,28 @@ pub(super) async fn stream_wal(
     let refused = |error| explain(error, &postgres.slot());
     connection.start_copy(ACTION, &command).await.map_err(refused)?;
     Stream::new(connection, sink, start, flush_every, PATIENCE).run(stop).await.map_err(refused)
+}
+
+/// Refuses a slot that is in use before a sink looks through its vaults for
+/// nothing. Another process may still take it then: the start of the stream is
+/// what counts.
+async fn refuse_busy(postgres: &Postgres, member: &Member) -> Result<(), EngineError> {
+    const LOOK: &str = "the look at the replication slot";
+    let slot = postgres.slot();
+    let look = async {
+        let mut connection = sql::connect(postgres, member, &postgres.login.dbname).await?;
+        let query = "SELECT active FROM pg_replication_slots WHERE slot_name = $1";
+        let active: Option<bool> = sqlx::query_scalar(query)
+            .bind(&slot)
+            .fetch_optional(&mut connection)
+            .await
+            .map_err(|error| sql::failed(&member.name, LOOK, error))?;
+        Ok(active.unwrap_or(false))
+    };
+    let is_active = timeout(INSPECT_LIMIT, look)
+        .await
+        .unwrap_or_else(|_| Err(failure::unreachable(member, io::ErrorKind::TimedOut.into())))?;
+    if is_active { Err(EngineError::SlotBusy { member: member.name.clone(), slot }) } else { Ok(()) }
 }
 
 /// `IDENTIFY_SYSTEM`: system identifier, timeline, end of WAL.
@@ -158,7 +182,8 @@ impl<'a> Stream<'a> {
             flush_every,
             patience,
             received: start,
-            durable: start,
+            // What the sink held before may be another server's.
+            durable: Lsn(0),
             flushed_at: now,
             told_at: now,
             heard_at: now,
@@ -235,7 +260,7 @@ impl<'a> Stream<'a> {
                     return Err(self.broken(nonsense("WAL that does not follow on what came before")));
                 }
                 let next = self.received.forward(data.len() as u64);
-                self.sink.wal(self.received, data).await?;
+                self.take_wal(data).await?;
                 self.received = next;
                 Ok(())
             }
@@ -249,21 +274,15 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Has everything received made durable and tells the server. A sink that
-    /// takes its time does not make the server believe that we are gone.
+    async fn take_wal(&mut self, wal: Bytes) -> Result<(), EngineError> {
+        let Self { connection, sink, patience, received, durable, told_at, .. } = self;
+        meanwhile(sink.wal(*received, wal), connection, *patience, (*received, *durable), told_at).await
+    }
+
+    /// Has everything received made durable and tells the server.
     async fn flush(&mut self) -> Result<(), EngineError> {
         let Self { connection, sink, patience, received, durable, told_at, .. } = self;
-        let mut flushing = sink.flush();
-        let flushed = loop {
-            select! {
-                flushed = &mut flushing => break flushed?,
-                () = sleep_until(*told_at + patience.status_every) => {
-                    *told_at = Instant::now();
-                    say(connection, *received, *durable, false).await;
-                }
-            }
-        };
-        drop(flushing);
+        let flushed = meanwhile(sink.flush(), connection, *patience, (*received, *durable), told_at).await?;
         self.flushed_at = Instant::now();
         self.durable = flushed.min(self.received).max(self.durable);
         self.tell().await;
@@ -304,6 +323,26 @@ impl<'a> Stream<'a> {
 
     fn broken(&mut self, source: io::Error) -> EngineError {
         self.connection.broken(ACTION, source)
+    }
+}
+
+/// Waits for the sink. One that takes its time does not make the server believe
+/// that we are gone.
+async fn meanwhile<T>(
+    mut work: impl Future<Output = Result<T, EngineError>> + Unpin,
+    connection: &mut Connection,
+    patience: Patience,
+    (received, durable): (Lsn, Lsn),
+    told_at: &mut Instant,
+) -> Result<T, EngineError> {
+    loop {
+        select! {
+            done = &mut work => return done,
+            () = sleep_until(*told_at + patience.status_every) => {
+                *told_at = Instant::now();
+                say(connection, received, durable, false).await;
+            }
+        }
     }
 }
 

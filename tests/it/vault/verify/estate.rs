@@ -17,7 +17,7 @@ use lifeboat::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::super::fixture::Fixture;
+use super::super::fixture::{Fixture, begin};
 use crate::support::{Lab, eventually};
 
 pub(super) const MIB: u64 = 1 << 20;
@@ -59,7 +59,7 @@ async fn flushed(lab: &Lab) -> Lsn {
 async fn stream(lab: &Lab, writer: &mut WalWriter, timeline: Timeline, from: Lsn, end: Lsn) {
     let size = segment_size();
     let system_id = lab.psql("select system_identifier from pg_control_system()").await;
-    let mut at = writer.begin(&system_id, timeline, size, from).await.unwrap();
+    let mut at = begin(writer, &system_id, timeline, size, from).await.unwrap();
     while at < end {
         let segment = Segment::holding(timeline, at, size);
         let file = std::fs::read(lab.cluster.data().join("pg_wal").join(segment.file_name(size))).unwrap();
@@ -110,7 +110,7 @@ impl Estate {
         write_rows(&lab, 6000).await;
         let (_, two) = fixture.back_up(&lab, "two").await;
         write_rows(&lab, 7000).await;
-        writer.history(Timeline(2), history.into()).await.unwrap();
+        writer.history(Timeline(2), history.into());
         let end = flushed(&lab).await;
         stream(&lab, &mut writer, Timeline(2), fork, end).await;
         let estate = Self { fixture, layout };
