@@ -86,7 +86,7 @@ name!(
     /// A drill's plan.
     RunbookName, "runbook name");
 name!(
-    /// One backup: `20261121t043728z-full-3f9a`. Sorts by start time.
+    /// One backup: `20261121t043728z-full-3f9a`. Sorts by start time, to the second.
     BackupId, "backup id");
 
 /// One execution of a flow: `flow/subject/kind/due-time` when scheduled,
