@@ -3,8 +3,11 @@
 
 use std::{fmt, str::FromStr};
 
+use jiff::{Timestamp, civil, tz::TimeZone};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::BackupKind;
 
 /// Why a text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +92,24 @@ name!(
     /// One backup: `20261121t043728z-full-3f9a`. Sorts by start time, to the second.
     BackupId, "backup id");
 
+/// How the instant at which a backup began stands in its id.
+const STAMP: &str = "%Y%m%dt%H%M%Sz";
+const STAMP_LEN: usize = "20261121t043728z".len();
+
+impl BackupId {
+    /// `distinct` keeps two apart that begin within one second. Refused where the
+    /// year has not four digits.
+    pub fn new(started_at: Timestamp, kind: BackupKind, distinct: u16) -> Result<Self, InvalidName> {
+        format!("{}-{}-{distinct:04x}", started_at.strftime(STAMP), kind.as_str()).parse()
+    }
+
+    /// The instant in it, to the second; none where it was named by other rules.
+    pub fn started_at(&self) -> Option<Timestamp> {
+        let at = civil::DateTime::strptime(STAMP, self.0.get(..STAMP_LEN)?).ok()?;
+        Some(at.to_zoned(TimeZone::UTC).ok()?.timestamp())
+    }
+}
+
 /// One execution of a flow: `flow/subject/kind/due-time` when scheduled,
 /// `flow/subject/manual/time-random` when asked for. Starting an id twice runs
 /// it once.
@@ -135,6 +156,16 @@ mod tests {
         }
         for bad in ["", "Wallet", "a/b", "..", "-a", "a b", &"x".repeat(64)] {
             assert!(bad.parse::<DatabaseName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_id_of_a_backup_tells_when_it_began() {
+        let at: Timestamp = "2026-11-21T04:37:28Z".parse().unwrap();
+        let id = BackupId::new(at, BackupKind::Full, 0x3f9a).unwrap();
+        assert_eq!((id.as_str(), id.started_at()), ("20261121t043728z-full-3f9a", Some(at)));
+        for other in ["b1", "20261321t043728z-full-3f9a", "yesterday-evening-full"] {
+            assert_eq!(other.parse::<BackupId>().unwrap().started_at(), None, "{other}");
         }
     }
 }

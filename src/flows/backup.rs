@@ -23,9 +23,6 @@ use crate::{
 /// The flow's name, first part of its runs' ids.
 pub const NAME: &str = "backup";
 
-/// How the instant at which a backup began stands in its id.
-pub(super) const STAMP: &str = "%Y%m%dt%H%M%Sz";
-
 /// How long a backup may take.
 const UPLOAD_LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// How long the WAL up to its end may take to reach the vault.
@@ -141,9 +138,8 @@ impl Step for Upload {
 
     async fn undo_plan(&self, cx: &StepContext) -> Result<Option<Value>, StepError> {
         let primary: crate::engine::MemberFacts = cx.output("check")?;
-        let stamp = cx.clock().now().strftime(STAMP).to_string();
-        let id = format!("{stamp}-{}-{:04x}", self.kind.as_str(), rand::random::<u16>());
-        let backup = id.parse().map_err(|error| StepError::from_error(error, true))?;
+        let backup = BackupId::new(cx.clock().now(), self.kind, rand::random())
+            .map_err(|error| StepError::from_error(error, true))?;
         output(&Uploading { backup, system_id: primary.system_id }).map(Some)
     }
 

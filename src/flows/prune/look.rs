@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     config::ScheduleConfig,
@@ -106,7 +106,7 @@ pub async fn look(
     }
     let uploads = held.catalog.uncommitted.iter().filter(|id| !half_deleted.contains(id)).map(|id| Upload {
         id: id.clone(),
-        started_at: started_at(id),
+        started_at: id.started_at(),
         is_copy: elsewhere.committed.contains(id),
     });
     facts.uploads = uploads.collect();
@@ -214,13 +214,6 @@ fn describe(entry: &CatalogEntry) -> Held {
     }
 }
 
-/// The instant in a backup's id; other names tell none.
-pub fn started_at(id: &BackupId) -> Option<Timestamp> {
-    let stamp = id.as_str().get(..16)?;
-    let at = civil::DateTime::strptime(backup::STAMP, stamp).ok()?;
-    Some(at.to_zoned(TimeZone::UTC).ok()?.timestamp())
-}
-
 /// What the schedule promises.
 pub fn policy(config: &ScheduleConfig) -> Result<Policy, StepError> {
     let unusable = |error| StepError::from_error(error, true);
@@ -235,18 +228,4 @@ pub fn policy(config: &ScheduleConfig) -> Result<Policy, StepError> {
         window,
         heartbeats: ledger::kept(config),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_name_of_an_upload_tells_its_age() {
-        let at = |id: &str| started_at(&id.parse().unwrap()).map(|at| at.to_string());
-        assert_eq!(at("20261121t043728z-full-3f9a").as_deref(), Some("2026-11-21T04:37:28Z"));
-        for other in ["b1", "20261321t043728z-full-3f9a", "yesterday-evening-full"] {
-            assert_eq!(at(other), None, "{other}");
-        }
-    }
 }

@@ -6,7 +6,7 @@ use super::{Held, Request, RestoreError, histories};
 use crate::{
     decide::cluster::{self, Cluster, Unclear},
     domain::with_causes,
-    flows::{Database, Vault, prune::started_at},
+    flows::{Database, Vault},
     vault::Layout,
 };
 
@@ -89,7 +89,7 @@ fn clusters(found: &[(&Vault, Held)]) -> BTreeMap<Layout, Cluster> {
         cluster.newest = newest.chain(cluster.newest.take()).max_by_key(|(_, at)| *at);
         cluster
             .invalid
-            .extend(held.catalog.problems.iter().map(|problem| (problem.backup.clone(), started_at(&problem.backup))));
+            .extend(held.catalog.problems.iter().map(|problem| (problem.backup.clone(), problem.backup.started_at())));
     }
     // One vault's sound copy is enough.
     for (layout, cluster) in &mut clusters {
