@@ -39,7 +39,9 @@ packages-demo:
 
 packages-test:
 	@deploy/install-packages postgresql $(TEST_NEEDS)
+	@deploy/install-postgresql
 	@deploy/install-python
 
 packages-bench:
 	@deploy/install-packages postgresql $(BENCH_NEEDS)
+	@deploy/install-postgresql

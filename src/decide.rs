@@ -7,6 +7,7 @@ pub mod drill;
 pub mod due;
 pub mod escrow;
 pub mod exposure;
+pub mod parent;
 pub mod recovery;
 pub mod retention;
 pub mod rotation;

@@ -50,6 +50,13 @@ pub fn create_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync_folder)
 }
 
+/// Gives a file or folder another name on its file system. Durable once the folders,
+/// or the whole file system, are synced.
+#[expect(clippy::disallowed_methods, reason = "the sole owner")]
+pub fn relocate(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)
+}
+
 /// Replaces a small file in one step: a reader sees the old or the new one.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

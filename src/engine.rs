@@ -13,6 +13,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -60,6 +61,13 @@ pub enum EngineError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What a parent left for its increments cannot be read; the cause is the source's own error.
+    #[error("the backup that the increment builds upon cannot be read")]
+    Parent {
+        is_permanent: bool,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("the restored server did not {expected}: {log}")]
     Recovery { expected: String, log: String },
     #[error("`{program}` is not installed; {remedy}")]
@@ -81,7 +89,7 @@ impl EngineError {
     /// Whether the same call can only fail again until a person acts.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Sink { is_permanent, .. } => *is_permanent,
+            Self::Sink { is_permanent, .. } | Self::Parent { is_permanent, .. } => *is_permanent,
             Self::Login { .. }
             | Self::Unfit { .. }
             | Self::MissingProgram { .. }
@@ -149,6 +157,16 @@ pub struct BackupFacts {
     /// Configuration files as (name, content): postgresql.conf, `pg_hba.conf`, `pg_ident.conf`.
     pub config_files: Vec<(String, String)>,
 }
+
+/// The backup that an increment builds upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parent {
+    pub timeline: Timeline,
+    pub start_lsn: Lsn,
+}
+
+/// PostgreSQL's own `backup_manifest` of the parent, byte for byte, cut anywhere.
+pub type ParentManifest<'a> = BoxStream<'a, Result<Bytes, EngineError>>;
 
 /// Where WAL streaming starts, as the engine found the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -249,8 +267,19 @@ pub trait Protect: Send + Sync {
     /// the facts of the primary when nothing would.
     async fn preflight(&self) -> Result<MemberFacts, Vec<EngineError>>;
 
-    /// Takes a physical backup. A damaged page does not stop it: see `BackupFacts::damaged`.
-    async fn backup(&self, label: &str, sink: &mut dyn BackupSink) -> Result<BackupFacts, EngineError>;
+    /// Why no increment can be taken now, upon `parent` where one is named, with the
+    /// remedy; none when one can.
+    async fn increment_hindrance(&self, parent: Option<Parent>) -> Result<Option<String>, EngineError>;
+
+    /// Takes a physical backup: what has changed since the parent where its
+    /// manifest is given, else all. A damaged page does not stop it: see
+    /// `BackupFacts::damaged`.
+    async fn backup(
+        &self,
+        label: &str,
+        parent: Option<ParentManifest<'_>>,
+        sink: &mut dyn BackupSink,
+    ) -> Result<BackupFacts, EngineError>;
 
     /// Streams WAL from the primary until told to stop, the server shuts down
     /// or the timeline ends. A dropped connection is an error; the caller backs
@@ -270,6 +299,12 @@ pub trait Protect: Send + Sync {
 /// Bringing a recovery point back from files. Needs no living server.
 #[async_trait]
 pub trait Recover: Send + Sync {
+    /// Makes one data folder of a full backup and the increments upon it, in their
+    /// order, each as it was restored. `data` is empty or not there; what is left
+    /// in the folders of `chain` is of no use afterwards. All of them lie on one
+    /// file system. Nothing of it need be durable yet.
+    async fn combine(&self, chain: &[PathBuf], data: &Path) -> Result<(), EngineError>;
+
     /// The start of the last whole WAL record in the segments of `wal_folder`,
     /// which are named and sized as PostgreSQL does; the known target of a
     /// restore to the latest state. `data` is the restored data folder, whose

@@ -56,7 +56,7 @@ impl Estate {
         let folder = tempfile::Builder::new().prefix("lifeboat-bench-").tempdir_in("/var/tmp").unwrap();
         std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let account = Account::for_postgres().unwrap();
-        let cluster = LocalCluster::new(Binaries::find(Some(15)).unwrap(), account, folder.path().join("cluster"));
+        let cluster = LocalCluster::new(Binaries::find(15).unwrap(), account, folder.path().join("cluster"));
         cluster.init().await.unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         cluster

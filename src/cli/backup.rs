@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Invocation, open, progress, vault, who};
+use super::{Invocation, UsageError, open, progress, vault, who};
 use crate::{
     app::{App, Role},
     domain::{Backup, BackupKind, BackupState, ByteSize, DatabaseName, RunId, Verdict, with_causes},
@@ -29,6 +29,8 @@ pub struct Options {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Kind {
     Full,
+    /// What has changed since the newest backup; PostgreSQL 17 and later.
+    Incremental,
 }
 
 #[derive(Debug, Args)]
@@ -38,10 +40,15 @@ pub struct ListOptions {
 }
 
 pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
+    if options.standalone && !matches!(options.kind, Kind::Full) {
+        let what = "only a full backup can stand alone; leave `--standalone` out, or take a full one";
+        return Err(UsageError(what.to_owned()).into());
+    }
     let app = open(invocation, Role::WithoutDns).await?;
     let database = app.database(&options.database)?;
     let kind = match options.kind {
         Kind::Full => BackupKind::Full,
+        Kind::Incremental => BackupKind::Incremental,
     };
     let id = RunId::new(backup::NAME, database.name.as_str(), "manual", &app.stamp());
     let params = backup::Params { database: database.name.clone(), kind, standalone: options.standalone, due_at: None };

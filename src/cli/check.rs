@@ -14,7 +14,7 @@ use super::{Invocation, plan, print_problems};
 use crate::{
     app,
     config::{Estate, load},
-    domain::{VaultName, with_causes},
+    domain::{BackupKind, VaultName, with_causes},
 };
 
 #[derive(Debug, Args)]
@@ -80,6 +80,12 @@ async fn looked_at(estate: &Estate) -> anyhow::Result<Looked> {
         }
         if let Err(errors) = database.engine.preflight().await {
             found.problems.extend(errors.iter().map(|error| format!("{}: {}", database.name, with_causes(error))));
+        } else if schedule.config.backups.iter().any(|line| line.kind == BackupKind::Incremental) {
+            // Without them full backups are taken: no database stays unprotected for it.
+            let hindrance = database.engine.increment_hindrance(None).await.map_err(|error| with_causes(&error));
+            let told =
+                hindrance.unwrap_or_else(Some).map(|why| format!("{}: no increment is possible: {why}", database.name));
+            found.findings.extend(told);
         }
     }
     Ok(found)

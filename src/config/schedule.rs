@@ -149,7 +149,8 @@ pub enum SslMode {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackupScheduleConfig {
-    /// What kind of backup to take.
+    /// What kind of backup to take. An `incremental` one holds what has changed since
+    /// the newest backup (PostgreSQL 17 and later).
     pub kind: BackupKind,
     /// Minute, hour, day, month and weekday in the schedule's zone; seconds may come first.
     #[schemars(extend("format" = "cron"))]

@@ -10,6 +10,7 @@ use std::{
 
 use jiff::Timestamp;
 
+use super::parent;
 use crate::domain::{BackupId, Lsn, RecoveryTarget, Segment, SegmentSize, Timeline};
 
 pub mod gaps;
@@ -23,6 +24,8 @@ pub struct Candidate {
     pub stop_lsn: Lsn,
     /// Everything committed before is at or before `stop_lsn` or in later WAL.
     pub finished_at: Timestamp,
+    /// What it builds upon; none of a full one.
+    pub parent: Option<BackupId>,
 }
 
 /// Where a timeline's ancestors ended, oldest first, as its history file says.
@@ -142,6 +145,20 @@ pub struct Facts {
     pub not_after: Option<Timestamp>,
 }
 
+impl Facts {
+    /// The full backup and the increments upon it that make `candidate`, oldest
+    /// first; else the one that is not there.
+    fn chain(&self, candidate: &Candidate) -> Result<Vec<BackupId>, BackupId> {
+        let chain = parent::chain(candidate, &self.backups, |one| &one.id, |one| one.parent.as_ref())?;
+        Ok(chain.into_iter().map(|one| one.id.clone()).collect())
+    }
+
+    /// The backups of which all is there that they build upon.
+    fn restorable(&self) -> impl Iterator<Item = &Candidate> {
+        self.backups.iter().filter(|candidate| self.chain(candidate).is_ok())
+    }
+}
+
 /// One segment to fetch: whole, or from these tails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalPiece {
@@ -154,6 +171,8 @@ pub struct WalPiece {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
     pub backup: BackupId,
+    /// The full backup and the increments upon it, oldest first; `backup` is the last.
+    pub chain: Vec<BackupId>,
     /// The timeline that recovery follows.
     pub timeline: Timeline,
     pub segment_size: SegmentSize,
@@ -187,6 +206,10 @@ pub enum Refusal {
     NoBackup,
     #[error("the vault holds no backup `{backup}`; `lifeboat backups` lists them")]
     UnknownBackup { backup: BackupId },
+    #[error(
+        "backup `{backup}` builds upon `{parent}`, which no vault holds; choose another backup, or name a vault that holds it"
+    )]
+    NoParent { backup: BackupId, parent: BackupId },
     #[error("no backup was complete before {target}; {bounds}")]
     BeforeFirst { target: RecoveryTarget, bounds: Box<Bounds> },
     #[error("{target} lies after everything that the vault holds; {bounds}")]
@@ -250,7 +273,7 @@ impl Line {
 /// lies before the target.
 pub fn choose(facts: &Facts, target: &RecoveryTarget, backup: Option<&BackupId>) -> Result<Selection, Refusal> {
     let explicit = backup.map(|id| named(facts, id)).transpose()?;
-    let newest_backup = newest(facts.backups.iter()).ok_or(Refusal::NoBackup)?;
+    let newest_backup = newest(facts.restorable()).ok_or(Refusal::NoBackup)?;
     let bounds = bounds(facts)?;
     let timeline = match target {
         // The backup's own end needs nothing of what came later.
@@ -312,6 +335,7 @@ pub fn choose(facts: &Facts, target: &RecoveryTarget, backup: Option<&BackupId>)
     }
     Ok(Selection {
         backup: chosen.id.clone(),
+        chain: facts.chain(chosen).map_err(|parent| Refusal::NoParent { backup: chosen.id.clone(), parent })?,
         timeline,
         segment_size: facts.segment_size,
         wal,
@@ -322,11 +346,10 @@ pub fn choose(facts: &Facts, target: &RecoveryTarget, backup: Option<&BackupId>)
 }
 
 fn named<'a>(facts: &'a Facts, id: &BackupId) -> Result<&'a Candidate, Refusal> {
-    facts
-        .backups
-        .iter()
-        .find(|candidate| candidate.id == *id)
-        .ok_or_else(|| Refusal::UnknownBackup { backup: id.clone() })
+    let found = facts.backups.iter().find(|candidate| candidate.id == *id);
+    let found = found.ok_or_else(|| Refusal::UnknownBackup { backup: id.clone() })?;
+    let missing = |parent| Refusal::NoParent { backup: id.clone(), parent };
+    facts.chain(found).map(|_| found).map_err(missing)
 }
 
 fn newest<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> Option<&'a Candidate> {
@@ -348,7 +371,7 @@ fn pick<'a>(
         }
         return Ok(is_early_enough(chosen).then_some(chosen));
     }
-    Ok(newest(facts.backups.iter().filter(|candidate| line.holds(candidate) && is_early_enough(candidate))))
+    Ok(newest(facts.restorable().filter(|candidate| line.holds(candidate) && is_early_enough(candidate))))
 }
 
 fn newest_timeline(facts: &Facts) -> Option<Timeline> {
@@ -356,7 +379,7 @@ fn newest_timeline(facts: &Facts) -> Option<Timeline> {
 }
 
 fn bounds(facts: &Facts) -> Result<Box<Bounds>, Refusal> {
-    let oldest = facts.backups.iter().min_by_key(|backup| (backup.finished_at, &backup.id)).ok_or(Refusal::NoBackup)?;
+    let oldest = facts.restorable().min_by_key(|backup| (backup.finished_at, &backup.id)).ok_or(Refusal::NoBackup)?;
     let timeline = newest_timeline(facts).unwrap_or(oldest.timeline);
     let tip = facts.coverage.tip(timeline, facts.segment_size).unwrap_or(oldest.stop_lsn);
     Ok(Box::new(Bounds { oldest: (oldest.id.clone(), oldest.stop_lsn, oldest.finished_at), newest: tip }))

@@ -220,13 +220,20 @@ impl Reasons {
     }
 }
 
-/// The newest backup, the newest full one and the last PROVEN one stay.
+/// The newest backup, the newest full one, the newest that carries increments and
+/// the last PROVEN one stay.
 fn keep_newest(standing: &[&Held], reasons: &mut Reasons) {
+    let newest = |is_meant: &dyn Fn(&Held) -> bool| {
+        let meant = standing.iter().copied().filter(|backup| is_meant(backup));
+        meant.max_by_key(|backup| backup.age())
+    };
     let all = || standing.iter().copied();
-    let full = all().filter(|backup| backup.kind == BackupKind::Full);
-    for last in [all().max_by_key(|backup| backup.age()), full.max_by_key(|backup| backup.age())].into_iter().flatten()
-    {
-        reasons.add(last, Reason::Last);
+    // One may be built upon it just now.
+    let carries = |backup: &Held| !backup.standalone;
+    for last in [newest(&|_| true), newest(&|backup| backup.kind == BackupKind::Full), newest(&carries)] {
+        if let Some(last) = last {
+            reasons.add(last, Reason::Last);
+        }
     }
     if let Some(proven) = last_proven(all()) {
         reasons.add(proven, Reason::LastProven);

@@ -1,4 +1,4 @@
-//! A physical backup: *check* → *upload* → *commit* → *wal*. Until the signed
+//! A physical backup: *check* → (*parent* →) *upload* → *commit* → *wal*. Until the signed
 //! manifest is committed nobody sees it, and its undo sweeps what was uploaded.
 //! What must never happen: a backup that is called complete while WAL that it
 //! needs is not in the vault.
@@ -19,6 +19,8 @@ use crate::{
     flow::{Conclusion, Ending, Flow, Policy, Step, StepContext, StepError, read},
     vault::{self, BackupWriter, Layout, Manifest, PART_SIZE, TakenBackup, VaultError},
 };
+
+mod parent;
 
 /// The flow's name, first part of its runs' ids.
 pub const NAME: &str = "backup";
@@ -60,12 +62,14 @@ impl Flow for BackupFlow {
     fn steps(&self, params: &Value) -> Result<Vec<Box<dyn Step>>, StepError> {
         let params: Params = read("parameters", params)?;
         let database = self.resources.database(&params.database)?;
-        Ok(vec![
-            Box::new(Check(Arc::clone(&database))),
-            Box::new(Upload { database: Arc::clone(&database), kind: params.kind, standalone: params.standalone }),
-            Box::new(Commit { resources: Arc::clone(&self.resources), database: Arc::clone(&database) }),
-            Box::new(AwaitWal(database)),
-        ])
+        let mut steps: Vec<Box<dyn Step>> = vec![Box::new(Check(Arc::clone(&database)))];
+        if params.kind == BackupKind::Incremental {
+            steps.push(Box::new(parent::ChooseParent(Arc::clone(&database))));
+        }
+        steps.push(Box::new(Upload { database: Arc::clone(&database), standalone: params.standalone }));
+        steps.push(Box::new(Commit { resources: Arc::clone(&self.resources), database: Arc::clone(&database) }));
+        steps.push(Box::new(AwaitWal(database)));
+        Ok(steps)
     }
 
     async fn conclude(&self, cx: &StepContext, ending: &Ending) -> Result<Conclusion, StepError> {
@@ -110,6 +114,9 @@ struct PreflightError(String);
 struct Uploading {
     backup: BackupId,
     system_id: String,
+    /// Absent in journals written before there were increments.
+    #[serde(default)]
+    parent: Option<BackupId>,
 }
 
 impl Uploading {
@@ -118,11 +125,14 @@ impl Uploading {
     }
 }
 
+const fn kind_upon(parent: Option<&BackupId>) -> BackupKind {
+    if parent.is_some() { BackupKind::Incremental } else { BackupKind::Full }
+}
+
 /// Streams the server's bytes into the first vault. Its output is the manifest,
 /// not committed yet.
 struct Upload {
     database: Arc<Database>,
-    kind: BackupKind,
     standalone: bool,
 }
 
@@ -138,15 +148,21 @@ impl Step for Upload {
 
     async fn undo_plan(&self, cx: &StepContext) -> Result<Option<Value>, StepError> {
         let primary: crate::engine::MemberFacts = cx.output("check")?;
-        let backup = BackupId::new(cx.clock().now(), self.kind, rand::random())
+        let parentage: Option<parent::Parentage> = cx.output_if_any(parent::NAME)?;
+        let parent = parentage.and_then(|parentage| parentage.parent);
+        let backup = BackupId::new(cx.clock().now(), kind_upon(parent.as_ref()), rand::random())
             .map_err(|error| StepError::from_error(error, true))?;
-        output(&Uploading { backup, system_id: primary.system_id }).map(Some)
+        output(&Uploading { backup, system_id: primary.system_id, parent }).map(Some)
     }
 
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
         let uploading: Uploading = read("upload", cx.undo_plan().unwrap_or(&Value::Null))?;
         let layout = uploading.layout(&self.database)?;
         let store = guarded(self.database.first_vault()?, cx);
+        let upon = match &uploading.parent {
+            Some(parent) => Some(parent::manifest(&self.database, &store, &layout, parent).await?),
+            None => None,
+        };
         // An attempt that was cut off has left parts; BASE_BACKUP cannot resume.
         vault::sweep(store.as_ref(), &layout, &uploading.backup).await?;
         let started_at = cx.clock().now();
@@ -159,7 +175,7 @@ impl Step for Upload {
         )?;
         let mut sink = Sink { writer, cx: cx.clone(), received: 0 };
         let label = format!("lifeboat {}", uploading.backup);
-        let taking = self.database.engine.backup(&label, &mut sink);
+        let taking = self.database.engine.backup(&label, upon, &mut sink);
         let taken = tokio::select! {
             facts = taking => facts.map_err(StepError::from),
             () = cx.stop().cancelled() => Err(StepError::Stopped),
@@ -177,8 +193,12 @@ impl Step for Upload {
                 "the cluster was replaced by another one during the backup; take it again",
             ));
         }
-        let taken =
-            TakenBackup { standalone: self.standalone, ..describe(self.kind, started_at, cx.clock().now(), facts) };
+        let kind = kind_upon(uploading.parent.as_ref());
+        let taken = TakenBackup {
+            standalone: self.standalone,
+            parent: uploading.parent,
+            ..describe(kind, started_at, cx.clock().now(), facts)
+        };
         let manifest = sink.writer.finish(taken).await?;
         fault::point("backup.uploaded");
         output(&manifest)
@@ -259,6 +279,9 @@ impl Step for Commit {
         cx.progress("signing the manifest", None, None);
         let layout = Layout::new(manifest.database.clone(), &manifest.system_id, manifest.incarnation)?;
         let store = guarded(self.database.first_vault()?, cx);
+        if let Some(parent) = &manifest.parent {
+            parent::still_there(&store, &layout, parent).await?;
+        }
         let sha256 = vault::commit(store.as_ref(), &layout, &manifest, &self.database.keys.signer).await?;
         let committed = (&layout, &manifest.backup);
         locks::lock_committed(&self.resources, &self.database, store.as_ref(), committed, cx).await?;
@@ -294,7 +317,9 @@ async fn conclude(resources: &Resources, cx: &StepContext, ending: &Ending) -> R
     let manifest: Option<Manifest> = cx.output_if_any("upload")?;
     let manifest_sha256: Option<String> = cx.output_if_any("commit")?;
     let is_wal_complete = cx.output_if_any::<bool>("wal")?.unwrap_or(false);
-    let (verdict, findings) = super::judged(ending, if is_wal_complete { Verdict::Pass } else { Verdict::Fail });
+    let (verdict, mut findings) = super::judged(ending, if is_wal_complete { Verdict::Pass } else { Verdict::Fail });
+    let parentage: Option<parent::Parentage> = cx.output_if_any(parent::NAME)?;
+    findings.extend(parentage.and_then(|parentage| parentage.finding()));
     let is_committed = manifest_sha256.is_some();
     let mut record = super::record(cx, (&params.database, database.as_deref()), NAME, params.due_at);
     if let (Some(database), Some(manifest), Some(sha256)) = (&database, &manifest, manifest_sha256) {

@@ -21,9 +21,10 @@ use crate::{
     domain::{Backup, BackupId, Opener, Phase, RecoveryTarget, Timeline, record::Source},
     engine::{EngineError, RecoveryPlan},
     flow::StepContext,
-    vault::{self, Catalog, Fetch, Layout, Listing, Proof, Remembered, SharedStore, VaultError},
+    vault::{self, Catalog, CatalogEntry, Fetch, Layout, Listing, Proof, Remembered, SharedStore, VaultError},
 };
 
+mod chain;
 mod choice;
 
 pub use choice::doubt;
@@ -113,7 +114,9 @@ impl RestoreError {
     pub fn is_callers(&self) -> bool {
         match self {
             Self::Key(_) | Self::Unclear(_) | Self::UnknownCluster { .. } => true,
-            Self::Refused(refusal) => !matches!(refusal, Refusal::Gap { .. } | Refusal::NoHistory(_)),
+            Self::Refused(refusal) => {
+                !matches!(refusal, Refusal::Gap { .. } | Refusal::NoHistory(_) | Refusal::NoParent { .. })
+            }
             _ => false,
         }
     }
@@ -267,13 +270,11 @@ async fn from_held(
     let (vault, Held { listing, .. }, entry) = holder.ok_or_else(nothing)?;
     let store = &vault.store;
     stopwatch.lap("select");
-    let size = entry.manifest.size_bytes;
+    let all = |backup| found.iter().find_map(|(_, held)| held.catalog.find(backup));
+    let chain: Vec<&CatalogEntry> = selection.chain.iter().filter_map(all).collect();
     let sources: Vec<SharedStore> = found.iter().map(|(vault, _)| Arc::clone(&vault.store)).collect();
     let fetch = Fetch { sources: &sources, identities: &identities, stop };
-    vault::fetch_backup(&fetch, entry, &request.data, |done| {
-        say("fetched and verified", Some(done), Some(size));
-    })
-    .await?;
+    chain::fetch(&database.engine, &fetch, &chain, &request.data, say).await?;
     stopwatch.lap("fetch_backup");
     say("fetching WAL", None, None);
     vault::fetch_wal(&fetch, listing.layout(), &selection, &request.wal_folder).await?;
@@ -289,7 +290,7 @@ async fn from_held(
     };
     database.engine.configure(&plan).await?;
     stopwatch.lap("configure");
-    let opened_by = vault::openers(&fetch, listing.layout(), &selection.backup).await?;
+    let opened_by = vault::openers(&fetch, listing.layout(), &selection.chain).await?;
     Ok(Restored {
         vault: store.place().vault.to_string(),
         backup: entry.summary(),

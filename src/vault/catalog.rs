@@ -8,7 +8,10 @@ use super::{
     signature_of, verification,
 };
 use crate::{
-    decide::recovery::{Candidate, Coverage},
+    decide::{
+        parent,
+        recovery::{Candidate, Coverage},
+    },
     domain::{Backup, BackupId, BackupState, SegmentSize},
 };
 
@@ -32,6 +35,7 @@ impl CatalogEntry {
             start_lsn: self.manifest.start_lsn,
             stop_lsn: self.manifest.stop_lsn,
             finished_at: self.manifest.finished_at,
+            parent: self.manifest.parent.clone(),
         }
     }
 
@@ -124,7 +128,34 @@ impl Catalog {
             }
         }
         catalog.entries.sort_by(|one, other| one.manifest.place().cmp(&other.manifest.place()));
+        let capped: Vec<BackupState> = catalog.entries.iter().map(|entry| catalog.capped(entry)).collect();
+        for (entry, state) in catalog.entries.iter_mut().zip(capped) {
+            entry.state = state;
+        }
         Ok(catalog)
+    }
+
+    /// The backup with all that it builds upon, the full one first; else the one
+    /// that is no backup here.
+    pub fn chain<'a>(&'a self, entry: &'a CatalogEntry) -> Result<Vec<&'a CatalogEntry>, BackupId> {
+        parent::chain(entry, &self.entries, |one| &one.manifest.backup, |one| one.manifest.parent.as_ref())
+    }
+
+    /// Whether all of its chain is here, and nothing of that known to be damaged.
+    pub fn is_sound(&self, entry: &CatalogEntry) -> bool {
+        entry.state >= BackupState::WalComplete
+            && self.chain(entry).is_ok_and(|chain| chain.iter().all(|one| !one.is_damaged()))
+    }
+
+    /// An increment is worth no more than what it builds upon.
+    fn capped(&self, entry: &CatalogEntry) -> BackupState {
+        let Ok(chain) = self.chain(entry) else { return entry.state.min(BackupState::Uploaded) };
+        let most = chain.iter().map(|one| match one {
+            one if one.manifest.damaged => BackupState::Degraded,
+            one if one.is_damaged() => BackupState::WalComplete,
+            _ => BackupState::Proven,
+        });
+        most.min().map_or(entry.state, |most| entry.state.min(most))
     }
 
     pub fn find(&self, backup: &BackupId) -> Option<&CatalogEntry> {
@@ -170,7 +201,7 @@ async fn read_entry(
 }
 
 /// The validly signed manifest of a backup, and the SHA-256 of its bytes.
-pub(super) async fn signed_manifest(
+pub async fn signed_manifest(
     layout: &Layout,
     store: &dyn Store,
     verifier: &Verifier,

@@ -60,7 +60,7 @@ pub async fn fetch_backup(
 ) -> Result<Fetched, VaultError> {
     let manifest = &entry.manifest;
     let layout = Layout::new(manifest.database.clone(), &manifest.system_id, manifest.incarnation)?;
-    let folder = open_empty(target)?;
+    let folder = EmptyFolder::open(target)?;
     let key_objects = key_objects(fetch.sources, &format!("{}keys/", layout.backup_prefix(&manifest.backup))).await?;
     let ring = Keyring::open(fetch.sources, key_objects, fetch.identities).await.usable()?;
     let (identities, lost) = (Arc::new(ring.identities), ring.lost);
@@ -100,14 +100,25 @@ pub async fn fetch_backup(
         }
     }
     outcome.map_err(|error| lost.explain(error))?;
-    sync(folder, target.to_owned()).await?;
+    folder.sync().await?;
     let plain_bytes = done.load(Ordering::Relaxed);
     on_progress(plain_bytes);
     Ok(Fetched { plain_bytes, stored_bytes })
 }
 
-/// Which of the identities open a backup, by their public keys; an error where none does.
-pub async fn openers(fetch: &Fetch<'_>, layout: &Layout, backup: &BackupId) -> Result<Vec<String>, VaultError> {
+/// Which of the identities open all of these backups, by their public keys; an
+/// error where none does.
+pub async fn openers(fetch: &Fetch<'_>, layout: &Layout, backups: &[BackupId]) -> Result<Vec<String>, VaultError> {
+    let mut all: Option<Vec<String>> = None;
+    for backup in backups {
+        let found = openers_of(fetch, layout, backup).await?;
+        let before = all.take().unwrap_or_else(|| found.clone());
+        all = Some(before.into_iter().filter(|opener| found.contains(opener)).collect());
+    }
+    Ok(all.unwrap_or_default())
+}
+
+async fn openers_of(fetch: &Fetch<'_>, layout: &Layout, backup: &BackupId) -> Result<Vec<String>, VaultError> {
     let objects = key_objects(fetch.sources, &format!("{}keys/", layout.backup_prefix(backup))).await?;
     let (mut openers, mut failed) = (Vec::new(), None);
     for identity in fetch.identities {
@@ -141,25 +152,35 @@ pub(super) async fn key_objects(sources: &[SharedStore], prefix: &str) -> Result
     }
 }
 
-/// Makes the folder if needed and opens it before anything is written, so that
-/// `syncfs` through this handle reports every later write error.
-fn open_empty(target: &Path) -> Result<File, VaultError> {
-    let failed = |action| move |source| VaultError::File { action, path: target.to_owned(), source };
-    fs::create_dir_all(target).map_err(failed("make"))?;
-    if fs::read_dir(target).map_err(failed("read"))?.next().is_some() {
-        return Err(VaultError::NotEmpty { path: target.to_owned() });
-    }
-    std::os::unix::fs::chown(target, None, None).map_err(failed("own"))?;
-    fs::set_permissions(target, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(failed("protect"))?;
-    File::open(target).map_err(failed("open"))
+/// A folder that was empty, or not there, when a restore into it began.
+#[derive(Debug)]
+pub struct EmptyFolder {
+    path: PathBuf,
+    /// Opened before anything was written, so that `syncfs` reports every write error.
+    handle: File,
 }
 
-/// One call makes the whole file system of the target durable: files, folders
-/// and links, without an fsync for each of thousands of them.
-async fn sync(folder: File, path: PathBuf) -> Result<(), VaultError> {
-    let synced = tokio::task::spawn_blocking(move || nix::unistd::syncfs(&folder).map_err(io::Error::from));
-    let synced = synced.await.map_err(|_| VaultError::Pipeline)?;
-    synced.map_err(|source| VaultError::File { action: "sync", path, source })
+impl EmptyFolder {
+    /// Makes the folder if needed, for its owner alone; refuses one that holds anything.
+    pub fn open(path: &Path) -> Result<Self, VaultError> {
+        let failed = |action| move |source| VaultError::File { action, path: path.to_owned(), source };
+        fs::create_dir_all(path).map_err(failed("make"))?;
+        if fs::read_dir(path).map_err(failed("read"))?.next().is_some() {
+            return Err(VaultError::NotEmpty { path: path.to_owned() });
+        }
+        std::os::unix::fs::chown(path, None, None).map_err(failed("own"))?;
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(failed("protect"))?;
+        Ok(Self { path: path.to_owned(), handle: File::open(path).map_err(failed("open"))? })
+    }
+
+    /// One call makes the whole file system of the folder durable: files, folders
+    /// and links, without an fsync for each of thousands of them.
+    pub async fn sync(self) -> Result<(), VaultError> {
+        let Self { path, handle } = self;
+        let synced = tokio::task::spawn_blocking(move || nix::unistd::syncfs(&handle).map_err(io::Error::from));
+        let synced = synced.await.map_err(|_| VaultError::Pipeline)?;
+        synced.map_err(|source| VaultError::File { action: "sync", path, source })
+    }
 }
 
 /// Stages the chosen WAL into `folder`, which must be empty or absent: whole
@@ -170,7 +191,7 @@ pub async fn fetch_wal(
     selection: &Selection,
     folder: &Path,
 ) -> Result<Fetched, VaultError> {
-    let handle = open_empty(folder)?;
+    let empty = EmptyFolder::open(folder)?;
     for timeline in &selection.histories {
         let key = layout.history(*timeline);
         let text = of_any(fetch.sources, |source| seal::read_all(source.as_ref(), &key).boxed()).await?;
@@ -199,7 +220,7 @@ pub async fn fetch_wal(
         fetched.plain_bytes += plain;
         fetched.stored_bytes += stored;
     }
-    sync(handle, folder.to_owned()).await?;
+    empty.sync().await?;
     Ok(fetched)
 }
 

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Restores this backup into an empty folder, without Lifeboat. Needs age, zstd,
 # tar, sha256sum and awk, and PostgreSQL itself to start what it leaves; with
-# `latest` or `before-gap` also pg_waldump. The folder layout above this script
-# must be that of the vault, because the WAL is found at ../../wal.
+# `latest` or `before-gap` also pg_waldump, for an increment pg_combinebackup. The
+# folder layout above this script must be that of the vault, because the WAL is
+# found at ../../wal, and what an increment builds upon beside this folder.
 set -eu
 umask 077
 # Names are compared by their bytes.
@@ -49,24 +50,48 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
 
 # 1. What is here is what was signed.
-cd "$here"
-if [ -n "$fingerprint" ]; then
-    command -v ssh-keygen >/dev/null || die "ssh-keygen is not installed; it checks the signature"
-    ssh-keygen -Y check-novalidate -n lifeboat-manifest -s manifest.json.sig <manifest.json >"$work/signature" 2>&1 ||
-        die "the signature does not fit manifest.json; do not trust this copy"
-    awk -v wanted="$fingerprint" '{ for (i = 1; i <= NF; i++) if ($i == wanted) found = 1 } END { exit !found }' \
-        "$work/signature" || die "manifest.json is signed by another key than $fingerprint"
-else
-    say "no fingerprint was given: the signature of manifest.json is not checked"
-fi
+[ -n "$fingerprint" ] || say "no fingerprint was given: the signature of manifest.json is not checked"
 field() {
     awk -F'"' -v name="$1" '$2 == name { value = $4; if (value == "") { value = $3; gsub(/[^0-9a-z]/, "", value) } print value; exit }' manifest.json
 }
-[ "$(field format)" = 1 ] || die "manifest.json has format $(field format), this script reads 1"
-awk -F'"' '$2 == "name" { name = $4 } $2 == "stored_sha256" { print $4 "  " name }' manifest.json >"$work/sums"
-[ -s "$work/sums" ] || die "manifest.json names no objects"
-sha256sum -c "$work/sums" >"$work/checked" 2>&1 || die "damaged or missing: $(grep -v ': OK$' "$work/checked" | head -3 | tr '\n' ' ')"
+check_backup() {
+    if [ -n "$fingerprint" ]; then
+        command -v ssh-keygen >/dev/null || die "ssh-keygen is not installed; it checks the signature"
+        ssh-keygen -Y check-novalidate -n lifeboat-manifest -s manifest.json.sig <manifest.json >"$work/signature" 2>&1 ||
+            die "$1: the signature does not fit manifest.json; do not trust this copy"
+        awk -v wanted="$fingerprint" '{ for (i = 1; i <= NF; i++) if ($i == wanted) found = 1 } END { exit !found }' \
+            "$work/signature" || die "$1: manifest.json is signed by another key than $fingerprint"
+    fi
+    [ "$(field format)" = 1 ] || die "$1: manifest.json has format $(field format), this script reads 1"
+    [ "$(field backup)" = "$1" ] || die "$1: its manifest is that of $(field backup)"
+    awk -F'"' '$2 == "name" { name = $4 } $2 == "stored_sha256" { print $4 "  " name }' manifest.json >"$work/sums"
+    [ -s "$work/sums" ] || die "$1: manifest.json names no objects"
+    sha256sum -c "$work/sums" >"$work/checked" 2>&1 ||
+        die "$1: damaged or missing: $(grep -v ': OK$' "$work/checked" | head -3 | tr '\n' ' ')"
+}
+# This backup and what it builds upon, the full one first.
+backup=$(basename "$here") backups=$(dirname "$here")
+chain='' next=$backup
+while [ "$next" != null ]; do
+    case " $chain " in *" $next "*) die "$next builds upon itself" ;; esac
+    [ -f "$backups/$next/manifest.json" ] ||
+        die "backup $next is not there, which ${chain%% *} builds upon; bring it from another copy of the vault"
+    cd "$backups/$next"
+    check_backup "$next"
+    chain="$next${chain:+ $chain}"
+    next=$(field parent)
+done
+cd "$here"
 say "all objects are as the manifest says"
+major=$(field server_version)
+major=${major%%[!0-9]*}
+# A program of PostgreSQL's, or the one that was named.
+program() { echo "${2:-$(command -v "$1" || echo "/usr/lib/postgresql/$major/bin/$1")}"; }
+combine=''
+if [ "$chain" != "$backup" ]; then
+    combine=$(program pg_combinebackup "${PG_COMBINEBACKUP:-}")
+    [ -x "$combine" ] || die "pg_combinebackup was not found; name it in PG_COMBINEBACKUP"
+fi
 
 # 2. The keys. A pipe of sh hides failures, so each stage leaves a mark.
 open_keys() {
@@ -84,16 +109,48 @@ unseal() {
 check() {
     [ ! -s "$work/failed" ] || die "cannot be opened: $(head -1 "$work/failed")"
 }
-open_keys "$work/key" keys/*.age || die "$identity opens none of the backup's keys"
 
 # 3. The data.
 mkdir -p "$target"
 target=$(CDPATH='' cd -- "$target" && pwd)
-for part in data/*.tar.zst.age; do
-    # What an earlier restore left in the server's folder is none of its data.
-    unseal "$work/key" "$part" | tar -x -f - -C "$target" --no-same-owner --anchored --exclude='lifeboat_*' || die "cannot unpack $part"
-    check
-done
+unpack() {
+    open_keys "$work/key" "$backups/$1"/keys/*.age || die "$identity opens none of the keys of $1"
+    for part in "$backups/$1"/data/*.tar.zst.age; do
+        # What an earlier restore left in the server's folder is none of its data.
+        unseal "$work/key" "$part" | tar -x -f - -C "$2" --no-same-owner --anchored --exclude='lifeboat_*' ||
+            die "cannot unpack $part"
+        check
+    done
+}
+if [ -z "$combine" ]; then
+    unpack "$backup" "$target"
+else
+    staged=$target/lifeboat_chain
+    set --
+    for one in $chain; do
+        mkdir -p "$staged/$one"
+        unpack "$one" "$staged/$one"
+        # pg_combinebackup takes tablespaces in their places.
+        for link in "$staged/$one"/pg_tblspc/*; do
+            [ -h "$link" ] || continue
+            rm "$link"
+            mv "$staged/$one/tblspc/$(basename "$link")" "$link"
+        done
+        if [ -d "$staged/$one/tblspc" ]; then rmdir "$staged/$one/tblspc"; fi
+        set -- "$@" "$staged/$one"
+    done
+    "$combine" --no-sync --no-manifest --output "$staged/combined" "$@" || die "the backups $chain cannot be combined"
+    for space in "$staged"/combined/pg_tblspc/*; do
+        [ -d "$space" ] || continue
+        mkdir -p "$staged/combined/tblspc"
+        mv "$space" "$staged/combined/tblspc/"
+        ln -s "../tblspc/$(basename "$space")" "$space"
+    done
+    for file in "$staged"/combined/* "$staged"/combined/.[!.]*; do
+        if [ -e "$file" ]; then mv "$file" "$target/"; fi
+    done
+    rm -rf "$staged"
+fi
 mkdir "$target/lifeboat_config"
 unseal "$work/key" config.tar.zst.age | tar -x -f - -C "$target/lifeboat_config" --no-same-owner
 check
@@ -223,9 +280,7 @@ say "WAL staged up to $(lsn_of "$reached")"
 
 # 5. A known target, so that whatever is missing fails recovery and never shortens it.
 if [ "$mode" = latest ]; then
-    major=$(field server_version)
-    major=${major%%[!0-9]*}
-    waldump=${PG_WALDUMP:-$(command -v pg_waldump || echo "/usr/lib/postgresql/$major/bin/pg_waldump")}
+    waldump=$(program pg_waldump "${PG_WALDUMP:-}")
     [ -x "$waldump" ] || die "pg_waldump was not found; name it in PG_WALDUMP"
     record='' number=$(tail -1 "$work/staged" | cut -d' ' -f1)
     while [ -z "$record" ] && [ "$number" -ge "$first" ]; do

@@ -27,7 +27,7 @@ use crate::{
         recovery::{Candidate, Facts, gaps},
         sample::{self, Rotation, Turn},
     },
-    domain::{BackupId, Segment},
+    domain::{BackupId, Lsn, Segment},
 };
 
 mod content;
@@ -123,6 +123,8 @@ struct Known {
     damaged: BTreeSet<String>,
     /// What of its manifest is not true.
     lies: Vec<String>,
+    /// Where the backup that it builds upon starts; none where that is not here.
+    parent_start: Option<Lsn>,
 }
 
 /// Verifies one history. Errors are those that end it: the listing cannot be
@@ -208,6 +210,7 @@ async fn backups(verify: &Verify<'_>, listing: &Listing, report: &mut Report) ->
                     places,
                     sound: BTreeSet::new(),
                     damaged: BTreeSet::new(),
+                    parent_start: None,
                 };
                 one.there = names::check_backup(verify, listing, &one, report)?;
                 let names = one.manifest.objects.iter().map(|object| object.name.clone());
@@ -221,7 +224,23 @@ async fn backups(verify: &Verify<'_>, listing: &Listing, report: &mut Report) ->
             Err(error) => report.defects.push(Defect::from_error(&key, error)?.of(&backup)),
         }
     }
+    find_parents(verify, &mut known, report);
     Ok(known)
+}
+
+/// An increment whose parent is not here cannot be restored from here.
+fn find_parents(verify: &Verify<'_>, known: &mut [Known], report: &mut Report) {
+    let starts: BTreeMap<BackupId, Lsn> =
+        known.iter().map(|of| (of.manifest.backup.clone(), of.manifest.start_lsn)).collect();
+    for of in known {
+        let Some(parent) = &of.manifest.parent else { continue };
+        of.parent_start = starts.get(parent).copied();
+        if of.parent_start.is_none() {
+            let what = format!("it builds upon backup `{parent}`, which is no sound backup here");
+            let key = verify.layout.manifest(&of.manifest.backup);
+            report.defects.push(Defect::new(key, Fault::Missing, what).of(&of.manifest.backup));
+        }
+    }
 }
 
 /// Reads content, history files and heartbeats, and accounts for the WAL.
@@ -275,6 +294,7 @@ fn candidate(of: &Known) -> Candidate {
         start_lsn: manifest.start_lsn,
         stop_lsn: manifest.stop_lsn,
         finished_at: manifest.finished_at,
+        parent: manifest.parent.clone(),
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use super::{
     Layout, Manifest, Object, ObjectRecord, SharedStore, VaultError, keys,
     manifest::FORMAT,
+    parent::SERVER_MANIFEST,
     pipeline::{self, Upload, Work},
     put_once, script,
     seal::Gate,
@@ -143,7 +144,7 @@ impl BackupWriter {
         let upload = match &mut self.server_manifest {
             Some(upload) => upload,
             none => {
-                let key = self.layout.backup_object(&self.backup, "backup_manifest")?;
+                let key = self.layout.backup_object(&self.backup, SERVER_MANIFEST)?;
                 let gate = Gate::create(self.store.as_ref(), &key).await?;
                 none.insert(ServerManifest { gate, sha256: Sha256::new(), size: 0 })
             }
@@ -238,7 +239,7 @@ impl BackupWriter {
         upload.gate.commit().await?;
         let sha256 = hex::encode(upload.sha256.finalize());
         objects.push(ObjectRecord {
-            name: "backup_manifest".to_owned(),
+            name: SERVER_MANIFEST.to_owned(),
             stored_size: upload.size,
             stored_sha256: sha256.clone(),
             plain_size: upload.size,

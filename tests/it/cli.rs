@@ -8,6 +8,7 @@ mod copies;
 mod daemon;
 mod expiry_under_locks;
 mod files;
+mod increments;
 mod journey;
 mod keys;
 mod left;

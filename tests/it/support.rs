@@ -29,7 +29,7 @@ pub(crate) fn free_port() -> u16 {
     port
 }
 
-/// A running PostgreSQL 15 primary on 127.0.0.1, stopped when dropped.
+/// A running PostgreSQL primary on 127.0.0.1, stopped when dropped.
 #[derive(Debug)]
 pub(crate) struct Lab {
     pub cluster: LocalCluster,
@@ -40,10 +40,15 @@ pub(crate) struct Lab {
 impl Lab {
     /// Starts a primary that allows replication, with `extra` lines in its configuration.
     pub(crate) async fn start(extra: &str) -> Self {
+        Self::start_major(15, extra).await
+    }
+
+    /// The same of another major version.
+    pub(crate) async fn start_major(major: u32, extra: &str) -> Self {
         let folder = scratch();
         let port = free_port();
         let account = Account::for_postgres().unwrap();
-        let cluster = LocalCluster::new(Binaries::find(Some(15)).unwrap(), account, folder.path().join("primary"));
+        let cluster = LocalCluster::new(Binaries::find(major).unwrap(), account, folder.path().join("primary"));
         cluster.init().await.unwrap();
         cluster.configure(&Self::settings(port, &cluster.socket_folder(), extra)).unwrap();
         cluster.start(Duration::from_secs(30)).await.unwrap();

@@ -54,7 +54,7 @@ impl Estate {
     /// Plans an estate in a new temporary folder; nothing runs yet.
     pub fn plan() -> Result<Self> {
         let mut reserved = Vec::new();
-        let binaries = Binaries::find(Some(15))?;
+        let binaries = Binaries::find(15)?;
         let account = Account::for_postgres()?;
         let folder =
             tempfile::Builder::new().prefix("lifeboat-demo-").tempdir().context("make a temporary folder")?.keep();

@@ -191,6 +191,7 @@ mod tests {
             start_lsn: start,
             stop_lsn: stop,
             finished_at,
+            parent: None,
         }
     }
 

@@ -12,6 +12,7 @@ fn candidate(id: &str, timeline: u32, start: u64, stop: u64, finished: i64) -> C
         start_lsn: Lsn(start),
         stop_lsn: Lsn(stop),
         finished_at: Timestamp::from_second(finished).unwrap(),
+        parent: None,
     }
 }
 
@@ -183,4 +184,24 @@ proptest! {
         prop_assert_eq!(held, expected);
         prop_assert!(chosen.windows(2).all(|pair| pair[1].0 <= pair[0].1 && pair[1].1 > pair[0].1));
     }
+}
+
+#[test]
+fn an_increment_needs_all_that_it_builds_upon() {
+    let mut facts = facts();
+    facts.backups[1].parent = Some("a".parse().unwrap());
+    let chain = |chosen: &Selection| chosen.chain.iter().map(|id| id.as_str().to_owned()).collect::<Vec<_>>();
+    let chosen = choose(&facts, &RecoveryTarget::Latest, None).unwrap();
+    assert_eq!((chosen.backup.as_str(), chain(&chosen)), ("b", vec!["a".to_owned(), "b".to_owned()]));
+    assert_eq!(chosen.wal.first().unwrap().segment, segment(1, 6), "WAL is replayed from the newest alone");
+
+    facts.backups[1].parent = Some("lost".parse().unwrap());
+    let chosen = choose(&facts, &RecoveryTarget::Latest, None).unwrap();
+    assert_eq!((chosen.backup.as_str(), chain(&chosen)), ("a", vec!["a".to_owned()]));
+    let explicit = "b".parse().unwrap();
+    let refused = choose(&facts, &RecoveryTarget::Latest, Some(&explicit)).unwrap_err();
+    assert_eq!(refused, Refusal::NoParent { backup: explicit, parent: "lost".parse().unwrap() });
+
+    facts.backups[1].parent = Some("b".parse().unwrap());
+    assert_eq!(choose(&facts, &RecoveryTarget::Latest, None).unwrap().backup.as_str(), "a", "a circle is no chain");
 }

@@ -16,28 +16,34 @@ use crate::{
 /// Where PostgreSQL's programs are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binaries {
+    major: u32,
     folder: PathBuf,
 }
 
-const INSTALL_HINT: &str = "install PostgreSQL's server package (`apt-get install postgresql-15` on Debian)";
+/// Where the programs of a major version are found: Debian's packages, PostgreSQL's
+/// own for Red Hat and its like, and what was installed by hand.
+fn folders(major: u32) -> [PathBuf; 3] {
+    [
+        format!("/usr/lib/postgresql/{major}/bin"),
+        format!("/usr/pgsql-{major}/bin"),
+        format!("/usr/local/lib/postgresql/{major}/bin"),
+    ]
+    .map(PathBuf::from)
+}
 
 impl Binaries {
-    /// Finds the programs of this major version where distributions put them;
-    /// any version when none is named, the newest first.
-    pub fn find(major: Option<u32>) -> Result<Self, EngineError> {
-        let root = Path::new("/usr/lib/postgresql");
-        let mut versions: Vec<u32> = fs::read_dir(root)
-            .map(|entries| entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
-            .unwrap_or_default();
-        versions.sort_unstable_by(|a, b| b.cmp(a));
-        versions
+    /// Finds the programs of this major version.
+    pub fn find(major: u32) -> Result<Self, EngineError> {
+        folders(major)
             .into_iter()
-            .filter(|version| major.is_none_or(|wanted| wanted == *version))
-            .map(|version| Self { folder: root.join(version.to_string()).join("bin") })
+            .map(|folder| Self { major, folder })
             .find(|binaries| binaries.path("postgres").exists())
             .ok_or_else(|| EngineError::MissingProgram {
-                program: major.map_or("postgres".to_owned(), |major| format!("postgres {major}")),
-                remedy: INSTALL_HINT.to_owned(),
+                program: format!("postgres {major}"),
+                remedy: format!(
+                    "install PostgreSQL {major}'s server package (`apt-get install postgresql-{major}` on Debian), or link its programs as {}",
+                    folders(major).map(|folder| folder.display().to_string()).join(" or ")
+                ),
             })
     }
 
@@ -47,7 +53,12 @@ impl Binaries {
         let failed = |source| EngineError::File { action: "read", path: path.clone(), source };
         let text = fs::read_to_string(&path).map_err(failed)?;
         let major = text.trim().parse().map_err(|error| failed(std::io::Error::other(error)))?;
-        Self::find(Some(major))
+        Self::find(major)
+    }
+
+    /// The major version.
+    pub fn major(&self) -> u32 {
+        self.major
     }
 
     pub fn path(&self, program: &str) -> PathBuf {

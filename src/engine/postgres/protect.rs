@@ -18,12 +18,15 @@ use super::{
 };
 use crate::{
     domain::{Beat, Lsn, MemberName, SegmentSize, Timeline},
-    engine::{BackupFacts, BackupSink, EngineError, MemberFacts, Protect, Role, WalEnd, WalSink},
+    engine::{
+        BackupFacts, BackupSink, EngineError, MemberFacts, Parent, ParentManifest, Protect, Role, WalEnd, WalSink,
+    },
 };
 
 mod backup;
 mod beat;
 mod history;
+mod increment;
 mod preflight;
 mod stream;
 
@@ -56,8 +59,17 @@ impl Protect for Postgres {
         preflight::preflight(self).await
     }
 
-    async fn backup(&self, label: &str, sink: &mut dyn BackupSink) -> Result<BackupFacts, EngineError> {
-        backup::backup(self, label, sink).await
+    async fn increment_hindrance(&self, parent: Option<Parent>) -> Result<Option<String>, EngineError> {
+        increment::hindrance(self, parent).await
+    }
+
+    async fn backup(
+        &self,
+        label: &str,
+        parent: Option<ParentManifest<'_>>,
+        sink: &mut dyn BackupSink,
+    ) -> Result<BackupFacts, EngineError> {
+        backup::backup(self, label, parent, sink).await
     }
 
     async fn stream_wal(

@@ -5,7 +5,10 @@
 //! lie inside the restore, and everything that ties the copy to the source's
 //! estate (signal files, slots, settings, the source's WAL) is removed first.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{
     Postgres,
@@ -21,6 +24,7 @@ use crate::{
 };
 use async_trait::async_trait;
 
+mod combine;
 mod folder;
 
 /// How long a look at the folder with one of PostgreSQL's programs may take.
@@ -29,6 +33,10 @@ const LOOK_LIMIT: Duration = Duration::from_secs(300);
 const RECORD_BYTES_MAX: u64 = 1 << 30;
 #[async_trait]
 impl Recover for Postgres {
+    async fn combine(&self, chain: &[PathBuf], data: &Path) -> Result<(), EngineError> {
+        combine::combine(chain, data).await
+    }
+
     async fn last_record(
         &self,
         data: &Path,

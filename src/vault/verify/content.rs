@@ -20,12 +20,10 @@ use crate::vault::{
     ObjectKey, ObjectRecord, VaultError,
     fetch::key_objects,
     keys,
+    parent::SERVER_MANIFEST,
     part::{Destination, Part},
     seal,
 };
-
-/// How PostgreSQL's own manifest is named in a backup.
-const SERVER_MANIFEST: &str = "backup_manifest";
 
 /// What the key objects under a prefix gave.
 pub(super) struct Opened {
@@ -137,7 +135,7 @@ async fn one(
     }
     reading.inspection = Arc::new(Inspection::new(files));
     reading.take(chosen, of, report).await?;
-    of.lies.extend(reading.inspection.contradictions(&of.manifest));
+    of.lies.extend(reading.inspection.contradictions(&of.manifest, of.parent_start));
     if of.manifest.parts().all(|part| of.sound.contains(&part.name)) {
         of.lies.extend(reading.inspection.left_out());
     }

@@ -109,12 +109,13 @@ impl Inspection {
         (count > 0).then(|| format!("`backup_manifest` names {count} file(s) that no part holds: {named}"))
     }
 
-    /// What the manifest says that the content of its backup does not.
-    pub(super) fn contradictions(&self, manifest: &Manifest) -> Vec<String> {
+    /// What the manifest says that the content of its backup does not. `parent_start`
+    /// is where the backup starts that it builds upon, if that is known.
+    pub(super) fn contradictions(&self, manifest: &Manifest, parent_start: Option<Lsn>) -> Vec<String> {
         let mut seen = self.seen();
         let mut lies = std::mem::take(&mut seen.lies);
         if let Some(label) = &seen.label {
-            lies.extend(against_label(manifest, &String::from_utf8_lossy(label)));
+            lies.extend(against_label(manifest, parent_start, &String::from_utf8_lossy(label)));
         }
         let control = seen.control.as_deref().and_then(|control| control.try_into().ok()).map(u64::from_le_bytes);
         if let Some(found) = control
@@ -126,11 +127,12 @@ impl Inspection {
     }
 }
 
-/// `backup_label` says where replay starts and on which timeline.
-fn against_label(manifest: &Manifest, label: &str) -> Vec<String> {
+/// `backup_label` says where replay starts and on which timeline, and where the
+/// backup started that it builds upon.
+fn against_label(manifest: &Manifest, parent_start: Option<Lsn>, label: &str) -> Vec<String> {
     let value = |name: &str| label.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    let start: Option<Lsn> =
-        value("START WAL LOCATION:").and_then(|text| text.split_whitespace().next()).and_then(|lsn| lsn.parse().ok());
+    let lsn = |name: &str| -> Option<Lsn> { value(name)?.split_whitespace().next()?.parse().ok() };
+    let start = lsn("START WAL LOCATION:");
     let timeline = value("START TIMELINE:").and_then(|text| text.parse().ok()).map(Timeline);
     let mut lies = Vec::new();
     if let Some(start) = start.filter(|start| *start != manifest.start_lsn) {
@@ -138,6 +140,18 @@ fn against_label(manifest: &Manifest, label: &str) -> Vec<String> {
     }
     if let Some(timeline) = timeline.filter(|timeline| *timeline != manifest.timeline) {
         lies.push(format!("it says timeline {}, and `backup_label` says {timeline}", manifest.timeline));
+    }
+    match (&manifest.parent, lsn("INCREMENTAL FROM LSN:")) {
+        (None, Some(from)) => {
+            lies.push(format!("it names no parent, and `backup_label` says that it builds upon the backup of {from}"));
+        }
+        (Some(parent), None) => {
+            lies.push(format!("it says that it builds upon `{parent}`, and `backup_label` says that it is whole"));
+        }
+        (Some(parent), Some(from)) if parent_start.is_some_and(|start| start != from) => {
+            lies.push(format!("it says that it builds upon `{parent}`, and `backup_label` names the backup of {from}"));
+        }
+        _ => {}
     }
     lies
 }
@@ -251,5 +265,38 @@ impl unpack::Sink for Look<'_> {
         };
         kept.extend(bytes.iter().take(most.saturating_sub(kept.len())));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_tells_upon_what_an_increment_is_built() {
+        let manifest = |parent: Option<&str>| -> Manifest {
+            serde_json::from_value(serde_json::json!({
+                "format": 1, "backup": "b", "database": "wallet", "kind": "full", "system_id": "7", "incarnation": 1,
+                "timeline": 1, "segment_size": 16_777_216, "start_lsn": "0/2000028", "stop_lsn": "0/2000100",
+                "server_version": "18.4", "started_at": "2026-11-21T05:00:00Z", "finished_at": "2026-11-21T05:01:00Z",
+                "size_bytes": 0, "stored_bytes": 0, "damaged": false, "parent": parent, "recipients": [],
+                "lifeboat_version": "0.1.0", "required_settings": {}, "objects": [],
+            }))
+            .unwrap()
+        };
+        let full = "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\nSTART TIMELINE: 1\n";
+        let increment = format!("{full}INCREMENTAL FROM LSN: 0/1000028\nINCREMENTAL FROM TLI: 1\n");
+        let lies = |parent, start: Option<u64>, label: &str| against_label(&manifest(parent), start.map(Lsn), label);
+        assert_eq!(lies(None, None, full), [""; 0]);
+        assert_eq!(lies(Some("a"), Some(0x0100_0028), &increment), [""; 0]);
+        assert_eq!(lies(Some("a"), None, &increment), [""; 0], "that the parent is not here is told elsewhere");
+        for (parent, start, label, told) in [
+            (None, None, increment.as_str(), "names no parent"),
+            (Some("a"), Some(0x0100_0028), full, "that it is whole"),
+            (Some("a"), Some(0x0100_0029), &increment, "names the backup of 0/1000028"),
+        ] {
+            let found = lies(parent, start, label);
+            assert!(matches!(found.as_slice(), [lie] if lie.contains(told)), "{found:?}");
+        }
     }
 }

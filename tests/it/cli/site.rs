@@ -305,7 +305,12 @@ pub(super) const DIGEST: &str = "select count(*) || ' ' || md5(string_agg(b::tex
 
 /// A primary with the wallet and a role that may do what we need and no more.
 pub(super) async fn wallet(extra: &str) -> Lab {
-    let lab = Lab::start(extra).await;
+    wallet_on(15, extra).await
+}
+
+/// The same on another major version.
+pub(super) async fn wallet_on(major: u32, extra: &str) -> Lab {
+    let lab = Lab::start_major(major, extra).await;
     lab.let_in("lifeboat").await;
     lab.psql(&format!("CREATE ROLE lifeboat LOGIN REPLICATION PASSWORD '{PASSWORD}'")).await;
     lab.psql("CREATE DATABASE wallet").await;

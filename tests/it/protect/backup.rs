@@ -63,7 +63,7 @@ async fn a_backup_holds_all_archives_and_a_manifest() {
     let oid: u32 = lab.psql("SELECT oid FROM pg_tablespace WHERE spcname = 'elsewhere'").await.parse().unwrap();
 
     let mut sink = Memory::default();
-    let facts = over_tcp(&lab, "postgres").backup("it's a test", &mut sink).await.unwrap();
+    let facts = over_tcp(&lab, "postgres").backup("it's a test", None, &mut sink).await.unwrap();
 
     let order: Vec<Option<u32>> = sink.archives.iter().map(|(oid, _)| *oid).collect();
     assert_eq!(order.iter().copied().collect::<BTreeSet<_>>(), BTreeSet::from([None, Some(oid)]));
@@ -99,7 +99,7 @@ async fn a_damaged_page_is_told_and_the_backup_is_whole() {
     std::fs::OpenOptions::new().write(true).open(&file).unwrap().write_all_at(b"flipped", 8192 + 4000).unwrap();
 
     let mut sink = Memory::default();
-    let facts = over_tcp(&lab, "postgres").backup("damaged", &mut sink).await.unwrap();
+    let facts = over_tcp(&lab, "postgres").backup("damaged", None, &mut sink).await.unwrap();
     assert!(facts.damaged && facts.stop_lsn >= facts.start_lsn, "{facts:?}");
     let manifest: serde_json::Value = serde_json::from_slice(&sink.manifest).unwrap();
     assert_eq!(manifest["WAL-Ranges"][0]["End-LSN"], facts.stop_lsn.to_string());
@@ -111,11 +111,11 @@ async fn a_role_without_rights_to_files_still_gets_a_backup_and_a_full_disk_is_t
     lab.psql("CREATE ROLE plain LOGIN REPLICATION").await;
     let postgres = over_tcp(&lab, "plain");
     let mut sink = Memory::default();
-    let facts = postgres.backup("plain", &mut sink).await.unwrap();
+    let facts = postgres.backup("plain", None, &mut sink).await.unwrap();
     assert_eq!(facts.config_files, []);
     assert!(sink.names(0).contains("PG_VERSION"));
 
     let mut sink = Memory { fails: true, ..Memory::default() };
-    let error = postgres.backup("full", &mut sink).await.unwrap_err();
+    let error = postgres.backup("full", None, &mut sink).await.unwrap_err();
     assert!(matches!(error, EngineError::Sink { .. }), "{error:?}");
 }

@@ -55,7 +55,7 @@ async fn what_one_vault_lost_or_damaged_comes_from_another() {
     let (sources, stranger) = ([fixture.store.clone(), second.clone()], age::x25519::Identity::generate());
     let both = [stranger, fixture.identity.clone()];
     let fetch = Fetch { sources: &sources, identities: &both, stop: &stop };
-    let openers = openers(&fetch, &layout(), &entry.manifest.backup).await.unwrap();
+    let openers = openers(&fetch, &layout(), std::slice::from_ref(&entry.manifest.backup)).await.unwrap();
     assert_eq!(openers, [fixture.identity.to_public().to_string()], "the other vault's key object tells");
     let plain: u64 = members.iter().map(|(_, content)| content.len() as u64).sum();
     assert_eq!(fetched.plain_bytes, plain, "what a damaged copy gave is not counted");
@@ -84,7 +84,7 @@ async fn a_damaged_key_that_another_one_replaces_is_not_missed() {
     fetch("one").await.unwrap();
     let (sources, stop) = ([fixture.store.clone()], CancellationToken::new());
     let opening = Fetch { sources: &sources, identities: &identities, stop: &stop };
-    let found = openers(&opening, &layout(), &entry.manifest.backup).await.unwrap();
+    let found = openers(&opening, &layout(), std::slice::from_ref(&entry.manifest.backup)).await.unwrap();
     assert_eq!(found, [fixture.identity.to_public().to_string()]);
     // One that is sound and another backup's opens nothing here.
     fixture.small_backup("c", &members(3, 5000), 1 << 20).await;

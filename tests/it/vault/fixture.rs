@@ -292,7 +292,7 @@ pub(super) fn give(path: &Path, account: Option<&Account>) {
 /// server is stopped again.
 pub(super) async fn query_restored(folder: &Path, sql: &str) -> Result<String, String> {
     let account = Account::for_postgres().unwrap();
-    let cluster = LocalCluster::new(Binaries::find(Some(15)).unwrap(), account.clone(), folder);
+    let cluster = LocalCluster::new(Binaries::find(15).unwrap(), account.clone(), folder);
     cluster.make_folders().unwrap();
     give(folder, account.as_ref());
     let options = format!(

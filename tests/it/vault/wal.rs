@@ -105,6 +105,7 @@ impl Rig {
             WalPiece { segment, tails }
         });
         Selection {
+            chain: Vec::new(),
             backup: "b".parse().unwrap(),
             timeline: T1,
             segment_size: size(),

@@ -104,6 +104,7 @@ fn view_of(world: &World, is_there: &dyn Fn(&Held) -> bool) -> recovery::Facts {
         start_lsn: backup.start_lsn,
         stop_lsn: backup.stop_lsn,
         finished_at: backup.finished_at,
+        parent: backup.parent.clone(),
     };
     recovery::Facts {
         backups: world.facts.backups.iter().filter(|backup| is_there(backup)).map(candidate).collect(),

@@ -21,11 +21,11 @@ use super::{
             reply::{Reply, Row, c_string, nonsense},
         },
     },
-    INSPECT_LIMIT, ensure_slot, text_at,
+    INSPECT_LIMIT, ensure_slot, increment, text_at,
 };
 use crate::{
     domain::{Lsn, Timeline},
-    engine::{BackupFacts, BackupSink, EngineError},
+    engine::{BackupFacts, BackupSink, EngineError, ParentManifest},
 };
 
 const ACTION: &str = "the base backup";
@@ -36,6 +36,7 @@ const DATA_CORRUPTED: &str = "XX001";
 pub(super) async fn backup(
     postgres: &Postgres,
     label: &str,
+    parent: Option<ParentManifest<'_>>,
     sink: &mut dyn BackupSink,
 ) -> Result<BackupFacts, EngineError> {
     let (member, from) = postgres.primary(INSPECT_LIMIT).await?;
@@ -46,8 +47,12 @@ pub(super) async fn backup(
     let mut connection = Connection::open(postgres, member).await?;
     // From here on the server keeps the WAL without which the backup is worth nothing.
     ensure_slot(&mut connection, &postgres.slot()).await?;
+    let incremental = if parent.is_some() { ", INCREMENTAL" } else { "" };
+    if let Some(manifest) = parent {
+        increment::upload_manifest(&mut connection, manifest).await?;
+    }
     let command = format!(
-        "BASE_BACKUP (LABEL {}, CHECKPOINT 'fast', MANIFEST 'yes', TABLESPACE_MAP, WAIT false)",
+        "BASE_BACKUP (LABEL {}, CHECKPOINT 'fast', MANIFEST 'yes', TABLESPACE_MAP, WAIT false{incremental})",
         literal(label)
     );
     let head = connection.start_copy(ACTION, &command).await?;

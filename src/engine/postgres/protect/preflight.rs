@@ -91,7 +91,7 @@ pub(super) async fn preflight(postgres: &Postgres) -> Result<MemberFacts, Vec<En
 }
 
 /// `15` of `15.14 (Debian 15.14-0+deb12u1)`.
-fn major(server_version: &str) -> Option<u32> {
+pub(super) fn major(server_version: &str) -> Option<u32> {
     server_version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 

@@ -102,7 +102,8 @@ fn tablespaces_inside(plan: &RecoveryPlan) -> Result<Vec<PathBuf>, EngineError> 
     for entry in fs::read_dir(&links).into_iter().flatten() {
         let path = entry.map_err(file_error("read", &links))?.path();
         if path.is_symlink() {
-            found.push(fs::read_link(&path).map_err(file_error("read", &path))?);
+            // A link inside the restore is relative to its own folder.
+            found.push(links.join(fs::read_link(&path).map_err(file_error("read", &path))?));
         }
     }
     if let Ok(map) = fs::read_to_string(plan.data.join("tablespace_map")) {

@@ -5,8 +5,8 @@ use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
 use postgres_protocol::message::backend::{
-    AUTHENTICATION_TAG, COMMAND_COMPLETE_TAG, COPY_DATA_TAG, COPY_DONE_TAG, COPY_OUT_RESPONSE_TAG, DATA_ROW_TAG,
-    ERROR_RESPONSE_TAG, READY_FOR_QUERY_TAG, ROW_DESCRIPTION_TAG,
+    AUTHENTICATION_TAG, COMMAND_COMPLETE_TAG, COPY_DATA_TAG, COPY_DONE_TAG, COPY_IN_RESPONSE_TAG,
+    COPY_OUT_RESPONSE_TAG, DATA_ROW_TAG, ERROR_RESPONSE_TAG, READY_FOR_QUERY_TAG, ROW_DESCRIPTION_TAG,
 };
 
 use crate::{domain::MemberName, engine::EngineError};
@@ -31,7 +31,7 @@ pub(in super::super) enum Reply {
     Row(Row),
     /// One command of those asked for is done.
     Complete,
-    /// Data follows; with `START_REPLICATION`, in both directions.
+    /// Data follows, or is waited for; with `START_REPLICATION`, both.
     CopyStarts,
     Data(Bytes),
     CopyDone,
@@ -77,7 +77,7 @@ pub(super) fn decode(received: &mut BytesMut) -> io::Result<Option<Reply>> {
         ROW_DESCRIPTION_TAG => Reply::Columns,
         DATA_ROW_TAG => Reply::Row(row(body)?),
         COMMAND_COMPLETE_TAG => Reply::Complete,
-        COPY_OUT_RESPONSE_TAG | COPY_BOTH_RESPONSE_TAG => Reply::CopyStarts,
+        COPY_IN_RESPONSE_TAG | COPY_OUT_RESPONSE_TAG | COPY_BOTH_RESPONSE_TAG => Reply::CopyStarts,
         COPY_DATA_TAG => Reply::Data(body),
         COPY_DONE_TAG => Reply::CopyDone,
         READY_FOR_QUERY_TAG => Reply::Ready,

@@ -1,0 +1,117 @@
+//! Upon which backup an increment is built, and the chains that this makes.
+
+use std::collections::BTreeMap;
+
+use super::recovery::{History, Line};
+use crate::domain::{BackupId, BackupKind, Lsn, Timeline};
+
+/// A backup that an increment may be built upon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    pub id: BackupId,
+    pub kind: BackupKind,
+    pub standalone: bool,
+    pub timeline: Timeline,
+    pub stop_lsn: Lsn,
+    /// Its WAL is there, nothing of it and of what it builds upon is missing or known
+    /// to be damaged, and the server found no damaged page.
+    pub is_sound: bool,
+}
+
+/// The newest sound one on the way to the timeline that the server writes; a
+/// backup that stands alone carries nothing. None where there is no such: then a
+/// full backup is due.
+pub fn choose<'a>(
+    backups: &'a [Candidate],
+    server: Timeline,
+    histories: &BTreeMap<Timeline, History>,
+) -> Option<&'a Candidate> {
+    let line = Line::leading_to(server, histories).ok()?;
+    let may_carry = |backup: &&Candidate| {
+        matches!(backup.kind, BackupKind::Full | BackupKind::Incremental)
+            && !backup.standalone
+            && backup.is_sound
+            && line.passes(backup.timeline, backup.stop_lsn)
+    };
+    backups.iter().filter(may_carry).max_by_key(|backup| (backup.timeline, backup.stop_lsn, &backup.id))
+}
+
+/// A backup with all that it builds upon, the full one first; else the one that is
+/// not among `all`. What closes a circle counts as not there.
+pub fn chain<'a, T>(
+    newest: &'a T,
+    all: &'a [T],
+    id: impl Fn(&T) -> &BackupId,
+    parent: impl Fn(&T) -> Option<&BackupId>,
+) -> Result<Vec<&'a T>, BackupId> {
+    let mut chain = vec![newest];
+    while let Some(wanted) = chain.last().and_then(|last| parent(last)) {
+        let found = all.iter().find(|one| id(one) == wanted);
+        let found = found.filter(|found| chain.iter().all(|one| id(one) != id(found)));
+        chain.push(found.ok_or_else(|| wanted.clone())?);
+    }
+    chain.reverse();
+    Ok(chain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backup(id: &str, timeline: u32, stop: u64) -> Candidate {
+        Candidate {
+            id: id.parse().unwrap(),
+            kind: BackupKind::Full,
+            standalone: false,
+            timeline: Timeline(timeline),
+            stop_lsn: Lsn(stop),
+            is_sound: true,
+        }
+    }
+
+    #[test]
+    fn the_newest_sound_backup_of_the_servers_own_past_carries_the_increment() {
+        let histories: BTreeMap<Timeline, History> = [(Timeline(2), vec![(Timeline(1), Lsn(500))])].into();
+        let chosen = |backups: &[Candidate], server: u32| {
+            choose(backups, Timeline(server), &histories).map(|backup| backup.id.as_str().to_owned())
+        };
+        let [one, two, three] = [backup("one", 1, 100), backup("two", 1, 400), backup("three", 1, 600)];
+        let all = [one.clone(), two.clone(), three.clone()];
+        assert_eq!(chosen(&all, 1).as_deref(), Some("three"));
+        assert_eq!(chosen(&all, 2).as_deref(), Some("two"), "the third lies behind the fork");
+        assert_eq!(chosen(&all, 3), None, "how timeline 3 began is not known");
+        assert_eq!(chosen(&[], 1), None);
+
+        let not = |change: fn(&mut Candidate)| {
+            let mut newest = three.clone();
+            change(&mut newest);
+            chosen(&[one.clone(), newest], 1)
+        };
+        assert_eq!(not(|backup| backup.kind = BackupKind::Incremental).as_deref(), Some("three"));
+        assert_eq!(not(|backup| backup.is_sound = false).as_deref(), Some("one"));
+        assert_eq!(not(|backup| backup.standalone = true).as_deref(), Some("one"));
+        assert_eq!(not(|backup| backup.kind = BackupKind::Snapshot).as_deref(), Some("one"));
+    }
+
+    #[test]
+    fn a_chain_is_whole_or_names_what_is_missing() {
+        let all: Vec<(BackupId, Option<BackupId>)> = [
+            ("full", None),
+            ("one", Some("full")),
+            ("two", Some("one")),
+            ("odd", Some("lost")),
+            ("round", Some("round")),
+        ]
+        .map(|(id, parent)| (id.parse().unwrap(), parent.map(|parent| parent.parse().unwrap())))
+        .into();
+        let told = |nth: usize| {
+            chain(&all[nth], &all, |one| &one.0, |one| one.1.as_ref())
+                .map(|chain| chain.iter().map(|one| one.0.as_str()).collect::<Vec<_>>())
+                .map_err(|missing| missing.to_string())
+        };
+        assert_eq!(told(0), Ok(vec!["full"]));
+        assert_eq!(told(2), Ok(vec!["full", "one", "two"]));
+        assert_eq!(told(3), Err("lost".to_owned()));
+        assert_eq!(told(4), Err("round".to_owned()));
+    }
+}

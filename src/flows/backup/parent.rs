@@ -1,0 +1,105 @@
+//! The step that finds upon what an increment is built. Where it can be built
+//! upon nothing a full backup is taken: a day without a backup would be worse.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::super::{Database, output, stream};
+use crate::{
+    decide::parent::{self, Candidate},
+    domain::BackupId,
+    engine::{EngineError, MemberFacts, Parent, ParentManifest},
+    flow::{Step, StepContext, StepError},
+    vault::{self, Catalog, Layout, Listing, SharedStore, VaultError},
+};
+
+/// Its name, first part of what the journal holds of it.
+pub(super) const NAME: &str = "parent";
+
+/// What the step found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Parentage {
+    /// None where a full backup is taken.
+    pub(super) parent: Option<BackupId>,
+    /// Why that is so.
+    pub(super) instead: Option<String>,
+}
+
+impl Parentage {
+    fn full(why: impl Into<String>) -> Self {
+        Self { parent: None, instead: Some(why.into()) }
+    }
+
+    /// What a person should know of it.
+    pub(super) fn finding(&self) -> Option<String> {
+        self.instead.as_ref().map(|why| format!("a full backup was taken instead of an increment: {why}"))
+    }
+}
+
+pub(super) struct ChooseParent(pub(super) Arc<Database>);
+
+#[async_trait]
+impl Step for ChooseParent {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
+        let primary: MemberFacts = cx.output("check")?;
+        cx.progress("choosing the backup to build upon", None, None);
+        let layout = Layout::new(self.0.name.clone(), &primary.system_id, stream::INCARNATION)?;
+        let store = self.0.first_vault()?.as_ref();
+        let listing = Listing::take(store, &layout).await?;
+        let catalog = Catalog::read(&listing, store, &self.0.keys.verifier).await?;
+        let candidates: Vec<Candidate> = catalog
+            .entries
+            .iter()
+            .map(|entry| Candidate {
+                id: entry.manifest.backup.clone(),
+                kind: entry.manifest.kind,
+                standalone: entry.manifest.standalone,
+                timeline: entry.manifest.timeline,
+                stop_lsn: entry.manifest.stop_lsn,
+                is_sound: catalog.is_sound(entry),
+            })
+            .collect();
+        let chosen = parent::choose(&candidates, primary.timeline, &listing.histories(store).await?);
+        let Some(entry) = chosen.and_then(|chosen| catalog.find(&chosen.id)) else {
+            let vault = &store.place().vault;
+            return output(&Parentage::full(format!("vault `{vault}` holds no sound backup to build upon")));
+        };
+        let upon = Parent { timeline: entry.manifest.timeline, start_lsn: entry.manifest.start_lsn };
+        if let Some(hindrance) = self.0.engine.increment_hindrance(Some(upon)).await? {
+            return output(&Parentage::full(hindrance));
+        }
+        output(&Parentage { parent: Some(entry.manifest.backup.clone()), instead: None })
+    }
+}
+
+/// The manifest of the parent as the engine takes it.
+pub(super) async fn manifest(
+    database: &Database,
+    store: &SharedStore,
+    layout: &Layout,
+    parent: &BackupId,
+) -> Result<ParentManifest<'static>, VaultError> {
+    let (manifest, _) = vault::signed_manifest(layout, store.as_ref(), &database.keys.verifier, parent).await?;
+    let bytes = vault::server_manifest(store, layout, &manifest).await?;
+    let failed =
+        |error: VaultError| EngineError::Parent { is_permanent: error.is_permanent(), source: Box::new(error) };
+    Ok(bytes.map_err(failed).boxed())
+}
+
+/// An increment without its parent is no backup: refused before it is committed.
+pub(super) async fn still_there(store: &SharedStore, layout: &Layout, parent: &BackupId) -> Result<(), StepError> {
+    if vault::stat(store.as_ref(), &layout.manifest(parent)).await?.is_some() {
+        return Ok(());
+    }
+    Err(StepError::permanent(format!(
+        "backup `{parent}`, which the increment builds upon, was deleted meanwhile; take the backup again"
+    )))
+}

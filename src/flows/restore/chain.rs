@@ -1,0 +1,86 @@
+//! Brings the files of a backup back: one full backup, or a full one and the
+//! increments upon it, each verified and restored on its own and then made into
+//! one by the engine. Until then they lie in the target itself, which is the one
+//! place that is surely large enough, on one file system, and ours to write.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{RestoreError, Say};
+use crate::{
+    durable,
+    engine::Engine,
+    process,
+    vault::{self, CatalogEntry, EmptyFolder, Fetch, VaultError},
+};
+
+/// In the target, until the chain is one.
+const STAGED: &str = "lifeboat_chain";
+const COMBINED: &str = "combined";
+
+/// Restores `chain`, the full backup first, into `data`, which must be empty or
+/// absent. Everything is on disk when this returns.
+pub(super) async fn fetch(
+    engine: &Arc<dyn Engine>,
+    fetch: &Fetch<'_>,
+    chain: &[&CatalogEntry],
+    data: &Path,
+    say: &Say<'_>,
+) -> Result<(), RestoreError> {
+    let size: u64 = chain.iter().map(|entry| entry.manifest.size_bytes).sum();
+    if let [entry] = chain {
+        vault::fetch_backup(fetch, entry, data, |done| say("fetched and verified", Some(done), Some(size))).await?;
+        return Ok(());
+    }
+    let target = EmptyFolder::open(data)?;
+    let staged = data.join(STAGED);
+    let mut folders = Vec::new();
+    let mut before = 0;
+    for (nth, entry) in chain.iter().enumerate() {
+        let folder = staged.join(nth.to_string());
+        let fetched = vault::fetch_backup(fetch, entry, &folder, |done| {
+            say("fetched and verified", Some(before + done), Some(size));
+        })
+        .await?;
+        before += fetched.plain_bytes;
+        folders.push(folder);
+    }
+    say(&format!("combining {} backups", chain.len()), None, None);
+    combine(engine, &folders, &staged, fetch.stop).await?;
+    finish(&staged, data).map_err(|source| VaultError::File {
+        action: "move what was combined in",
+        path: staged,
+        source,
+    })?;
+    Ok(target.sync().await?)
+}
+
+async fn combine(
+    engine: &Arc<dyn Engine>,
+    chain: &[PathBuf],
+    staged: &Path,
+    stop: &CancellationToken,
+) -> Result<(), RestoreError> {
+    let combined = staged.join(COMBINED);
+    tokio::select! {
+        combined = engine.combine(chain, &combined) => return Ok(combined?),
+        () = stop.cancelled() => {}
+    }
+    let ended = process::end_all_of(staged).await;
+    ended.map_err(|source| VaultError::File { action: "end the programs in", path: staged.to_owned(), source })?;
+    Err(VaultError::Stopped.into())
+}
+
+/// What was combined becomes the target; the chain goes.
+fn finish(staged: &Path, data: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(staged.join(COMBINED))? {
+        let entry = entry?;
+        durable::relocate(&entry.path(), &data.join(entry.file_name()))?;
+    }
+    fs::remove_dir_all(staged)
+}
