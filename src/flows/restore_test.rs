@@ -19,24 +19,24 @@ use serde_json::Value;
 
 use super::{
     Database, Resources, Vault, output,
-    restore::{self, Held, Restored},
+    restore::{self, Restored},
 };
 use crate::{
     config::schedule::{CheckConfig, NamedCheck, RecoveryPointAlgorithm, RestoreTestConfig},
     decide::escrow,
-    domain::{Check, DatabaseName, Opener, Phase, RecoveryPoint, RecoveryTarget, Verdict, with_causes},
+    domain::{Check, DatabaseName, Opener, Phase, RecoveryPoint, RecoveryTarget, Verdict, record::kind, with_causes},
     durable,
     engine::{CopiedBeats, Instance, IsolatedParams},
     fault,
     flow::{Conclusion, Ending, Flow, Policy, Step, StepContext, StepError, read},
-    vault::{self, Listing},
+    vault::{self, Inventory, Listing},
 };
 
 mod account;
 mod window;
 
 /// The flow's name, first part of its runs' ids.
-pub const NAME: &str = "restore_test";
+pub const NAME: &str = kind::RESTORE_TEST;
 
 /// A disaster instant is drawn between these many milliseconds from now: long
 /// enough to fall anywhere between two flushes, short enough to wait for.
@@ -299,7 +299,7 @@ impl Choose {
     async fn choose(
         &self,
         folder: PathBuf,
-        (vault, held): (&Vault, &Held),
+        (vault, held): (&Vault, &Inventory),
         cx: &StepContext,
     ) -> Result<Chosen, StepError> {
         if let Point::Asked(target) = &self.point {
