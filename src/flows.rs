@@ -9,7 +9,7 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use crate::{
-    config::{Loaded, ScheduleConfig, SecretError, SecretRef, daemon::Durability},
+    config::{Loaded, ScheduleConfig, SecretError, SecretRef, vault::Durability},
     db::{Db, DbError},
     decide::retention::locks::Reach,
     dns::{Dns, DnsError},
