@@ -7,11 +7,10 @@ use crate::{
     clock::Clock,
     config::{
         self, SecretError,
-        daemon::{DnsConfig, VaultConfig},
+        daemon::DnsConfig,
         schedule::{EngineKind, MemberConfig, SslMode},
     },
     db::{Db, DbError},
-    decide::retention::locks::Reach,
     dns::{Dns, DnsError, embedded::EmbeddedDns},
     domain::{DatabaseName, MemberName, RunbookName, VaultName, with_causes},
     engine::{
@@ -273,7 +272,7 @@ async fn open_database(
         .map(|(store, config)| Vault {
             store: Arc::clone(store),
             durability: config.durable(),
-            lock_reach: lock_reach(config),
+            lock_reach: config.lock_reach(),
         })
         .collect();
     let keys = Keys {
@@ -291,17 +290,6 @@ async fn open_database(
         region: daemon.node.region.clone(),
         scratch: daemon.node.scratch.clone().unwrap_or_else(std::env::temp_dir),
     }))
-}
-
-fn lock_reach(config: &VaultConfig) -> Reach {
-    match config {
-        VaultConfig::S3(bucket) => bucket
-            .object_lock
-            .as_ref()
-            .map(|lock| Reach::seconds(lock.reach.as_duration().as_secs()))
-            .unwrap_or_default(),
-        VaultConfig::Directory(_) => Reach::default(),
-    }
 }
 
 async fn open_engine(schedule: &config::ScheduleConfig) -> Result<Arc<dyn Engine>, SetUpError> {

@@ -15,6 +15,7 @@ mod rules;
 pub mod runbook;
 pub mod schedule;
 pub mod secret;
+pub mod vault;
 mod vocabulary;
 mod walk;
 mod yaml;

@@ -9,7 +9,7 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use crate::{
-    config::{Loaded, ScheduleConfig, SecretError, SecretRef, daemon::Durability},
+    config::{Loaded, ScheduleConfig, SecretError, SecretRef, vault::Durability},
     db::{Db, DbError},
     decide::retention::locks::Reach,
     dns::{Dns, DnsError},
@@ -22,7 +22,7 @@ use crate::{
     flow::{Ending, StepContext, StepError},
     process::ProcessError,
     vault::{
-        self, Manifest, SharedStore, StoreError, VaultError,
+        self, Inventory, Manifest, Remembered, SharedStore, StoreError, VaultError,
         signature::{Signer, Verifier},
     },
 };
@@ -36,6 +36,7 @@ pub mod locks;
 pub mod prune;
 pub mod restore;
 pub mod restore_test;
+pub mod retention;
 pub mod rotate_keys;
 pub mod stream;
 pub mod verify;
@@ -167,6 +168,20 @@ impl Database {
             Some(name) => self.vaults.iter().find(|vault| vault.store.place().vault == *name),
             None => self.vaults.first(),
         }
+    }
+
+    /// All histories of it that a vault holds.
+    pub async fn histories(&self, vault: &Vault) -> Result<Vec<Inventory>, VaultError> {
+        self.histories_again(vault, &mut Remembered::default()).await
+    }
+
+    /// The same, where what is listed as it was is not read again.
+    pub async fn histories_again(
+        &self,
+        vault: &Vault,
+        remembered: &mut Remembered,
+    ) -> Result<Vec<Inventory>, VaultError> {
+        Inventory::of_all(vault.store.as_ref(), &self.name, &self.keys.verifier, remembered).await
     }
 
     /// The file that defines this database's runs, for evidence.

@@ -13,8 +13,8 @@ use crate::{
     db::{DbError, heartbeats, vaults},
     decide::retention::beats,
     domain::{BackupState, VaultName, with_causes},
-    flows::{Database, KeyError, restore},
-    vault::{Owned, Store as _, VaultIdentity, ledger},
+    flows::{Database, KeyError},
+    vault::{Inventory, Owned, Store as _, VaultIdentity, ledger},
 };
 
 /// What came back, and what did not.
@@ -100,7 +100,7 @@ impl App {
         notes: &mut Vec<String>,
     ) -> Result<(), Failed> {
         let Some(vault) = database.vault(Some(name)) else { return Ok(()) };
-        let mut histories = restore::histories(database, vault).await.map_err(failed)?;
+        let mut histories = database.histories(vault).await.map_err(failed)?;
         for entry in histories.iter().flat_map(|held| &held.catalog.entries) {
             came.backups += 1;
             came.proven += usize::from(entry.state == BackupState::Proven);
@@ -115,7 +115,7 @@ impl App {
             Err(error) => return Err(failed(error)),
         };
         // A number that two histories used is the newer one's.
-        histories.sort_by_key(|held| held.catalog.entries.iter().map(|entry| entry.manifest.finished_at).max());
+        histories.sort_by_key(Inventory::newest_at);
         let (db, since) = (&self.resources.db, self.clock.now() - beats::KEPT);
         let kept = async || heartbeats::between(db, &database.name, Timestamp::UNIX_EPOCH, Timestamp::MAX).await;
         let before = kept().await?.len();

@@ -30,7 +30,7 @@ use crate::{
         },
     },
     telemetry,
-    vault::{CatalogEntry, Layout},
+    vault::{CatalogEntry, Inventory, Layout},
 };
 
 /// Runs that the status shows.
@@ -166,7 +166,7 @@ impl App {
     async fn restorable_tip(
         &self,
         vault: &flows::Vault,
-        held: &restore::Held,
+        held: &Inventory,
     ) -> Result<Option<(Timeline, Lsn)>, StatusError> {
         let facts = restore::facts(&[(vault, held)], self.clock.now()).await?;
         let latest = facts.and_then(|facts| recovery::choose(&facts, &RecoveryTarget::Latest, None).ok());
@@ -178,7 +178,7 @@ impl App {
         let (mut held, mut found) = (Held::default(), Vec::new());
         for vault in &database.vaults {
             // Of a vault that is away nothing is known; the others still tell.
-            let histories = match restore::histories(database, vault).await {
+            let histories = match database.histories(vault).await {
                 Ok(histories) => histories,
                 Err(error) => {
                     let vault = &vault.store.place().vault;

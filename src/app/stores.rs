@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     config::{
         Estate,
-        daemon::{Addressing, CredentialsConfig, LimitsConfig, LockMode, S3VaultConfig, VaultConfig},
+        vault::{Addressing, CredentialsConfig, LimitsConfig, LockMode, S3VaultConfig, VaultConfig},
     },
     domain::VaultName,
     vault::{

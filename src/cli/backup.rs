@@ -10,8 +10,8 @@ use crate::{
     app::{App, Role},
     domain::{Backup, BackupKind, BackupState, ByteSize, DatabaseName, RunId, Verdict, with_causes},
     flow::NewRun,
-    flows::{Database, backup, restore},
-    vault::CatalogEntry,
+    flows::{Database, backup},
+    vault::{CatalogEntry, Inventory},
 };
 
 #[derive(Debug, Args)]
@@ -103,7 +103,7 @@ pub async fn list(options: ListOptions, invocation: &Invocation) -> Result<u8> {
     for database in app.chosen(options.database.as_ref())? {
         for vault in &database.vaults {
             let name = vault.store.place().vault.to_string();
-            let histories = match restore::histories(&database, vault).await {
+            let histories = match database.histories(vault).await {
                 Ok(histories) => histories,
                 Err(error) if database.vaults.len() == 1 => return Err(error.into()),
                 Err(error) => {
@@ -111,7 +111,7 @@ pub async fn list(options: ListOptions, invocation: &Invocation) -> Result<u8> {
                     continue;
                 }
             };
-            for restore::Held { catalog, .. } in histories {
+            for Inventory { catalog, .. } in histories {
                 for backup in catalog.entries.iter().map(CatalogEntry::summary) {
                     let held = HeldIn { vault: name.clone(), state: backup.state };
                     let is_same = |listed: &&mut Listed| {

@@ -15,7 +15,7 @@ use crate::{
     config::{Estate, load, schedule::ScheduleConfig},
     decide::due::{Schedule, on_the_wall, parse_zone},
     domain::{DatabaseName, Span, VaultName, with_causes},
-    flows::{prune, verify},
+    flows::{retention, verify},
 };
 
 /// One due run.
@@ -124,24 +124,24 @@ async fn expires(estate: &Estate, now: Timestamp) -> Vec<Expires> {
     for schedule in &estate.schedules {
         let opened = app::open_for_restore(estate, &schedule.config.database, None).await;
         for vault in &schedule.config.vaults {
-            let looked = match &opened {
+            let surveyed = match &opened {
                 Ok(database) => match database.vault(Some(vault)) {
                     Some(vault) => {
-                        let memory = prune::Memory::default();
-                        prune::look(database, vault, &memory, &[], now).await.map_err(|error| with_causes(&error))
+                        let memory = retention::Memory::default();
+                        retention::survey(database, vault, &memory, &[], now).await.map_err(|error| with_causes(&error))
                     }
                     None => Ok(None),
                 },
                 Err(error) => Err(with_causes(error)),
             };
-            let (look, unknown) = looked.map_or_else(|error| (None, Some(error)), |look| (look, None));
+            let (survey, unknown) = surveyed.map_or_else(|error| (None, Some(error)), |survey| (survey, None));
             all.push(Expires {
                 database: schedule.config.database.clone(),
                 vault: vault.clone(),
-                goes: look
+                goes: survey
                     .as_ref()
-                    .map_or_else(Vec::new, |look| vault::prune::expires(&look.plan.expire, look.segment_size)),
-                plan: look.map(|look| look.plan),
+                    .map_or_else(Vec::new, |survey| vault::prune::expires(&survey.plan.expire, survey.segment_size)),
+                plan: survey.map(|survey| survey.plan),
                 unknown,
             });
         }

@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use super::{
-    DaemonConfig, Problems, RunbookConfig, ScheduleConfig, SecretRef,
-    daemon::{DnsConfig, VaultConfig},
+    DaemonConfig, Problems, RunbookConfig, ScheduleConfig,
+    daemon::DnsConfig,
     problem::Place,
     rules,
     vocabulary::Document,
@@ -211,33 +211,19 @@ fn anchor_daemon(daemon: &mut DaemonConfig, folder: &Path) {
         }
     }
     for identity in [&mut daemon.keys.identity, &mut daemon.keys.escrow].into_iter().flatten() {
-        anchor_secret(identity, folder);
+        identity.anchor(folder);
     }
     for vault in daemon.vaults.values_mut() {
-        match vault {
-            VaultConfig::Directory(directory) => anchor(&mut directory.path, folder),
-            VaultConfig::S3(s3) => {
-                for key in [&mut s3.credentials, &mut s3.delete_credentials].into_iter().flatten() {
-                    anchor_secret(&mut key.secret_access_key, folder);
-                    key.session_token.iter_mut().for_each(|token| anchor_secret(token, folder));
-                }
-            }
-        }
+        vault.anchor(folder);
     }
 }
 
 fn anchor_schedule(schedule: &mut ScheduleConfig, folder: &Path) {
     if let Some(password) = &mut schedule.login.password {
-        anchor_secret(password, folder);
+        password.anchor(folder);
     }
     if let Some(authority) = &mut schedule.login.sslrootcert {
         anchor(authority, folder);
-    }
-}
-
-fn anchor_secret(secret: &mut SecretRef, folder: &Path) {
-    if let SecretRef::File(file) = secret {
-        anchor(file, folder);
     }
 }
 

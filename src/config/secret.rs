@@ -50,6 +50,13 @@ pub enum SecretError {
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 
 impl SecretRef {
+    /// Makes a path in it absolute; it starts from `folder`.
+    pub(super) fn anchor(&mut self, folder: &Path) {
+        if let Self::File(file) = self {
+            *file = folder.join(&*file);
+        }
+    }
+
     /// Reads it now; nothing is kept, so that a rotated secret is found.
     pub async fn read(&self) -> Result<SecretString, SecretError> {
         let text = match self {

@@ -11,6 +11,13 @@ use super::{Check, Objectives, Phase, RecoveryPoint, Region, Residency, Verdict}
 /// Version of this structure; a reader refuses a later one.
 pub const RECORD_SCHEMA: u32 = 1;
 
+/// The kinds of runs that somebody looks for.
+pub mod kind {
+    pub const BACKUP: &str = "backup";
+    pub const DRILL: &str = "drill";
+    pub const RESTORE_TEST: &str = "restore_test";
+}
+
 /// The account of one run. Free of personal data: values of checks are digests
 /// unless the operator said otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{Database, Resources, guarded::guarded, locks, output, refused, stream};
 use crate::{
-    domain::{Backup, BackupId, BackupKind, BackupState, DatabaseName, Verdict, with_causes},
+    domain::{Backup, BackupId, BackupKind, BackupState, DatabaseName, Verdict, record::kind, with_causes},
     engine::{BackupFacts, BackupSink, EngineError},
     fault,
     flow::{Conclusion, Ending, Flow, Policy, Step, StepContext, StepError, read},
@@ -23,7 +23,7 @@ use crate::{
 mod parent;
 
 /// The flow's name, first part of its runs' ids.
-pub const NAME: &str = "backup";
+pub const NAME: &str = kind::BACKUP;
 
 /// How long a backup may take.
 const UPLOAD_LIMIT: Duration = Duration::from_secs(24 * 3600);

@@ -19,7 +19,10 @@ use crate::{
     config::runbook::{CommandConfig, DnsStep, FenceProof, ProbeConfig, RunbookConfig, Side, StepConfig},
     decide::drill::{StepKind, refuse_order},
     dns::{Dns, observer::Client},
-    domain::{Beat, DatabaseName, EvidenceRecord, Lsn, MemberName, SiteName, record::PlanFile},
+    domain::{
+        Beat, DatabaseName, EvidenceRecord, Lsn, MemberName, SiteName,
+        record::{PlanFile, kind},
+    },
     engine::Engine,
     evidence::EvidenceRef,
     flow::{Conclusion, Ending, Flow, Step, StepContext, StepError, read},
@@ -35,7 +38,7 @@ pub mod settle;
 pub mod shift;
 
 /// The flow's name, first part of its runs' ids.
-pub const NAME: &str = "drill";
+pub const NAME: &str = kind::DRILL;
 
 /// Pause between two looks of an observer; the ± of every DNS instant.
 pub const SAMPLING: Duration = Duration::from_millis(100);

@@ -9,7 +9,10 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Database, Resources, Vault, prune};
+use super::{
+    Database, Resources, Vault,
+    retention::{self, Memory, Survey},
+};
 use crate::{
     db::findings,
     decide::retention::locks::{self, Reach},
@@ -87,7 +90,7 @@ pub(super) async fn lock_committed(
 pub async fn renew(
     database: &Database,
     vault: &Vault,
-    memory: &prune::Memory,
+    memory: &Memory,
     known: &mut Known,
     now: Timestamp,
 ) -> Result<Option<Renewed>, StepError> {
@@ -95,26 +98,26 @@ pub async fn renew(
         return Ok(None);
     }
     known.forget_if_old(now);
-    let Some(look) = prune::look(database, vault, memory, &[], now).await? else {
+    let Some(survey) = retention::survey(database, vault, memory, &[], now).await? else {
         return Ok(Some(Renewed::default()));
     };
-    let renewed = lock_all(vault.store.as_ref(), vault.lock_reach, kept(&look), known, now).await?;
+    let renewed = lock_all(vault.store.as_ref(), vault.lock_reach, kept(&survey), known, now).await?;
     Ok(Some(renewed))
 }
 
 /// The objects that a rule keeps; what only a lock or a doubt keeps is let go.
 /// Tails go before anything expires, and are locked where their segment is not
 /// whole; uploads are none of it.
-fn kept(look: &prune::Look) -> Vec<ObjectKey> {
-    let (layout, listing) = (&look.layout, &look.listing);
-    let is_superseded = |key: &ObjectKey| match WalName::parse(layout, key, look.segment_size) {
-        Some(WalName::Tail { segment, .. }) => listing.holds(&layout.segment(segment, look.segment_size)),
+fn kept(survey: &Survey) -> Vec<ObjectKey> {
+    let (layout, listing) = (&survey.layout, &survey.listing);
+    let is_superseded = |key: &ObjectKey| match WalName::parse(layout, key, survey.segment_size) {
+        Some(WalName::Tail { segment, .. }) => listing.holds(&layout.segment(segment, survey.segment_size)),
         _ => false,
     };
     let wal = format!("{}wal/", layout.prefix());
     let is_lasting =
         |key: &ObjectKey| layout.parse_backup(key).is_some() || (key.as_str().starts_with(&wal) && !is_superseded(key));
-    listing.keys().filter(|key| is_lasting(key) && look.needs(key)).cloned().collect()
+    listing.keys().filter(|key| is_lasting(key) && survey.needs(key)).cloned().collect()
 }
 
 async fn lock_all(

@@ -14,7 +14,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Database, Resources, Vault, guarded::guarded, output, restore};
+use super::{
+    Database, Resources, Vault,
+    guarded::guarded,
+    output,
+    retention::{self, Memory, Survey},
+};
 use crate::{
     db::findings,
     decide::retention::{Expiry, Plan},
@@ -27,10 +32,8 @@ use crate::{
 };
 
 mod delete;
-mod look;
 
 pub use delete::Deleted;
-pub use look::{Look, Memory, facts, is_needed, look, policy};
 
 /// The flow's name, first part of its runs' ids.
 pub const NAME: &str = "prune";
@@ -100,9 +103,9 @@ struct At {
 }
 
 impl At {
-    async fn look(&self, cx: &StepContext, half_deleted: &[BackupId]) -> Result<Option<Look>, StepError> {
+    async fn survey(&self, cx: &StepContext, half_deleted: &[BackupId]) -> Result<Option<Survey>, StepError> {
         let memory = Memory::read(&self.resources, &self.database, Some(cx.run_id())).await?;
-        look(&self.database, &self.vault, &memory, half_deleted, cx.clock().now()).await
+        retention::survey(&self.database, &self.vault, &memory, half_deleted, cx.clock().now()).await
     }
 }
 
@@ -132,7 +135,7 @@ impl Step for MakePlan {
 
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
         cx.progress("listing the vault", None, None);
-        let Some(Look { layout, segment_size, plan, .. }) = self.at.look(cx, &[]).await? else {
+        let Some(Survey { layout, segment_size, plan, .. }) = self.at.survey(cx, &[]).await? else {
             return Err(StepError::permanent("the vault holds no backup; nothing expires"));
         };
         if let Some(expected) = &self.expected
@@ -166,7 +169,7 @@ impl Step for Delete {
         }
         fault::point("prune.delete");
         let stopped = |why| output(&Deleted { stopped_by: why, ..Deleted::default() });
-        let fresh = match self.0.look(cx, &plan.expire.backups).await {
+        let fresh = match self.0.survey(cx, &plan.expire.backups).await {
             Ok(Some(fresh)) if fresh.layout == layout => fresh.plan,
             Ok(_) => return stopped(vec!["the vault holds another history now".to_owned()]),
             Err(StepError::Fenced) => return Err(StepError::Fenced),
@@ -216,7 +219,7 @@ impl Step for CheckKept {
 
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
         let Planned { layout, plan, .. } = cx.output("plan")?;
-        let held = match restore::histories(&self.0.database, &self.0.vault).await {
+        let held = match self.0.database.histories(&self.0.vault).await {
             Ok(histories) => histories.into_iter().find(|held| *held.listing.layout() == layout),
             Err(error) => {
                 let verdict = Verdict::Inconclusive;

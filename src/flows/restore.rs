@@ -21,7 +21,7 @@ use crate::{
     domain::{Backup, BackupId, Opener, Phase, RecoveryTarget, Timeline, record::Source},
     engine::{EngineError, RecoveryPlan},
     flow::StepContext,
-    vault::{self, Catalog, CatalogEntry, Fetch, Layout, Listing, Proof, Remembered, SharedStore, VaultError},
+    vault::{self, CatalogEntry, Fetch, Inventory, Layout, Listing, Proof, Remembered, SharedStore, VaultError},
 };
 
 mod chain;
@@ -141,60 +141,22 @@ pub async fn run(
         () = stop.cancelled() => return Err(VaultError::Stopped.into()),
     };
     let layout = choice::choose(database, &found, request)?;
-    let same: Vec<(&Vault, &Held)> =
+    let same: Vec<(&Vault, &Inventory)> =
         found.iter().filter(|(_, held)| *held.listing.layout() == layout).map(|(vault, held)| (*vault, held)).collect();
     from_held(database, &same, request, stop, say).await
 }
 
-/// What a vault holds of one history of a database.
-#[derive(Debug)]
-pub struct Held {
-    pub listing: Listing,
-    pub catalog: Catalog,
-}
-
 /// The history of the database with the newest backup, where a vault holds several.
-pub async fn newest(database: &Database, vault: &Vault) -> Result<Held, RestoreError> {
-    newest_of(histories(database, vault).await?).ok_or_else(|| RestoreError::Nothing {
+pub async fn newest(database: &Database, vault: &Vault) -> Result<Inventory, RestoreError> {
+    Inventory::newest_of(database.histories(vault).await?).ok_or_else(|| RestoreError::Nothing {
         vault: vault.store.place().vault.to_string(),
         database: database.name.to_string(),
     })
 }
 
-/// The one with the newest backup; none when none has one.
-pub fn newest_of(histories: Vec<Held>) -> Option<Held> {
-    histories.into_iter().filter(|held| held.newest_at().is_some()).max_by_key(Held::newest_at)
-}
-
-impl Held {
-    /// When its newest backup was finished.
-    pub fn newest_at(&self) -> Option<Timestamp> {
-        self.catalog.entries.iter().map(|entry| entry.manifest.finished_at).max()
-    }
-}
-
-/// All histories of the database that a vault holds.
-pub async fn histories(database: &Database, vault: &Vault) -> Result<Vec<Held>, RestoreError> {
-    histories_again(database, vault, &mut Remembered::default()).await
-}
-
-/// The same, where what is listed as it was is not read again.
-pub async fn histories_again(
-    database: &Database,
-    vault: &Vault,
-    remembered: &mut Remembered,
-) -> Result<Vec<Held>, RestoreError> {
-    let mut histories = Vec::new();
-    for listing in Listing::of_all(vault.store.as_ref(), &database.name).await? {
-        let catalog = catalog(database, vault, &listing, remembered).await?;
-        histories.push(Held { listing, catalog });
-    }
-    Ok(histories)
-}
-
 /// What the choice of a recovery point is made from: all that the vaults hold
 /// of one history together. None where there is no backup.
-pub async fn facts(found: &[(&Vault, &Held)], now: Timestamp) -> Result<Option<Facts>, RestoreError> {
+pub async fn facts(found: &[(&Vault, &Inventory)], now: Timestamp) -> Result<Option<Facts>, RestoreError> {
     let entries = || found.iter().flat_map(|(_, held)| &held.catalog.entries);
     let Some(segment_size) = entries().next_back().map(|entry| entry.manifest.segment_size) else {
         return Ok(None);
@@ -219,21 +181,6 @@ pub async fn facts(found: &[(&Vault, &Held)], now: Timestamp) -> Result<Option<F
     Ok(Some(facts))
 }
 
-/// The backups that a listing shows; what is none is named in the log.
-async fn catalog(
-    database: &Database,
-    vault: &Vault,
-    listing: &Listing,
-    remembered: &mut Remembered,
-) -> Result<Catalog, RestoreError> {
-    let verifier = &database.keys.verifier;
-    let catalog = Catalog::read_again(listing, vault.store.as_ref(), verifier, remembered).await?;
-    for problem in &catalog.problems {
-        tracing::warn!(vault = %vault.store.place().vault, backup = %problem.backup, error = %problem.error, "not a backup");
-    }
-    Ok(catalog)
-}
-
 /// Restores from a frozen listing of one vault and from nothing else, whatever
 /// it holds by now.
 pub async fn from_listing(
@@ -244,16 +191,14 @@ pub async fn from_listing(
     stop: &CancellationToken,
     say: &Say<'_>,
 ) -> Result<Restored, RestoreError> {
-    let held = Held {
-        listing: listing.clone(),
-        catalog: catalog(database, vault, listing, &mut Remembered::default()).await?,
-    };
+    let (store, verifier) = (vault.store.as_ref(), &database.keys.verifier);
+    let held = Inventory::read(listing.clone(), store, verifier, &mut Remembered::default()).await?;
     from_held(database, &[(vault, &held)], request, stop, say).await
 }
 
 async fn from_held(
     database: &Database,
-    found: &[(&Vault, &Held)],
+    found: &[(&Vault, &Inventory)],
     request: &Request,
     stop: &CancellationToken,
     say: &Say<'_>,
@@ -267,7 +212,7 @@ async fn from_held(
     let facts = facts(found, Clock::system().now()).await?.ok_or_else(nothing)?;
     let selection = recovery::choose(&facts, &request.target, request.backup.as_ref())?;
     let holder = found.iter().find_map(|(vault, held)| Some((vault, held, held.catalog.find(&selection.backup)?)));
-    let (vault, Held { listing, .. }, entry) = holder.ok_or_else(nothing)?;
+    let (vault, Inventory { listing, .. }, entry) = holder.ok_or_else(nothing)?;
     let store = &vault.store;
     stopwatch.lap("select");
     let all = |backup| found.iter().find_map(|(_, held)| held.catalog.find(backup));

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Database, Resources, Vault, guarded::guarded, output, restore};
+use super::{Database, Resources, Vault, guarded::guarded, output};
 use crate::{
     decide::rotation,
     domain::{Check, DatabaseName, VaultName, Verdict, with_causes},
@@ -183,7 +183,7 @@ impl Rotate {
             damaged: BTreeSet::new(),
             recipients: BTreeMap::new(),
         };
-        for held in restore::histories(database, vault).await? {
+        for held in database.histories(vault).await? {
             let folders = KeyFolder::all(store.as_ref(), &held.listing, &held.catalog, &identities).await?;
             let total = Some(folders.len() as u64);
             for (done, folder) in folders.iter().enumerate() {

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Database, refused};
 use crate::{
-    config::daemon::Durability,
+    config::vault::Durability,
     decide::stretch::Source,
     domain::{BackupState, Lsn, Timeline, with_causes},
     engine::{EngineError, MemberFacts, Role, WalEnd, WalSink, WalSource},

@@ -10,7 +10,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{Database, KeyError, Resources, Vault, guarded::guarded, output, prune};
+use super::{
+    Database, KeyError, Resources, Vault,
+    guarded::guarded,
+    output,
+    retention::{self, Survey},
+};
 use crate::{
     config::schedule::VerifyConfig,
     decide::{recovery::gaps::Need, retention::Doubt, sample::Rotation},
@@ -104,15 +109,15 @@ pub async fn vault(
         Asked::Full => Depth::Full,
     };
     say("looking at what is kept", None, None);
-    let (kept, unknown) = match prune::look(database, vault, &prune::Memory::default(), &[], now).await {
+    let (kept, unknown) = match retention::survey(database, vault, &retention::Memory::default(), &[], now).await {
         Ok(kept) => (kept, None),
         Err(error) => (None, Some(format!("what retention keeps is not known, so neither are locks: {error}"))),
     };
     // A new backup is locked when it is committed; WAL later, by the task that renews.
     let lock_until = |key: &ObjectKey| {
-        let look = kept.as_ref()?;
-        let backup = look.layout.parse_backup(key)?;
-        look.needs.backup(&backup).then(|| vault.lock_reach.least(now))
+        let kept = kept.as_ref()?;
+        let backup = kept.layout.parse_backup(key)?;
+        kept.needs.backup(&backup).then(|| vault.lock_reach.least(now))
     };
     let mut reports = Vec::new();
     for listing in Listing::of_all(vault.store.as_ref(), &database.name).await? {
@@ -124,7 +129,7 @@ pub async fn vault(
             depth: depth.clone(),
             others: &others,
             lock_until: kept.as_ref().map(|_| &lock_until as &LockUntil<'_>),
-            retained: &|segment| retained(kept.as_ref().filter(|look| look.layout == *listing.layout()), segment),
+            retained: &|segment| retained(kept.as_ref().filter(|kept| kept.layout == *listing.layout()), segment),
             now,
             stop,
             done: Arc::default(),
@@ -145,10 +150,10 @@ pub async fn vault(
 /// Whether WAL that no backup needs for itself must be there. Where WAL was lost
 /// that a backup needs, retention falls back to an older one, whose WAL may long
 /// have expired; and of an older history nobody knows when it was pruned last.
-fn retained(look: Option<&prune::Look>, segment: Segment) -> Need {
-    let Some(look) = look else { return Need::Unknown };
-    let is_unclear = look.plan.refusals.iter().any(|doubt| matches!(doubt, Doubt::NoHistory { .. }));
-    match (look.if_whole.wal(segment), look.needs.wal(segment)) {
+fn retained(kept: Option<&Survey>, segment: Segment) -> Need {
+    let Some(kept) = kept else { return Need::Unknown };
+    let is_unclear = kept.plan.refusals.iter().any(|doubt| matches!(doubt, Doubt::NoHistory { .. }));
+    match (kept.if_whole.wal(segment), kept.needs.wal(segment)) {
         (true, _) if !is_unclear => Need::Needed,
         (false, false) => Need::Expired,
         _ => Need::Unknown,

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{figures::Figures, words};
 use crate::{
-    domain::{Objectives, Verdict},
+    domain::{Objectives, Verdict, record::kind},
     evidence::{Entry, EvidenceRef, Month},
 };
 
@@ -164,7 +164,7 @@ pub fn build(
 
 fn headline(verdict: Verdict, coverage: &Coverage, period: &[&Entry]) -> String {
     let (proven, all) = (coverage.proven.len(), coverage.proven.len() + coverage.not_proven.len());
-    let tests = of_kind(period, "restore_test").count();
+    let tests = of_kind(period, kind::RESTORE_TEST).count();
     let drills = period.iter().filter(|entry| measures_rto(&entry.record.kind)).count();
     let judgement = match verdict {
         Verdict::Pass => "Every objective was met.",
@@ -185,7 +185,7 @@ fn of_kind<'a>(period: &'a [&'a Entry], kind: &'a str) -> impl Iterator<Item = &
 
 /// Whether runs of this kind measure a recovery time; their subject is a runbook.
 pub(super) fn measures_rto(kind: &str) -> bool {
-    matches!(kind, "drill" | "failover" | "incident")
+    matches!(kind, kind::DRILL | "failover" | "incident")
 }
 
 fn subjects(period: &[&Entry], databases: &BTreeMap<String, Objectives>) -> Vec<Subject> {
@@ -210,7 +210,7 @@ fn subject(period: &[&Entry], is_runbook: bool, name: &str, now: Option<Objectiv
 }
 
 fn database_lines(own: &[&Entry], rto: Option<f64>, rpo: Option<f64>) -> Vec<Line> {
-    let tests: Vec<&Entry> = of_kind(own, "restore_test").collect();
+    let tests: Vec<&Entry> = of_kind(own, kind::RESTORE_TEST).collect();
     // Only a disaster that lay in the future measures a recovery point.
     let drawn: Vec<&Entry> = tests
         .iter()
@@ -222,7 +222,7 @@ fn database_lines(own: &[&Entry], rto: Option<f64>, rpo: Option<f64>) -> Vec<Lin
         line("Recovery point (RPO)", Unit::Seconds, rpo, &drawn, |entry| entry.record.measured.rpo_seconds),
         line("Lost commits", Unit::Commits, None, &drawn, lost_commits),
     ];
-    let backups: Vec<&Entry> = of_kind(own, "backup").collect();
+    let backups: Vec<&Entry> = of_kind(own, kind::BACKUP).collect();
     if !backups.is_empty() {
         lines.push(line("Backup duration", Unit::Seconds, None, &backups, |entry| {
             (entry.record.verdict == Verdict::Pass)
@@ -289,7 +289,7 @@ fn sentence(unit: Unit, objective: Option<f64>, figures: &Figures) -> String {
 }
 
 fn coverage(period: &[&Entry], databases: &BTreeMap<String, Objectives>) -> Coverage {
-    let tested: BTreeSet<&str> = of_kind(period, "restore_test")
+    let tested: BTreeSet<&str> = of_kind(period, kind::RESTORE_TEST)
         .filter(|entry| entry.record.verdict == Verdict::Pass)
         .map(|entry| entry.record.subject.as_str())
         .collect();
@@ -316,7 +316,7 @@ fn findings(entry: &Entry) -> Vec<ReportFinding> {
 
 fn details(period: &[&Entry]) -> Vec<Entry> {
     let mut newest: BTreeMap<(&str, &str), &Entry> = BTreeMap::new();
-    for &entry in period.iter().filter(|entry| entry.record.kind != "backup") {
+    for &entry in period.iter().filter(|entry| entry.record.kind != kind::BACKUP) {
         newest.insert((&entry.record.subject, &entry.record.kind), entry);
     }
     let mut details: Vec<Entry> = newest.into_values().cloned().collect();

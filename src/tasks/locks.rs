@@ -13,7 +13,7 @@ use crate::{
     flows::{
         Database,
         locks::{self, Known},
-        prune,
+        retention,
     },
 };
 
@@ -48,7 +48,7 @@ pub async fn run(app: Arc<App>, database: Arc<Database>, stop: CancellationToken
 
 /// Renews the locks in all vaults of a database once. `known` is kept for the next time.
 pub async fn renew(app: &App, database: &Database, known: &mut BTreeMap<VaultName, Known>) -> Result<(), StepError> {
-    let memory = prune::Memory::read(&app.resources, database, None).await?;
+    let memory = retention::Memory::read(&app.resources, database, None).await?;
     let mut failed = Ok(());
     for vault in &database.vaults {
         let name = &vault.store.place().vault;

@@ -18,7 +18,7 @@ use crate::{
     decide::retention::{Doubt, Plan},
     domain::{BackupId, DatabaseName, RunId, VaultName},
     flow::{NewRun, StepError},
-    flows::{Database, Vault, prune},
+    flows::{Database, Vault, prune, retention},
 };
 
 /// Between looks; the first one is so long after the start.
@@ -82,9 +82,9 @@ impl Pruner {
     /// What a person must fix before anything expires in this vault.
     async fn look_at(&mut self, database: &Arc<Database>, vault: &Vault) -> Result<Vec<String>, StepError> {
         let now = self.app.clock.now();
-        let memory = prune::Memory::read(&self.app.resources, database, None).await?;
-        let Some(look) = prune::look(database, vault, &memory, &[], now).await? else { return Ok(Vec::new()) };
-        let plan = look.plan;
+        let memory = retention::Memory::read(&self.app.resources, database, None).await?;
+        let Some(survey) = retention::survey(database, vault, &memory, &[], now).await? else { return Ok(Vec::new()) };
+        let plan = survey.plan;
         if !plan.refusals.is_empty() {
             return Ok(lasting(&plan, &vault.store.place().vault));
         }

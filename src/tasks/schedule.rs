@@ -15,7 +15,7 @@ use crate::{
     decide::due::Schedule,
     domain::{DatabaseName, RunId, with_causes},
     flow::NewRun,
-    flows::{Database, backup, restore, restore_test},
+    flows::{Database, backup, restore_test},
 };
 
 /// How far back a daemon that was down looks for a due time that it missed: a
@@ -87,7 +87,7 @@ async fn start_due(app: &App, database: &Database, since: Timestamp, now: Timest
 
 async fn has_backup_before(database: &Database, due_at: Timestamp) -> Result<bool, String> {
     let Some(vault) = database.vault(None) else { return Ok(false) };
-    let histories = restore::histories(database, vault).await.map_err(|error| with_causes(&error))?;
+    let histories = database.histories(vault).await.map_err(|error| with_causes(&error))?;
     Ok(histories.iter().flat_map(|held| &held.catalog.entries).any(|entry| entry.manifest.finished_at <= due_at))
 }
 

@@ -13,8 +13,8 @@ use crate::{
     db::{heartbeats, runs},
     decide::retention::tails,
     domain::with_causes,
-    flows::{Database, Vault, restore, restore_test},
-    vault::StoreError,
+    flows::{Database, Vault, restore_test},
+    vault::{Inventory, StoreError},
 };
 
 const EVERY: Duration = Duration::from_secs(600);
@@ -63,7 +63,7 @@ pub async fn sweep(app: &App, database: &Database, vault: &Vault) -> Result<usiz
     if beats.is_empty() {
         return Ok(0);
     }
-    let Some(held) = restore::newest_of(restore::histories(database, vault).await?) else { return Ok(0) };
+    let Some(held) = Inventory::newest_of(database.histories(vault).await?) else { return Ok(0) };
     let Some(size) = held.catalog.entries.last().map(|entry| entry.manifest.segment_size) else { return Ok(0) };
     let gone = tails::superseded(&held.listing.coverage(size), size, &beats, now, lag);
     let mut swept = 0;

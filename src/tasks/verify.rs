@@ -12,7 +12,7 @@ use crate::{
     domain::{RunId, VaultName, with_causes},
     flow::NewRun,
     flows::{
-        Database, Vault, restore,
+        Database, Vault,
         verify::{self, Asked, Params},
     },
 };
@@ -63,7 +63,7 @@ async fn submit_due(
     if seen.is_some_and(|seen| seen >= due_at) {
         return Ok(None);
     }
-    let histories = restore::histories(database, vault).await.map_err(|error| with_causes(&error))?;
+    let histories = database.histories(vault).await.map_err(|error| with_causes(&error))?;
     let oldest = histories.iter().flat_map(|held| &held.catalog.entries).map(|entry| entry.manifest.finished_at).min();
     if rotation.due(&rotation_name, oldest, now).is_some() {
         let id = RunId::new(verify::NAME, database.name.as_str(), name.as_str(), &due_at.to_string());

@@ -40,11 +40,20 @@ wal=$here/../../wal
 for tool in age zstd tar sha256sum awk; do
     command -v "$tool" >/dev/null || die "$tool is not installed"
 done
-[ -r "$identity" ] || die "the identity $identity cannot be read"
+# From here on work is done elsewhere than where these names were given.
+case $identity in /*) ;; *) identity=$PWD/$identity ;; esac
+case $target in /*) ;; *) target=$PWD/$target ;; esac
+if [ ! -r "$identity" ] || [ -d "$identity" ]; then die "the identity $identity cannot be read"; fi
 if [ -e "$target" ]; then
     [ -d "$target" ] || die "$target is not a folder"
     [ -z "$(ls -A "$target")" ] || die "$target is not empty; restore into an empty folder"
 fi
+# The data must not lie decrypted in the vault.
+vault=$(CDPATH='' cd -- "$here/../.." && pwd -P) above=$target
+while [ ! -d "$above" ]; do above=$(dirname "$above"); done
+case $(CDPATH='' cd -- "$above" && pwd -P)/ in
+    "$vault"/*) die "$target lies in the vault, below $vault; restore into a folder elsewhere" ;;
+esac
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
@@ -99,9 +108,10 @@ open_keys() {
     shift_to=$1
     shift
     for key in "$@"; do
-        if [ -f "$key" ]; then age -d -i "$identity" "$key" >>"$shift_to" 2>/dev/null || true; fi
+        if [ -f "$key" ]; then age -d -i "$identity" "$key" >>"$shift_to" 2>>"$work/refused" || true; fi
     done
-    [ -s "$shift_to" ]
+    # Why none was opened is worth nothing once one was.
+    [ -s "$shift_to" ] || { tail -3 "$work/refused" >&2; return 1; }
 }
 unseal() {
     { age -d -i "$1" "$2" || echo "$2" >>"$work/failed"; } | { zstd -q -d -c || echo "$2" >>"$work/failed"; }

@@ -89,7 +89,7 @@ fn the_examples_pass_and_paths_become_absolute() {
     assert_eq!(estate.folder, folder);
     assert_eq!(estate.daemon.state.url, format!("sqlite:{}/state/lifeboat.db", folder.display()));
     let vault = estate.daemon.vaults.values().last().unwrap();
-    let lifeboat::config::daemon::VaultConfig::Directory(vault) = vault else { panic!("{vault:?}") };
+    let lifeboat::config::vault::VaultConfig::Directory(vault) = vault else { panic!("{vault:?}") };
     assert_eq!(vault.path, folder.join("vault"));
     let file = |path: &str| lifeboat::config::SecretRef::File(folder.join(path));
     assert_eq!(estate.daemon.keys.identity, Some(file("age.key")));

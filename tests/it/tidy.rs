@@ -2,7 +2,7 @@
 //! files keep their size, state SQL and system calls stay with their owners.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -98,14 +98,18 @@ fn module_of(file: &Path) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// The modules of ours that a line of code names: after `crate::`, also inside
-/// the braces of `use crate::{…}`.
+/// The modules of ours that the code names: after `crate::`.
 fn used_modules(source: &str) -> Vec<String> {
+    named_after("crate::", source)
+}
+
+/// What the code names after a path, also inside the braces of `use path::{…}`.
+fn named_after(path: &str, source: &str) -> Vec<String> {
     let code: String =
         source.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let mut used = Vec::new();
-    for (at, _) in code.match_indices("crate::") {
-        let rest = &code[at + "crate::".len()..];
+    for (at, _) in code.match_indices(path) {
+        let rest = &code[at + path.len()..];
         if let Some(list) = rest.strip_prefix('{') {
             let mut depth = 1;
             let mut word = String::new();
@@ -170,6 +174,40 @@ fn the_module_finder_sees_every_form_of_use() {
         assert!(used.contains(&module.to_owned()), "{module} in {used:?}");
     }
     assert!(!used.contains(&"cli".to_owned()));
+}
+
+/// Which other workflow each workflow uses: `src/flows/copy.rs` and all below
+/// `src/flows/copy/` are `copy`. What they share stands in `src/flows.rs`.
+fn workflows() -> BTreeMap<String, BTreeSet<String>> {
+    let folder = root().join("src/flows");
+    let mut workflows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for file in rust_files(&folder) {
+        let inside = file.strip_prefix(&folder).unwrap();
+        let name = inside.components().next().unwrap().as_os_str().to_string_lossy();
+        let up = "super::".repeat(inside.components().count());
+        let source = fs::read_to_string(&file).unwrap();
+        let used = workflows.entry(name.trim_end_matches(".rs").to_owned()).or_default();
+        used.extend(["flows::", &up].into_iter().flat_map(|path| named_after(path, &source)));
+    }
+    let names: BTreeSet<String> = workflows.keys().cloned().collect();
+    for (name, used) in &mut workflows {
+        used.retain(|other| other != name && names.contains(other));
+    }
+    workflows
+}
+
+#[test]
+fn no_workflow_uses_itself_through_another() {
+    let mut workflows = workflows();
+    assert!(workflows["restore_test"].contains("restore") && workflows["copy"].contains("locks"), "{workflows:?}");
+    // Those that use none that is left can be left out; in a circle each uses one.
+    while let Some(last) = workflows.iter().find(|(_, used)| used.is_empty()).map(|(name, _)| name.clone()) {
+        workflows.remove(&last);
+        for used in workflows.values_mut() {
+            used.remove(&last);
+        }
+    }
+    assert!(workflows.is_empty(), "in a circle, or using one: {workflows:?}");
 }
 
 #[test]

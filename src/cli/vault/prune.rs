@@ -12,7 +12,7 @@ use crate::{
     decide::retention::{Expiry, Plan},
     domain::{DatabaseName, RunId, SegmentSize, VaultName},
     flow::{NewRun, RunSummary},
-    flows::{Database, Vault, prune},
+    flows::{Database, Vault, prune, retention},
 };
 
 #[derive(Debug, Args)]
@@ -81,14 +81,14 @@ fn chosen(app: &App, options: &Options) -> Result<Vec<(Arc<Database>, Vault)>> {
 }
 
 async fn look(app: &App, database: &Database, vault: &Vault) -> Result<Shown> {
-    let memory = prune::Memory::read(&app.resources, database, None).await?;
-    let look = prune::look(database, vault, &memory, &[], app.clock.now()).await?;
+    let memory = retention::Memory::read(&app.resources, database, None).await?;
+    let survey = retention::survey(database, vault, &memory, &[], app.clock.now()).await?;
     Ok(Shown {
         database: database.name.clone(),
         vault: vault.store.place().vault.clone(),
-        digest: look.as_ref().map(|look| prune::digest(&look.plan)).transpose()?,
-        segment_size: look.as_ref().map_or(SegmentSize::DEFAULT, |look| look.segment_size),
-        plan: look.map(|look| look.plan),
+        digest: survey.as_ref().map(|survey| prune::digest(&survey.plan)).transpose()?,
+        segment_size: survey.as_ref().map_or(SegmentSize::DEFAULT, |survey| survey.segment_size),
+        plan: survey.map(|survey| survey.plan),
         run: None,
     })
 }

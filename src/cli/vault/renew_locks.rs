@@ -8,7 +8,7 @@ use crate::{
     app::Role,
     cli::{Invocation, open},
     domain::{DatabaseName, VaultName},
-    flows::{locks, prune},
+    flows::{locks, retention},
 };
 
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     let app = open(invocation, Role::WithoutDns).await?;
     let mut shown = Vec::new();
     for database in app.chosen(options.database.as_ref())? {
-        let memory = prune::Memory::read(&app.resources, &database, None).await?;
+        let memory = retention::Memory::read(&app.resources, &database, None).await?;
         for vault in &database.vaults {
             let name = vault.store.place().vault.clone();
             if options.vault.as_ref().is_some_and(|wanted| *wanted != name) {

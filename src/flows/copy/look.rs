@@ -10,15 +10,12 @@ use super::Route;
 use crate::{
     decide::{
         copy::{self, HeldBackup, Holding, Of, Plan},
-        retention::{self, Facts, Needs},
+        retention::{Facts, Needs, needs},
     },
     domain::{BackupId, SegmentSize, VaultName, with_causes},
     flow::StepError,
-    flows::{
-        Database, Vault, prune,
-        restore::{self, Held},
-    },
-    vault::{CatalogEntry, Layout, ObjectKey, Remembered, SharedStore},
+    flows::{Database, Vault, retention},
+    vault::{CatalogEntry, Inventory, Layout, ObjectKey, Remembered, SharedStore},
 };
 
 /// One history of a database: what each source holds of it, and the target.
@@ -33,7 +30,7 @@ pub struct History {
 }
 
 /// What a vault holds, as `decide::copy` sees it.
-pub fn holding(held: &Held) -> Holding {
+pub fn holding(held: &Inventory) -> Holding {
     let prefix = held.listing.layout().prefix();
     let relative = |name: &str| name.strip_prefix(&prefix).map(str::to_owned);
     Holding {
@@ -73,7 +70,7 @@ impl Wanted {
     /// From what each vault holds of each history; none where no vault holds a backup.
     pub async fn of(
         database: &Database,
-        vaults: &[(&Vault, &[Held])],
+        vaults: &[(&Vault, &[Inventory])],
         now: Timestamp,
     ) -> Result<Option<Self>, StepError> {
         let newest = vaults.iter().flat_map(|(_, histories)| *histories).max_by_key(|held| held.newest_at());
@@ -81,14 +78,14 @@ impl Wanted {
         let mut together: Option<Facts> = None;
         for (vault, histories) in vaults {
             let Some(held) = histories.iter().find(|held| held.listing.layout() == layout) else { continue };
-            let Some(facts) = prune::facts(held, &vault.store).await? else { continue };
+            let Some(facts) = retention::facts(held, &vault.store).await? else { continue };
             together = Some(match together {
                 Some(together) => together.with(facts),
                 None => facts,
             });
         }
         let Some(facts) = together else { return Ok(None) };
-        let needs = retention::needs(&facts, &prune::policy(&database.schedule.config)?, now);
+        let needs = needs(&facts, &retention::policy(&database.schedule.config)?, now);
         Ok(Some(Self { layout: layout.clone(), segment_size: facts.segment_size, needs }))
     }
 
@@ -101,7 +98,7 @@ impl Wanted {
         let prefix = layout.prefix();
         holding.names.retain(|name, _| {
             ObjectKey::new(format!("{prefix}{name}"))
-                .is_ok_and(|key| prune::is_needed(&self.needs, layout, self.segment_size, &key))
+                .is_ok_and(|key| retention::is_needed(&self.needs, layout, self.segment_size, &key))
         });
         let names = &holding.names;
         holding.backups.retain(|id, _| names.contains_key(&format!("backups/{id}/manifest.json")));
@@ -120,10 +117,10 @@ fn of_vault<'a>(seen: &'a mut Seen, vault: &Vault) -> &'a mut Remembered {
 /// what is written to all of them meanwhile is not taken for missing.
 pub async fn histories(route: &Route, seen: &mut Seen, now: Timestamp) -> Result<Vec<History>, StepError> {
     let database = &route.database;
-    let mut sources: Vec<(&Vault, Vec<Held>)> = Vec::new();
+    let mut sources: Vec<(&Vault, Vec<Inventory>)> = Vec::new();
     let mut failed = None;
     for vault in &route.sources {
-        match restore::histories_again(database, vault, of_vault(seen, vault)).await {
+        match database.histories_again(vault, of_vault(seen, vault)).await {
             Ok(histories) => sources.push((vault, histories)),
             Err(error) => {
                 let name = &vault.store.place().vault;
@@ -136,13 +133,13 @@ pub async fn histories(route: &Route, seen: &mut Seen, now: Timestamp) -> Result
         Some(error) if sources.is_empty() => return Err(error.into()),
         _ => {}
     }
-    let target = restore::histories_again(database, &route.target, of_vault(seen, &route.target)).await?;
+    let target = database.histories_again(&route.target, of_vault(seen, &route.target)).await?;
     let layouts: BTreeSet<&Layout> =
         sources.iter().flat_map(|(_, histories)| histories).map(|held| held.listing.layout()).collect();
     let mut histories: Vec<History> = layouts.into_iter().map(|layout| history(layout, &sources, &target)).collect();
     if histories.iter().any(|history| !history.plan.groups.is_empty()) {
         let beside = route.beside().await;
-        let all: Vec<(&Vault, &[Held])> = sources
+        let all: Vec<(&Vault, &[Inventory])> = sources
             .iter()
             .chain(&beside)
             .map(|(vault, held)| (*vault, held.as_slice()))
@@ -160,14 +157,14 @@ pub async fn histories(route: &Route, seen: &mut Seen, now: Timestamp) -> Result
 impl Route {
     /// What the vaults hold that nothing is copied from: what is proven there counts
     /// here too. One that is away tells nothing.
-    async fn beside(&self) -> Vec<(&Vault, Vec<Held>)> {
+    async fn beside(&self) -> Vec<(&Vault, Vec<Inventory>)> {
         let name = |vault: &Vault| vault.store.place().vault.clone();
         let mut beside = Vec::new();
         for vault in &self.database.vaults {
             if name(vault) == name(&self.target) || self.sources.iter().any(|source| name(source) == name(vault)) {
                 continue;
             }
-            if let Ok(histories) = restore::histories(&self.database, vault).await {
+            if let Ok(histories) = self.database.histories(vault).await {
                 beside.push((vault, histories));
             }
         }
@@ -185,9 +182,9 @@ impl History {
     }
 }
 
-fn history(layout: &Layout, sources: &[(&Vault, Vec<Held>)], target: &[Held]) -> History {
-    let of = |histories: &[Held]| histories.iter().position(|held| held.listing.layout() == layout);
-    let found: Vec<(&Vault, &Held)> =
+fn history(layout: &Layout, sources: &[(&Vault, Vec<Inventory>)], target: &[Inventory]) -> History {
+    let of = |histories: &[Inventory]| histories.iter().position(|held| held.listing.layout() == layout);
+    let found: Vec<(&Vault, &Inventory)> =
         sources.iter().filter_map(|(vault, histories)| Some((*vault, histories.get(of(histories)?)?))).collect();
     let entries = found.iter().rev().flat_map(|(_, held)| &held.catalog.entries);
     let entries = entries.map(|entry| (entry.manifest.backup.clone(), entry.clone())).collect();

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    Drill, dns_failed,
+    Drill, NAME, dns_failed,
     prepare::{Approved, Guarded},
     probe,
     settle::Checked,
@@ -167,7 +167,7 @@ fn record(drill: &Drill, cx: &StepContext, ending: &Ending, traces: &Traces, cle
     EvidenceRecord {
         schema: RECORD_SCHEMA,
         run_id: cx.run_id().to_string(),
-        kind: "drill".to_owned(),
+        kind: NAME.to_owned(),
         subject: runbook.runbook.to_string(),
         daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
         plan: Some(params.plan.clone()),

@@ -2,24 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use super::{Held, Request, RestoreError, histories};
+use super::{Request, RestoreError};
 use crate::{
     decide::cluster::{self, Cluster, Unclear},
     domain::with_causes,
     flows::{Database, Vault},
-    vault::Layout,
+    vault::{Inventory, Layout},
 };
 
 /// All histories in all vaults. One that does not answer gives nothing, as long
 /// as another holds a backup.
-pub(super) async fn look<'a>(database: &Database, vaults: &'a [Vault]) -> Result<Vec<(&'a Vault, Held)>, RestoreError> {
+pub(super) async fn look<'a>(
+    database: &Database,
+    vaults: &'a [Vault],
+) -> Result<Vec<(&'a Vault, Inventory)>, RestoreError> {
     let (mut found, mut failed) = (Vec::new(), None);
     for vault in vaults {
-        match histories(database, vault).await {
+        match database.histories(vault).await {
             Ok(histories) => found.extend(histories.into_iter().map(|held| (vault, held))),
             Err(error) => {
                 tracing::warn!(vault = %vault.store.place().vault, error = %with_causes(&error), "nothing is taken from this vault");
-                failed.get_or_insert(error);
+                failed.get_or_insert(RestoreError::from(error));
             }
         }
     }
@@ -34,7 +37,11 @@ pub(super) async fn look<'a>(database: &Database, vaults: &'a [Vault]) -> Result
 
 /// The history to restore: what was asked for by name, else the latest, unless
 /// another one may be newer.
-pub(super) fn choose(database: &Database, found: &[(&Vault, Held)], request: &Request) -> Result<Layout, RestoreError> {
+pub(super) fn choose(
+    database: &Database,
+    found: &[(&Vault, Inventory)],
+    request: &Request,
+) -> Result<Layout, RestoreError> {
     let is_asked = |layout: &Layout| request.system_id.as_ref().is_none_or(|asked| asked == layout.system_id());
     let mut asked = found.iter().filter(|(_, held)| is_asked(held.listing.layout()));
     if let Some(backup) = &request.backup
@@ -69,7 +76,7 @@ pub async fn doubt(database: &Database, layout: &Layout) -> Result<Option<Unclea
 }
 
 /// What the vaults hold together, by history.
-fn clusters(found: &[(&Vault, Held)]) -> BTreeMap<Layout, Cluster> {
+fn clusters(found: &[(&Vault, Inventory)]) -> BTreeMap<Layout, Cluster> {
     let mut clusters: BTreeMap<Layout, Cluster> = BTreeMap::new();
     for (vault, held) in found {
         let layout = held.listing.layout();

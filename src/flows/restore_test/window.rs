@@ -6,11 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     domain::Beat,
-    flows::{
-        Database, Vault,
-        restore::{Held, RestoreError},
-    },
-    vault::ledger,
+    flows::{Database, Vault, restore::RestoreError},
+    vault::{Inventory, ledger},
 };
 
 /// From the first backup within `window` to a heartbeat after which another
@@ -19,7 +16,7 @@ use crate::{
 pub(super) async fn window(
     database: &Database,
     vault: &Vault,
-    Held { listing, catalog }: &Held,
+    Inventory { listing, catalog }: &Inventory,
     now: Timestamp,
     window: Duration,
 ) -> Result<(Timestamp, Timestamp), RestoreError> {

@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use lifeboat::{
     app::{self, App, Role},
     clock::Clock,
-    config::{self, daemon::Durability},
+    config::{self, vault::Durability},
     db::{Db, findings, heartbeats},
     decide::{recovery::gaps::Need, retention::locks::Reach},
     domain::{Beat, BeatRange, DatabaseName, Lsn, Timeline},

@@ -10,9 +10,9 @@ use lifeboat::{
     decide::retention::Reason,
     domain::{BackupId, RunId, VaultName, Verdict},
     flow::NewRun,
-    flows::{Vault, copy, locks, prune, restore},
+    flows::{Vault, copy, locks, prune, restore, retention},
     tasks,
-    vault::{ObjectKey, StoreError},
+    vault::{Inventory, ObjectKey, StoreError},
 };
 use serde_json::Value;
 
@@ -40,7 +40,7 @@ impl Time {
     }
 }
 
-async fn held(database: &lifeboat::flows::Database, vault: &Vault) -> (Vec<BackupId>, restore::Held) {
+async fn held(database: &lifeboat::flows::Database, vault: &Vault) -> (Vec<BackupId>, Inventory) {
     let held = restore::newest(database, vault).await.unwrap();
     (held.catalog.entries.iter().map(|entry| entry.manifest.backup.clone()).collect(), held)
 }
@@ -80,13 +80,16 @@ async fn what_expires_goes_when_its_lock_has_ended() {
     let output = pruned(&app, "primary").await;
     let (ids, first) = held(database, vault).await;
     assert_eq!(ids, taken, "{output:#}");
-    let look = prune::look(database, vault, &prune::Memory::default(), &[], time.clock.now()).await.unwrap().unwrap();
-    let reasons = &look.plan.keep.iter().find(|kept| kept.backup == taken[0]).unwrap().reasons;
+    let survey = retention::survey(database, vault, &retention::Memory::default(), &[], time.clock.now())
+        .await
+        .unwrap()
+        .unwrap();
+    let reasons = &survey.plan.keep.iter().find(|kept| kept.backup == taken[0]).unwrap().reasons;
     assert!(matches!(reasons[..], [Reason::Locked(until)] if until > time.clock.now()), "{reasons:?}");
     let layout = first.listing.layout().clone();
     let prefix = layout.backup_prefix(&taken[0]);
     let of_first: Vec<ObjectKey> = first.listing.under(&prefix).cloned().collect();
-    let wal = |held: &restore::Held| held.listing.keys().filter(|key| key.as_str().contains("/wal/")).count();
+    let wal = |held: &Inventory| held.listing.keys().filter(|key| key.as_str().contains("/wal/")).count();
     let wal_before = wal(&first);
     for key in &of_first {
         assert!(matches!(vault.store.delete(key).await, Err(StoreError::Locked { .. })), "{key}");
@@ -170,7 +173,7 @@ async fn a_copy_is_locked_at_once_and_what_only_its_lock_keeps_does_not_come_bac
     for copies in status["databases"][0]["copies"].as_array().unwrap() {
         assert_eq!((&copies["missing_backups"], &copies["fell_behind"]), (&0.into(), &false.into()), "{copies}");
     }
-    let (memory, mut known) = (prune::Memory::default(), locks::Known::default());
+    let (memory, mut known) = (retention::Memory::default(), locks::Known::default());
     let later = app.clock.now() + SignedDuration::from_hours(9 * 24);
     let renewed = locks::renew(database, dr, &memory, &mut known, later).await.unwrap().unwrap();
     let expected = there.listing.keys().filter(|key| key.as_str().contains(&format!("/{}/", taken[2]))).count();

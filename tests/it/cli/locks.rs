@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use lifeboat::{
     app, config,
-    flows::{Database, locks, prune},
+    flows::{Database, locks, retention},
     vault::{Locks, ObjectInfo, ObjectKey, ObjectReader, ObjectWriter, Place, SharedStore, Store, StoreError},
 };
 
@@ -134,15 +134,15 @@ async fn what_is_kept_stays_locked() {
     let store = Locking::new(&database.vaults[0].store, now);
     database.vaults[0].store = store.clone();
     let vault = database.vaults[0].clone();
-    let (memory, mut known) = (prune::Memory::default(), locks::Known::default());
+    let (memory, mut known) = (retention::Memory::default(), locks::Known::default());
 
     // A new backup is locked with all its objects.
-    let look = prune::look(&database, &vault, &memory, &[], now).await.unwrap().unwrap();
-    let newest = look.plan.keep.last().unwrap().backup.clone();
-    let prefix = look.layout.backup_prefix(&newest);
-    let renewed = locks::lock_backup(store.as_ref(), vault.lock_reach, &look.layout, &newest, now).await.unwrap();
-    assert_eq!((renewed.objects, renewed.failed.len()), (look.listing.under(&prefix).count(), 0));
-    for key in look.listing.under(&prefix) {
+    let survey = retention::survey(&database, &vault, &memory, &[], now).await.unwrap().unwrap();
+    let newest = survey.plan.keep.last().unwrap().backup.clone();
+    let prefix = survey.layout.backup_prefix(&newest);
+    let renewed = locks::lock_backup(store.as_ref(), vault.lock_reach, &survey.layout, &newest, now).await.unwrap();
+    assert_eq!((renewed.objects, renewed.failed.len()), (survey.listing.under(&prefix).count(), 0));
+    for key in survey.listing.under(&prefix) {
         assert!(matches!(store.delete(key).await, Err(StoreError::Locked { .. })), "{key}");
     }
 
@@ -153,10 +153,10 @@ async fn what_is_kept_stays_locked() {
     store.broken.store(false, Ordering::SeqCst);
     let renewed = locks::renew(&database, &vault, &memory, &mut known, now).await.unwrap().unwrap();
     assert_eq!(renewed.failed, [""; 0]);
-    let kept = look.listing.keys().filter(|key| key.as_str().contains("/backups/") || key.as_str().contains("/wal/"));
+    let kept = survey.listing.keys().filter(|key| key.as_str().contains("/backups/") || key.as_str().contains("/wal/"));
     for key in kept {
         let is_superseded = key.as_str().contains(".tail.")
-            && look
+            && survey
                 .listing
                 .holds(&ObjectKey::new(format!("{}.zst.age", key.as_str().split('.').next().unwrap())).unwrap());
         let is_locked = store.locked_until(key).await.unwrap().is_some();
@@ -168,12 +168,15 @@ async fn what_is_kept_stays_locked() {
     // What nobody shortens unseen is not asked for each hour; once a day all of it is.
     let asked = store.asked.load(Ordering::SeqCst);
     locks::renew(&database, &vault, &memory, &mut known, now + SignedDuration::from_hours(1)).await.unwrap();
-    let manifests = look.plan.keep.len();
+    let manifests = survey.plan.keep.len();
     assert_eq!(store.asked.load(Ordering::SeqCst) - asked, manifests, "the plan asks for manifests alone");
-    store.lift(&look.layout.manifest(&newest));
+    store.lift(&survey.layout.manifest(&newest));
     let daily = locks::renew(&database, &vault, &memory, &mut known, now + days(1)).await.unwrap().unwrap();
     assert!(daily.locked >= 1 && daily.failed.is_empty(), "{daily:?}");
-    assert!(store.locked_until(&look.layout.manifest(&newest)).await.unwrap().is_some(), "it was lifted, and is seen");
+    assert!(
+        store.locked_until(&survey.layout.manifest(&newest)).await.unwrap().is_some(),
+        "it was lifted, and is seen"
+    );
 
     // A week later the same objects are locked a week further.
     store.set(now + days(8));

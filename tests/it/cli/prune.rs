@@ -14,9 +14,9 @@ use lifeboat::{
         Verdict,
     },
     flow::{NewRun, RunSummary},
-    flows::{backup, prune, restore, restore_test},
+    flows::{backup, prune, restore, restore_test, retention},
     tasks,
-    vault::{self, Proof},
+    vault::{self, Inventory, Proof},
 };
 use serde_json::Value;
 
@@ -75,7 +75,7 @@ pub(super) async fn pruned(app: &Arc<App>) -> (Verdict, Value) {
     (conclusion.verdict, conclusion.output)
 }
 
-pub(super) async fn held(app: &App) -> restore::Held {
+pub(super) async fn held(app: &App) -> Inventory {
     let database = app.database(&name()).unwrap();
     restore::newest(database, database.vault(None).unwrap()).await.unwrap()
 }
@@ -366,19 +366,22 @@ async fn what_another_vault_proves_stays_here_too() {
     site.run(&["vault", "prune", "wallet", "--vault", "copy", "--yes"]).await.json(0);
     let app = open(&site, Clock::system()).await;
     let database = app.database(&name()).unwrap();
-    let memory = prune::Memory::default();
-    let look = prune::look(database, database.vault(None).unwrap(), &memory, &[], app.clock.now()).await;
-    let look = look.unwrap().unwrap();
-    let (copied, held_in) = (site.path("copy"), look.layout.clone());
-    let (there, gone): (Vec<_>, Vec<_>) = look.listing.keys().partition(|key| copied.join(key.as_str()).exists());
-    assert!(gone.len() > 8 && gone.iter().all(|key| !look.needs(key) || key.as_str().contains("/proofs/")), "{gone:?}");
-    assert!(there.iter().all(|key| look.needs(key)), "{there:?}");
+    let memory = retention::Memory::default();
+    let survey = retention::survey(database, database.vault(None).unwrap(), &memory, &[], app.clock.now()).await;
+    let survey = survey.unwrap().unwrap();
+    let (copied, held_in) = (site.path("copy"), survey.layout.clone());
+    let (there, gone): (Vec<_>, Vec<_>) = survey.listing.keys().partition(|key| copied.join(key.as_str()).exists());
+    assert!(
+        gone.len() > 8 && gone.iter().all(|key| !survey.needs(key) || key.as_str().contains("/proofs/")),
+        "{gone:?}"
+    );
+    assert!(there.iter().all(|key| survey.needs(key)), "{there:?}");
     app.runner.shut_down().await;
     // Nor is it brought back; the proof, which stays, is copied.
     site.run(&["vault", "copy", "wallet", "--to", "copy"]).await.json(0);
     let backup = format!("copy/{}", held_in.backup_prefix(&taken[2]));
     assert_eq!(site.files_in(&backup), Vec::<std::path::PathBuf>::new());
-    assert!(there.iter().chain(&gone).filter(|key| look.needs(key)).all(|key| copied.join(key.as_str()).exists()));
+    assert!(there.iter().chain(&gone).filter(|key| survey.needs(key)).all(|key| copied.join(key.as_str()).exists()));
     site.edit("lifeboat.yaml", "path: copy,", "path: lifeboat.yaml,");
     let shown = site.run(&["vault", "prune", "wallet", "--vault", "primary", "--yes"]).await.json(1);
     let why = shown[0]["plan"]["refusals"].to_string();

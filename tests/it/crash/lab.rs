@@ -16,7 +16,7 @@ use lifeboat::{
     db::{evidence, heartbeats},
     domain::{BackupKind, DatabaseName, RunId, SegmentSize},
     flow::{NewRun, RunState, RunSummary},
-    flows::{backup, drill, restore, restore_test},
+    flows::{backup, drill, restore_test},
     process::{Program, Tasks},
 };
 use serde_json::Value;
@@ -158,7 +158,7 @@ impl Lab {
         let sent = newest().await.unwrap();
         let database = self.app.database(&wallet()).unwrap();
         eventually("WAL is in the vault", LIMIT, || async {
-            let held = restore::histories(database, database.vault(None).unwrap()).await.unwrap();
+            let held = database.histories(database.vault(None).unwrap()).await.unwrap();
             held.iter().any(|held| {
                 let coverage = held.listing.coverage(SegmentSize::DEFAULT);
                 coverage.tip(sent.timeline, SegmentSize::DEFAULT).is_some_and(|tip| tip >= sent.commit_lsn)
@@ -264,10 +264,9 @@ impl Lab {
     pub(super) async fn backups(&self) -> usize {
         let database = self.app.database(&wallet()).unwrap();
         let mut committed = Vec::new();
-        for restore::Held { catalog, .. } in restore::histories(database, database.vault(None).unwrap()).await.unwrap()
-        {
-            assert!(catalog.problems.is_empty(), "{:?}", catalog.problems);
-            committed.extend(catalog.entries.iter().map(|entry| entry.manifest.backup.to_string()));
+        for held in database.histories(database.vault(None).unwrap()).await.unwrap() {
+            assert!(held.catalog.problems.is_empty(), "{:?}", held.catalog.problems);
+            committed.extend(held.catalog.entries.iter().map(|entry| entry.manifest.backup.to_string()));
         }
         committed.sort();
         let stored = self.stored_backups();

@@ -90,6 +90,34 @@ async fn a_copy_of_the_vault_is_enough() {
     assert!(error.contains("RESTORE.md: FAILED"), "{error}");
 }
 
+/// Names are meant from where the operator stands, and nothing is left decrypted
+/// in the vault.
+#[tokio::test]
+async fn relative_names_are_the_operators_and_a_target_in_the_vault_is_refused() {
+    let fixture = Fixture::new();
+    let (layout, _) = fixture.small_backup("b", &[("PG_VERSION".to_owned(), b"15\n".to_vec())], 1 << 20).await;
+    let copy = Copy::of(fixture, layout).await;
+    let run = async |identity: &str, target: &str| {
+        let script = copy.backup().join("restore.sh");
+        let program = Program::new("sh").folder(copy.fixture.folder.path()).arg(script).args([identity, target]);
+        program.output(Duration::from_secs(60)).await.map_err(|error| error.to_string())
+    };
+    // It has no WAL, of which it is told once the data is there.
+    let error = run("identity", "new/data").await.unwrap_err();
+    assert!(error.contains("data restored") && !error.contains("opens none of the keys of b"), "{error}");
+    assert_eq!(std::fs::read(copy.fixture.folder.path().join("new/data/PG_VERSION")).unwrap(), b"15\n");
+    assert!(!copy.backup().join("new").exists());
+    let inside = copy.backup().join("restored/data");
+    let error = run("identity", inside.to_str().unwrap()).await.unwrap_err();
+    assert!(error.contains("lies in the vault") && !inside.exists(), "{error}");
+    // What is no identity says so in age's own words.
+    std::fs::write(copy.fixture.folder.path().join("public"), copy.fixture.identity.to_public().to_string()).unwrap();
+    let error = run("public", "other").await.unwrap_err();
+    assert!(error.contains("public") && error.contains("age: error"), "{error}");
+    let error = run("missing", "other").await.unwrap_err();
+    assert!(error.contains("/missing cannot be read"), "{error}");
+}
+
 /// WAL is missing in the vault itself: first a segment with newer ones behind it,
 /// then a tail of the open one.
 #[tokio::test]

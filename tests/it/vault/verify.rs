@@ -5,5 +5,6 @@ mod estate;
 mod expired;
 mod many;
 mod members;
+mod planted;
 mod samples;
 mod vanishing;

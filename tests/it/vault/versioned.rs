@@ -26,6 +26,8 @@ struct Kept {
 pub(super) struct Versioned {
     place: Place,
     kept: Arc<Mutex<BTreeMap<ObjectKey, Kept>>>,
+    /// When this one is read, everything under the prefix is gone.
+    vanishing: Option<(ObjectKey, String)>,
 }
 
 impl Versioned {
@@ -36,7 +38,7 @@ impl Versioned {
             region: "lab".parse().unwrap(),
             region_verified: false,
         };
-        Self { place, kept: Arc::default() }
+        Self { place, kept: Arc::default(), vanishing: None }
     }
 
     /// Takes over all objects of another store.
@@ -48,6 +50,11 @@ impl Versioned {
             store.put_over(&object.key, bytes);
         }
         store
+    }
+
+    /// The same, where the reading of `trigger` finds everything under `prefix` gone.
+    pub(super) fn vanishing(self, trigger: &ObjectKey, prefix: &str) -> Self {
+        Self { vanishing: Some((trigger.clone(), prefix.to_owned())), ..self }
     }
 
     /// What somebody with write access can do: another version.
@@ -65,7 +72,10 @@ impl Versioned {
     }
 
     fn content(&self, key: &ObjectKey, number: Option<usize>) -> Result<ObjectReader, StoreError> {
-        let kept = self.kept.lock().unwrap();
+        let mut kept = self.kept.lock().unwrap();
+        if let Some((_, prefix)) = self.vanishing.as_ref().filter(|(trigger, _)| trigger == key) {
+            kept.retain(|key, _| !key.as_str().starts_with(prefix));
+        }
         let versions = kept.get(key).map(|kept| kept.versions.as_slice()).unwrap_or_default();
         let found = match number {
             Some(number) => versions.get(number).cloned().flatten(),

@@ -4,8 +4,7 @@
 use jiff::Timestamp;
 
 use crate::{
-    config::{Estate, ScheduleConfig, daemon::VaultConfig},
-    domain::Region,
+    config::{Estate, ScheduleConfig},
     vault::signature::Verifier,
 };
 
@@ -16,7 +15,7 @@ pub(super) fn written(estate: &Estate, verifier: &Verifier, kit: &str, now: Time
     let fingerprint = verifier.fingerprint();
     let lines = |lines: Vec<String>| lines.join("\n");
     let vaults = daemon.vaults.iter().map(|(name, vault)| {
-        let (kind, region, place) = described(vault);
+        let ((kind, place), region) = (vault.location(), vault.region());
         format!("| {name} | {kind} | {region} | `{place}` |")
     });
     let blocks = |command: &dyn Fn(&ScheduleConfig) -> String| {
@@ -76,18 +75,6 @@ fn database(schedule: &ScheduleConfig) -> String {
     )
 }
 
-/// Kind, region, and where it is.
-fn described(vault: &VaultConfig) -> (&'static str, &Region, String) {
-    match vault {
-        VaultConfig::Directory(directory) => ("directory", &directory.region, directory.path.display().to_string()),
-        VaultConfig::S3(s3) => {
-            let prefix = s3.prefix.as_deref().unwrap_or_default();
-            let at = s3.endpoint.as_ref().map_or_else(String::new, |endpoint| format!(" at {endpoint}"));
-            ("s3", &s3.region, format!("s3://{}/{prefix}{at}", s3.bucket))
-        }
-    }
-}
-
 /// `lifeboat.yaml` for a bare machine: every vault is a folder beside it, of
 /// which one that is there is enough, and the identity lies there too.
 pub(super) fn restore_config(estate: &Estate) -> String {
@@ -103,7 +90,7 @@ pub(super) fn restore_config(estate: &Estate) -> String {
     }
     text += "  identity: {file: identity.age}\n  signing: {file: signing.key}\nvaults:\n";
     for (name, vault) in &daemon.vaults {
-        let (_, region, _) = described(vault);
+        let region = vault.region();
         text = format!("{text}  {name}: {{kind: directory, path: vaults/{name}, region: {region}}}\n");
     }
     text

@@ -2,7 +2,7 @@
 
 use lifeboat::{decide::recovery::gaps::Need, domain::Verdict, vault::verify::Depth};
 
-use super::{defects::Planted, estate::Estate};
+use super::{estate::Estate, planted::Planted};
 
 /// WAL that retention has let go is no defect; where nobody knows, it is told.
 pub(super) async fn is_no_defect(estate: &Estate) {

@@ -9,7 +9,7 @@ use lifeboat::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{defects::Planted, estate::Estate};
+use super::{estate::Estate, planted::Planted};
 
 type Members = Vec<(tar::Header, Vec<u8>)>;
 

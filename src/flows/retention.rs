@@ -1,4 +1,5 @@
-//! Looks at a vault and has `decide` plan what expires. Deletes nothing.
+//! Surveys a vault and has `decide` plan what is kept and what expires. Deletes
+//! nothing.
 //!
 //! Proofs count wherever they lie, so every vault of the database is read; one
 //! that cannot be read is a doubt, and nothing expires.
@@ -14,11 +15,11 @@ use crate::{
         due::{Schedule, parse_zone},
         retention::{self, Facts, Held, Line, Needs, Plan, Policy, Upload, WalKey},
     },
-    domain::{BackupId, BackupState, RunId, SegmentSize, with_causes},
+    domain::{BackupId, BackupState, RunId, SegmentSize, record::kind, with_causes},
     evidence::Filter,
     flow::StepError,
-    flows::{Database, Resources, Vault, backup, ledger, restore},
-    vault::{CatalogEntry, Layout, Listing, ObjectKey, SharedStore, WalName},
+    flows::{Database, Resources, Vault, ledger},
+    vault::{CatalogEntry, Inventory, Layout, Listing, ObjectKey, SharedStore, WalName},
 };
 
 /// What is known beside the vaults. A command without a state database knows nothing.
@@ -36,7 +37,7 @@ impl Memory {
         let records = resources.evidence.records(&filter).await?;
         let mut signs: Vec<Timestamp> = records.iter().map(|entry| entry.record.finished_at).collect();
         signs.extend(heartbeats::newest(&resources.db, &database.name).await?.map(|beat| beat.acknowledged_at));
-        let last_run = records.iter().rev().find(|entry| entry.record.kind == backup::NAME);
+        let last_run = records.iter().rev().find(|entry| entry.record.kind == kind::BACKUP);
         let last_run = last_run.map(|entry| (RunId::from(entry.record.run_id.clone()), entry.record.verdict));
         let under_way = runs::under_way(&resources.db, database.name.as_str()).await?;
         let busy = under_way.into_iter().map(RunId::from).find(|run| Some(run) != own);
@@ -46,7 +47,7 @@ impl Memory {
 
 /// A vault with the plan for the history that goes on in it.
 #[derive(Debug)]
-pub struct Look {
+pub struct Survey {
     pub layout: Layout,
     pub segment_size: SegmentSize,
     pub listing: Listing,
@@ -56,7 +57,7 @@ pub struct Look {
     pub if_whole: Needs,
 }
 
-impl Look {
+impl Survey {
     /// Whether a rule keeps the object of this name, doubts and locks aside.
     pub fn needs(&self, key: &ObjectKey) -> bool {
         is_needed(&self.needs, &self.layout, self.segment_size, key)
@@ -80,20 +81,20 @@ pub fn is_needed(needs: &Needs, layout: &Layout, size: SegmentSize, key: &Object
 
 /// Plans; none where the vault holds no backup. `half_deleted` are backups that an
 /// earlier attempt has begun to delete.
-pub async fn look(
+pub async fn survey(
     database: &Database,
     vault: &Vault,
     memory: &Memory,
     half_deleted: &[BackupId],
     now: Timestamp,
-) -> Result<Option<Look>, StepError> {
-    let histories = restore::histories(database, vault).await?;
+) -> Result<Option<Survey>, StepError> {
+    let histories = database.histories(vault).await?;
     let all: Vec<Layout> = histories.iter().map(|held| held.listing.layout().clone()).collect();
     // Of all histories: where one cannot be read, an older one may look like the newest.
     let unclear = histories.iter().flat_map(|held| &held.catalog.problems);
     let unclear: Vec<String> =
         unclear.map(|problem| format!("{}: {}", problem.backup, with_causes(&problem.error))).collect();
-    let Some(held) = restore::newest_of(histories) else { return Ok(None) };
+    let Some(held) = Inventory::newest_of(histories) else { return Ok(None) };
     let Some(mut facts) = facts(&held, &vault.store).await? else { return Ok(None) };
     let (layout, segment_size) = (held.listing.layout().clone(), facts.segment_size);
     let (elsewhere, problems) = other_vaults(database, vault, &layout).await;
@@ -120,7 +121,7 @@ pub async fn look(
     plan.left.extend(older.map(|other| {
         format!("history {}: another one goes on; it is kept whole until a person removes it", other.prefix())
     }));
-    Ok(Some(Look { layout, segment_size, listing: held.listing, plan, needs, if_whole }))
+    Ok(Some(Survey { layout, segment_size, listing: held.listing, plan, needs, if_whole }))
 }
 
 /// The same with the WAL of all backups.
@@ -133,7 +134,7 @@ fn whole(mut facts: Facts) -> Facts {
 
 /// What one vault alone holds of one history; none where it has no backup. Locks
 /// are not looked at.
-pub async fn facts(held: &restore::Held, store: &SharedStore) -> Result<Option<Facts>, StepError> {
+pub async fn facts(held: &Inventory, store: &SharedStore) -> Result<Option<Facts>, StepError> {
     let (listing, entries) = (&held.listing, &held.catalog.entries);
     let layout = listing.layout();
     let Some(segment_size) = entries.last().map(|entry| entry.manifest.segment_size) else { return Ok(None) };
@@ -169,7 +170,7 @@ async fn other_vaults(database: &Database, vault: &Vault, layout: &Layout) -> (E
     let (mut found, mut problems) = (Elsewhere::default(), Vec::new());
     let place = vault.store.place();
     for other in database.vaults.iter().filter(|other| other.store.place().vault != place.vault) {
-        match restore::histories(database, other).await {
+        match database.histories(other).await {
             Ok(histories) => {
                 let same: Vec<_> = histories.iter().filter(|held| held.listing.layout() == layout).collect();
                 // WAL goes to every vault: one without any is not the one it was.

@@ -1,0 +1,251 @@
+//! The vaults of `lifeboat.yaml`. All that differs by kind of what is written
+//! stands here; a new kind is a variant here, a store in `vault`, and the line
+//! in `app/stores.rs` that opens it.
+
+use std::{
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::SecretRef;
+use crate::{
+    decide::retention::locks::{self, Reach},
+    domain::{ByteSize, Region, Span},
+};
+
+/// A place that holds backups.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum VaultConfig {
+    /// A folder on this machine or on a share.
+    Directory(DirectoryVaultConfig),
+    /// A bucket of S3, or of a store that speaks it.
+    S3(Box<S3VaultConfig>),
+}
+
+impl VaultConfig {
+    /// Where the vault is, as written.
+    pub fn region(&self) -> &Region {
+        match self {
+            Self::Directory(directory) => &directory.region,
+            Self::S3(s3) => &s3.region,
+        }
+    }
+
+    /// Whether the server may forget WAL before this vault has it.
+    pub fn durable(&self) -> Durability {
+        match self {
+            Self::Directory(directory) => directory.durable,
+            Self::S3(s3) => s3.durable,
+        }
+    }
+
+    /// What the vault may take of line and store.
+    pub fn limits(&self) -> Option<&LimitsConfig> {
+        match self {
+            Self::Directory(directory) => directory.limits.as_ref(),
+            Self::S3(s3) => s3.limits.as_ref(),
+        }
+    }
+
+    /// How far what is kept is locked; not at all where nothing is said of it.
+    pub fn lock_reach(&self) -> Reach {
+        match self {
+            Self::Directory(_) => Reach::default(),
+            Self::S3(s3) => s3
+                .object_lock
+                .as_ref()
+                .map(|lock| Reach::seconds(lock.reach.as_duration().as_secs()))
+                .unwrap_or_default(),
+        }
+    }
+
+    /// The kind, and where in it the vault is, for people.
+    pub fn location(&self) -> (&'static str, String) {
+        match self {
+            Self::Directory(directory) => ("directory", directory.path.display().to_string()),
+            Self::S3(s3) => {
+                let prefix = s3.prefix.as_deref().unwrap_or_default();
+                let at = s3.endpoint.as_ref().map_or_else(String::new, |endpoint| format!(" at {endpoint}"));
+                ("s3", format!("s3://{}/{prefix}{at}", s3.bucket))
+            }
+        }
+    }
+
+    /// Makes the paths in it absolute; they start from `folder`.
+    pub(super) fn anchor(&mut self, folder: &Path) {
+        match self {
+            Self::Directory(directory) => directory.path = folder.join(&directory.path),
+            Self::S3(s3) => {
+                for key in [&mut s3.credentials, &mut s3.delete_credentials].into_iter().flatten() {
+                    key.secret_access_key.anchor(folder);
+                    key.session_token.iter_mut().for_each(|token| token.anchor(folder));
+                }
+            }
+        }
+    }
+}
+
+/// A vault in a folder.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryVaultConfig {
+    /// The folder; made when absent.
+    pub path: PathBuf,
+    /// Declared, as nobody can verify where a folder is.
+    pub region: Region,
+    /// Whether the server may forget WAL before this vault has it.
+    #[serde(default)]
+    pub durable: Durability,
+    /// What it may take of line and store; not limited when absent.
+    pub limits: Option<LimitsConfig>,
+}
+
+/// A vault in a bucket.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct S3VaultConfig {
+    /// The bucket's name; it must exist.
+    #[schemars(extend("format" = "bucket"))]
+    pub bucket: String,
+    /// Where the bucket is; verified with the store before anything is written.
+    pub region: Region,
+    /// What every object's name begins with, such as `prod/`; the whole bucket when absent.
+    #[schemars(extend("format" = "prefix"))]
+    pub prefix: Option<String>,
+    /// `https://HOST` of a store that is not Amazon's.
+    #[schemars(extend("format" = "endpoint"))]
+    pub endpoint: Option<String>,
+    /// Where the bucket's name stands in requests; `path` with an `endpoint`, else `host`.
+    pub addressing: Option<Addressing>,
+    /// What requests are signed for, where the store of `endpoint` names its regions otherwise.
+    pub signing_region: Option<Region>,
+    /// The access key; environment, profile, container and instance are asked when absent.
+    pub credentials: Option<CredentialsConfig>,
+    /// Another access key, used to delete and for nothing else.
+    pub delete_credentials: Option<CredentialsConfig>,
+    /// How the store encrypts; as the bucket's default says when absent.
+    pub encryption: Option<EncryptionConfig>,
+    /// The class of storage; the bucket's default when absent. Those that answer
+    /// after hours are no place for a vault.
+    pub storage_class: Option<StorageClass>,
+    /// Keeps objects from being deleted while they are kept; needs a bucket with Object Lock.
+    pub object_lock: Option<ObjectLockConfig>,
+    /// Whether the server may forget WAL before this vault has it.
+    #[serde(default)]
+    pub durable: Durability,
+    /// What it may take of line and store; not limited when absent.
+    pub limits: Option<LimitsConfig>,
+}
+
+/// Where the bucket's name stands in requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Addressing {
+    /// `https://HOST/BUCKET`
+    Path,
+    /// `https://BUCKET.HOST`
+    Host,
+}
+
+/// An access key. Its id is no secret; the rest is named by reference.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialsConfig {
+    /// The access key's id.
+    #[schemars(extend("format" = "filled"))]
+    pub access_key_id: String,
+    /// Where the secret access key is found.
+    pub secret_access_key: SecretRef,
+    /// Where the token of a temporary key is found.
+    pub session_token: Option<SecretRef>,
+}
+
+/// How the store encrypts what it is given, which is encrypted already.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EncryptionConfig {
+    /// The KMS key's id, ARN or alias.
+    #[schemars(extend("format" = "filled"))]
+    pub kms_key: String,
+}
+
+/// Classes of storage that answer at once, as S3 spells them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum StorageClass {
+    Standard,
+    StandardIa,
+    OnezoneIa,
+    IntelligentTiering,
+    GlacierIr,
+}
+
+impl StorageClass {
+    /// As S3 spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Standard => "STANDARD",
+            Self::StandardIa => "STANDARD_IA",
+            Self::OnezoneIa => "ONEZONE_IA",
+            Self::IntelligentTiering => "INTELLIGENT_TIERING",
+            Self::GlacierIr => "GLACIER_IR",
+        }
+    }
+}
+
+/// Keeps objects from being deleted while they are kept.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectLockConfig {
+    /// Who may lift a lock.
+    pub mode: LockMode,
+    /// How far locks reach ahead at least. What is kept is locked anew again and
+    /// again, so this is how long nobody can delete it once nothing locks it any
+    /// more, and how much later (up to a week more) what has expired goes; `15d`
+    /// when absent, at least `2d`.
+    #[serde(rename = "for", default = "lock_reach")]
+    pub reach: Span,
+}
+
+fn lock_reach() -> Span {
+    Span::from_secs(locks::DEFAULT_SECONDS)
+}
+
+/// Who may lift a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LockMode {
+    /// Whoever has a right of its own.
+    Governance,
+    /// Nobody, not even the account's owner, before its time.
+    Compliance,
+}
+
+/// What a vault may take of line and store.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Bytes a second into the vault.
+    pub upload: Option<ByteSize>,
+    /// Bytes a second out of it.
+    pub download: Option<ByteSize>,
+    /// Calls a second.
+    pub requests: Option<NonZeroU32>,
+    /// Calls under way at once.
+    pub concurrent: Option<NonZeroU32>,
+}
+
+/// Whether the server may forget WAL before this vault has it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The server keeps WAL until this vault has it.
+    #[default]
+    Required,
+    /// The server may forget WAL that this vault lacks.
+    BestEffort,
+}

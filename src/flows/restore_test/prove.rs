@@ -1,0 +1,155 @@
+//! *prove*: the copy recovers in isolation, is asked for its heartbeats and
+//! checks, and is stopped.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Chosen, FETCH_LIMIT, Test};
+use crate::{
+    config::schedule::CheckConfig,
+    domain::{Check, Phase, RecoveryPoint, with_causes},
+    durable,
+    engine::{CopiedBeats, Instance, IsolatedParams},
+    fault,
+    flow::{Policy, Step, StepContext, StepError},
+    flows::{
+        output,
+        restore::{self, Restored},
+    },
+};
+
+/// What the isolated instance told before it was stopped.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Proof {
+    pub(super) server_version: String,
+    pub(super) recovery_point: RecoveryPoint,
+    pub(super) isolation: Vec<Check>,
+    pub(super) beats: CopiedBeats,
+    pub(super) checks: Vec<Check>,
+    /// T5: all checks are done.
+    pub(super) checked_at: Timestamp,
+    pub(super) phases: Vec<Phase>,
+    /// No process of the instance was left when it had stopped.
+    pub(super) is_stopped: bool,
+    /// The copy that was proven, where it was fetched a second time after an interruption.
+    pub(super) refetched: Option<Restored>,
+    /// Why the cluster that was restored may not be the one that goes on.
+    #[serde(default)]
+    pub(super) doubt: Option<String>,
+}
+
+/// Recovers, probes the isolation, checks the data, stops.
+pub(super) struct Prove(pub(super) Arc<Test>);
+
+#[async_trait]
+impl Step for Prove {
+    fn name(&self) -> &'static str {
+        "prove"
+    }
+
+    fn policy(&self) -> Policy {
+        let limit = FETCH_LIMIT + self.0.config.limit.as_duration() + Duration::from_secs(600);
+        Policy { limit, attempts: 1, ..Policy::default() }
+    }
+
+    async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
+        let chosen: Chosen = cx.output("choose")?;
+        let engine = &self.0.database.engine;
+        // An earlier life may have left an instance, and data that has moved on.
+        engine.stop_isolated(&chosen.folder).await?;
+        let refetched = if chosen.started_file().exists() { Some(self.0.fetch(&chosen, cx).await?) } else { None };
+        durable::replace(&chosen.started_file(), b"")
+            .map_err(|error| StepError::transient(format!("cannot note that the copy is started: {error}")))?;
+        cx.progress("recovering in an isolated instance", None, None);
+        let begun = std::time::Instant::now();
+        let params =
+            IsolatedParams { folder: chosen.folder.clone(), recovery_timeout: self.0.config.limit.as_duration() };
+        let instance = tokio::select! {
+            instance = engine.start_isolated(&params) => instance?,
+            () = cx.stop().cancelled() => {
+                engine.stop_isolated(&chosen.folder).await?;
+                return Err(StepError::Stopped);
+            }
+        };
+        fault::point("restore_test.started");
+        let recovery = Phase { name: "recover".to_owned(), seconds: begun.elapsed().as_secs_f64() };
+        let proven = tokio::select! {
+            proven = self.ask(instance.as_ref(), cx) => proven,
+            () = cx.stop().cancelled() => Err(StepError::Stopped),
+        };
+        instance.stop().await?;
+        let mut proof = proven?;
+        (proof.is_stopped, proof.refetched) = (true, refetched);
+        proof.doubt = self.doubt(cx).await?;
+        proof.phases.insert(0, recovery);
+        output(&proof)
+    }
+}
+
+impl Prove {
+    /// Looked for when everything is measured.
+    async fn doubt(&self, cx: &StepContext) -> Result<Option<String>, StepError> {
+        let restored: Restored = cx.output("fetch")?;
+        Ok(match restore::doubt(&self.0.database, &restored.layout).await {
+            Ok(unclear) => unclear.map(|unclear| unclear.to_string()),
+            Err(error) => Some(format!("which clusters the vaults hold is not known: {}", with_causes(&error))),
+        })
+    }
+
+    async fn ask(&self, instance: &dyn Instance, cx: &StepContext) -> Result<Proof, StepError> {
+        cx.progress("checking the data", None, None);
+        let begun = std::time::Instant::now();
+        // The recovery point is read before anything writes to the copy.
+        let recovery_point = instance.recovery_point().await?;
+        let beats = instance.heartbeats().await?;
+        let mut checks = Vec::new();
+        for config in &self.0.config.checks {
+            if let CheckConfig::Sql(check) = config {
+                checks.push(match instance.query(&check.dbname, &check.sql).await {
+                    Ok(answer) => {
+                        let holds = answer.as_deref() == Some(check.expect.as_str());
+                        Check::judge(check.sql.clone(), check.expect.clone(), digest_unless(holds, answer), holds)
+                    }
+                    Err(error) => {
+                        // The server's message may quote rows: it goes to the log, not into evidence.
+                        tracing::warn!(query = check.sql, %error, "a check failed");
+                        Check::judge(check.sql.clone(), check.expect.clone(), "the query failed; see the log", false)
+                    }
+                });
+            }
+        }
+        let checked_at = cx.clock().now();
+        let checked = Phase { name: "check".to_owned(), seconds: begun.elapsed().as_secs_f64() };
+        cx.progress("probing the isolation", None, None);
+        let begun = std::time::Instant::now();
+        let isolation = instance.isolation().await?;
+        let probed = Phase { name: "probe_isolation".to_owned(), seconds: begun.elapsed().as_secs_f64() };
+        Ok(Proof {
+            server_version: instance.server_version(),
+            recovery_point,
+            isolation,
+            beats,
+            checks,
+            checked_at,
+            phases: vec![checked, probed],
+            is_stopped: false,
+            refetched: None,
+            doubt: None,
+        })
+    }
+}
+
+/// What was expected is public, the operator wrote it; anything else may be
+/// personal data and stands in evidence as a digest.
+fn digest_unless(holds: bool, answer: Option<String>) -> String {
+    use sha2::Digest;
+    match answer {
+        Some(answer) if holds => answer,
+        Some(answer) => format!("sha256:{}", hex::encode(sha2::Sha256::digest(answer.as_bytes()))),
+        None => "no row, or null".to_owned(),
+    }
+}
