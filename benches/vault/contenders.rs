@@ -18,9 +18,14 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
+    pub(crate) fn lifeboat(estate: &Estate) -> Self {
+        let folder = estate.folder("lifeboat");
+        lifeboat_files(estate, &folder);
+        Self::Lifeboat(folder)
+    }
+
+    /// Lifeboat, the peer, and the pipe.
     pub(crate) async fn all(estate: &Estate) -> Vec<Self> {
-        let lifeboat = estate.folder("lifeboat");
-        lifeboat_files(estate, &lifeboat);
         let rest = estate.folder("pgbackrest");
         pgbackrest_files(estate, &rest);
         let create = ["--stanza=bench", "--no-online", "stanza-create"];
@@ -30,7 +35,7 @@ impl Contender {
             .output(std::time::Duration::from_secs(10))
             .await
             .unwrap();
-        vec![Self::Lifeboat(lifeboat), Self::PgBackRest(rest), Self::Pipe(pipe)]
+        vec![Self::lifeboat(estate), Self::PgBackRest(rest), Self::Pipe(pipe)]
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -60,6 +65,21 @@ impl Contender {
                 remove(&folder.join("backup"));
                 measured(shell(estate, script, &[folder]), &folder.join("log")).await
             }
+        }
+    }
+
+    /// Takes an increment upon the newest backup; none where there is no such thing.
+    pub(crate) async fn increment(&self, estate: &Estate) -> Option<Measured> {
+        match self {
+            Self::Lifeboat(folder) => {
+                let backup = ["backup", "wallet", "--kind", "incremental"];
+                Some(measured(lifeboat(folder).args(backup), &folder.join("log")).await)
+            }
+            Self::PgBackRest(folder) => {
+                let backup = ["--stanza=bench", "--type=incr", "--no-archive-check", "backup"];
+                Some(measured(pgbackrest(estate, folder).args(backup), &folder.join("out")).await)
+            }
+            Self::Pipe(_) => None,
         }
     }
 

@@ -8,6 +8,9 @@ use lifeboat::{
 };
 
 const LIMIT: Duration = Duration::from_secs(3600);
+/// The newest that the packaged peer knows.
+pub(crate) const PEERS_MAJOR: u32 = 15;
+const INCREMENTS_SINCE: u32 = 17;
 
 pub(crate) struct Estate {
     folder: tempfile::TempDir,
@@ -17,8 +20,8 @@ pub(crate) struct Estate {
 
 impl Estate {
     /// pgbench's tables and one of bets with the types that a betting platform has.
-    pub(crate) async fn with_bets(scale: f64) -> Self {
-        let estate = Self::start().await;
+    pub(crate) async fn with_bets(major: u32, scale: f64) -> Self {
+        let estate = Self::start(major).await;
         let factor = (100.0 * scale).ceil();
         eprintln!("filling: pgbench of scale {factor}");
         estate.program("pgbench").args(["-i", "-q", "-s", &factor.to_string()]).output(LIMIT).await.unwrap();
@@ -40,7 +43,7 @@ impl Estate {
 
     /// Very many tables, each of a few files.
     pub(crate) async fn with_relations(count: u32) -> Self {
-        let estate = Self::start().await;
+        let estate = Self::start(PEERS_MAJOR).await;
         eprintln!("filling: {count} relations");
         for thousand in 0..count.div_ceil(1000) {
             estate.psql(&format!(
@@ -52,11 +55,19 @@ impl Estate {
         estate
     }
 
-    async fn start() -> Self {
+    /// Updates one in 150 of the bets, wherever they lie; others in each round.
+    pub(crate) async fn settle_bets(&self, round: usize) {
+        let bound =
+            |nth: usize| format!("{:08x}-0000-0000-0000-000000000000", (u64::from(u32::MAX) / 150) * nth as u64);
+        let (from, to) = (bound(round), bound(round + 1));
+        self.psql(&format!("UPDATE bets SET stake = stake + 1 WHERE id >= '{from}' AND id < '{to}'")).await;
+    }
+
+    async fn start(major: u32) -> Self {
         let folder = tempfile::Builder::new().prefix("lifeboat-bench-").tempdir_in("/var/tmp").unwrap();
         std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let account = Account::for_postgres().unwrap();
-        let cluster = LocalCluster::new(Binaries::find(15).unwrap(), account, folder.path().join("cluster"));
+        let cluster = LocalCluster::new(Binaries::find(major).unwrap(), account, folder.path().join("cluster"));
         cluster.init().await.unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         cluster
@@ -67,6 +78,9 @@ impl Estate {
                 cluster.socket_folder().display()
             ))
             .unwrap();
+        if major >= INCREMENTS_SINCE {
+            cluster.configure("summarize_wal = on\n").unwrap();
+        }
         cluster.start(Duration::from_secs(60)).await.unwrap();
         let estate = Self { folder, cluster, port };
         // What Lifeboat needs beside the data.

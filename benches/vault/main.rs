@@ -20,7 +20,7 @@ mod recovery_point;
 mod table;
 
 use contenders::Contender;
-use estate::Estate;
+use estate::{Estate, PEERS_MAJOR};
 use measure::Measured;
 use table::{Row, Table};
 
@@ -28,6 +28,8 @@ use table::{Row, Table};
 /// minutes, one.
 const ROUNDS: usize = 3;
 const ROUNDS_OF_MANY: usize = 1;
+/// On which Lifeboat takes increments.
+const OUR_MAJOR: u32 = 18;
 
 /// What can be asked for.
 struct Options {
@@ -61,18 +63,30 @@ fn main() {
 
 async fn run(options: Options) {
     let mut table = Table::default();
-    let estate = Estate::with_bets(options.scale).await;
+    let estate = Estate::with_bets(PEERS_MAJOR, options.scale).await;
     let size = estate.size_bytes().await;
     eprintln!("cluster of {size} bytes");
-    turns(&estate, &format!("{:.1} GB in {} files", size as f64 / 1e9, estate.files()), ROUNDS, &mut table).await;
+    let contenders = Contender::all(&estate).await;
+    let what = format!("{:.1} GB in {} files", size as f64 / 1e9, estate.files());
+    turns(&estate, &contenders, &what, ROUNDS, &mut table).await;
+    let what = format!("{:.1} GB, one bet in 150 updated before each", size as f64 / 1e9);
+    for contender in contenders.iter().skip(1) {
+        increments(&estate, contender, &what, &mut table).await;
+    }
     let seconds = recovery_point::delays(&estate).await;
     table.recovery_point = Some(seconds);
+    estate.end().await;
+    let estate = Estate::with_bets(OUR_MAJOR, options.scale).await;
+    let lifeboat = Contender::lifeboat(&estate);
+    eprintln!("the full backup below the increments: {:?}", lifeboat.back_up(&estate).await);
+    increments(&estate, &lifeboat, &what, &mut table).await;
     estate.end().await;
     if options.relations > 0 {
         let estate = Estate::with_relations(options.relations).await;
         let size = estate.size_bytes().await;
         let what = format!("{:.1} GB in {} files", size as f64 / 1e9, estate.files());
-        turns(&estate, &what, ROUNDS_OF_MANY, &mut table).await;
+        let contenders = Contender::all(&estate).await;
+        turns(&estate, &contenders, &what, ROUNDS_OF_MANY, &mut table).await;
         estate.end().await;
     }
     let text = table.markdown();
@@ -82,9 +96,30 @@ async fn run(options: Options) {
     }
 }
 
+/// Increments upon increments, each restored; nothing of a contender that has none.
+async fn increments(estate: &Estate, contender: &Contender, what: &str, table: &mut Table) {
+    let (mut taken, mut restored, mut stored) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        estate.settle_bets(round).await;
+        let Some(increment) = contender.increment(estate).await else { return };
+        let restore = contender.restore(estate).await;
+        let bytes = contender.stored_bytes();
+        eprintln!("round {round}: {}: increment {increment:?}, restore {restore:?}, {bytes} stored", contender.name());
+        taken.push(increment);
+        restored.push(restore);
+        stored.push(bytes);
+    }
+    stored.sort_unstable();
+    for (work, measured, stored_bytes) in
+        [("increment", taken, stored.get(ROUNDS / 2).copied()), ("restore of an increment", restored, None)]
+    {
+        let (work, what, who) = (work.to_owned(), what.to_owned(), contender.name().to_owned());
+        table.rows.push(Row { work, what, who, measured, stored_bytes });
+    }
+}
+
 /// Backups and restores of all contenders in turns.
-async fn turns(estate: &Estate, what: &str, rounds: usize, table: &mut Table) {
-    let contenders = Contender::all(estate).await;
+async fn turns(estate: &Estate, contenders: &[Contender], what: &str, rounds: usize, table: &mut Table) {
     let mut backups: Vec<Vec<Measured>> = contenders.iter().map(|_| Vec::new()).collect();
     let mut restores = backups.clone();
     let mut stored = vec![0; contenders.len()];

@@ -85,6 +85,7 @@ fn machine() -> String {
         ("zstd", "--version"),
         ("age", "--version"),
         ("/usr/lib/postgresql/15/bin/postgres", "--version"),
+        ("/usr/local/lib/postgresql/18/bin/postgres", "--version"),
     ] {
         #[expect(clippy::disallowed_methods, reason = "a benchmark asks for versions before it measures")]
         let output = std::process::Command::new(program).arg(argument).output();

@@ -18,7 +18,7 @@ use crate::{
         cluster::Unclear,
         recovery::{self, Coverage, Facts, Refusal, Selection},
     },
-    domain::{Backup, BackupId, Opener, Phase, RecoveryTarget, Timeline, record::Source},
+    domain::{Backup, BackupId, ByteSize, Opener, Phase, RecoveryTarget, Timeline, record::Source},
     engine::{EngineError, RecoveryPlan},
     flow::StepContext,
     vault::{self, CatalogEntry, Fetch, Inventory, Layout, Listing, Proof, Remembered, SharedStore, VaultError},
@@ -74,6 +74,10 @@ pub enum RestoreError {
     Unclear(Box<Unclear>),
     #[error("no vault holds a backup of `{database}` with system id {system_id}; there are: {known}")]
     UnknownCluster { database: String, system_id: String, known: String },
+    #[error(
+        "the restore needs at least {needed} in {path}, and {free} are free; free space, or restore to another file system"
+    )]
+    NoRoom { path: PathBuf, needed: ByteSize, free: ByteSize },
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
@@ -97,6 +101,7 @@ impl RestoreError {
             Self::Refused(_)
             | Self::Unclear(_)
             | Self::UnknownCluster { .. }
+            | Self::NoRoom { .. }
             | Self::Key(_)
             | Self::Nothing { .. }
             | Self::NoWindow { .. } => true,
@@ -113,7 +118,7 @@ impl RestoreError {
     /// configured: the caller's to mend.
     pub fn is_callers(&self) -> bool {
         match self {
-            Self::Key(_) | Self::Unclear(_) | Self::UnknownCluster { .. } => true,
+            Self::Key(_) | Self::Unclear(_) | Self::UnknownCluster { .. } | Self::NoRoom { .. } => true,
             Self::Refused(refusal) => {
                 !matches!(refusal, Refusal::Gap { .. } | Refusal::NoHistory(_) | Refusal::NoParent { .. })
             }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{RestoreError, Say};
 use crate::{
+    domain::ByteSize,
     durable,
     engine::Engine,
     process,
@@ -33,6 +34,7 @@ pub(super) async fn fetch(
     say: &Say<'_>,
 ) -> Result<(), RestoreError> {
     let size: u64 = chain.iter().map(|entry| entry.manifest.size_bytes).sum();
+    refuse_too_small(data, size)?;
     if let [entry] = chain {
         vault::fetch_backup(fetch, entry, data, |done| say("fetched and verified", Some(done), Some(size))).await?;
         return Ok(());
@@ -58,6 +60,19 @@ pub(super) async fn fetch(
         source,
     })?;
     Ok(target.sync().await?)
+}
+
+/// Refuses a file system that surely has too little room, before hours of fetching
+/// show it. WAL, and files that are made of several backups, need more.
+fn refuse_too_small(data: &Path, needed: u64) -> Result<(), RestoreError> {
+    let there = data.ancestors().find(|folder| folder.is_dir());
+    let Some(Ok(found)) = there.map(nix::sys::statvfs::statvfs) else { return Ok(()) };
+    let free = found.blocks_available() * found.fragment_size();
+    if free >= needed {
+        return Ok(());
+    }
+    let bytes = ByteSize::from_bytes;
+    Err(RestoreError::NoRoom { path: data.to_owned(), needed: bytes(needed), free: bytes(free) })
 }
 
 async fn combine(

@@ -106,4 +106,12 @@ async fn a_vault_that_takes_nothing_is_named_and_holds_nothing() {
     ran.stdout = told.to_owned();
     failed(&ran, &["step `upload`", "vault `primary`", "no space left"]);
     site.nothing_half_made();
+    // Nor does a restore begin where it surely has too little room.
+    site.run(&["backup", "wallet"]).await.json(0);
+    let target = site.path("restored");
+    std::fs::create_dir(&target).unwrap();
+    let target = target.to_str().unwrap();
+    let small = format!("mount -t tmpfs -o size=1m none {target}");
+    let ran = site.run_mounted(&small, &["restore", "wallet", "--to", target], &format!("ls {target}")).await;
+    ran.refused(2, &["needs at least", target, "are free"]);
 }
