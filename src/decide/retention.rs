@@ -230,10 +230,9 @@ fn keep_newest(standing: &[&Held], reasons: &mut Reasons) {
     let all = || standing.iter().copied();
     // One may be built upon it just now.
     let carries = |backup: &Held| !backup.standalone;
-    for last in [newest(&|_| true), newest(&|backup| backup.kind == BackupKind::Full), newest(&carries)] {
-        if let Some(last) = last {
-            reasons.add(last, Reason::Last);
-        }
+    let full = |backup: &Held| backup.kind == BackupKind::Full;
+    for last in [newest(&|_| true), newest(&full), newest(&carries)].into_iter().flatten() {
+        reasons.add(last, Reason::Last);
     }
     if let Some(proven) = last_proven(all()) {
         reasons.add(proven, Reason::LastProven);

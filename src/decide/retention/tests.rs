@@ -117,6 +117,21 @@ fn the_parents_of_what_stays_stay() {
     assert!(reasons_of(&plan, "b7").contains(&Reason::ParentOf("b8".parse().unwrap())));
 }
 
+/// One may be built upon it just now.
+#[test]
+fn the_newest_backup_that_carries_increments_stays() {
+    let mut world = a_month(6);
+    for _ in 0..8 {
+        world.full(true);
+        world.pass(hours(24), 2);
+    }
+    let standalone = line(BackupKind::Full, true, &[(KeepPeriod::Daily, 1)]);
+    let lines = vec![line(BackupKind::Incremental, false, &[(KeepPeriod::Daily, 1)]), standalone];
+    let plan = world.plan(&policy(1, lines));
+    assert_eq!(plan.refusals, []);
+    assert!(reasons_of(&plan, "b6").contains(&Reason::Last), "{:?}", kept(&plan));
+}
+
 #[test]
 fn the_last_proven_backup_stays_however_old() {
     let mut world = a_month(30);
