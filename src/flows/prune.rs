@@ -30,7 +30,7 @@ mod delete;
 mod look;
 
 pub use delete::Deleted;
-pub use look::{Look, Memory, facts, is_needed, look, policy, started_at};
+pub use look::{Look, Memory, facts, is_needed, look, policy, started_at, whole};
 
 /// The flow's name, first part of its runs' ids.
 pub const NAME: &str = "prune";

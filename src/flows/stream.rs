@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Database, refused};
 use crate::{
     config::daemon::Durability,
-    decide::stretch::Source,
-    domain::{BackupState, Lsn, Timeline, with_causes},
+    decide::{chain, recovery::Coverage, stretch::Source},
+    domain::{BackupState, Lsn, SegmentSize, Timeline, with_causes},
     engine::{EngineError, MemberFacts, Role, WalEnd, WalSink, WalSource},
     flow::{StepContext, StepError},
     vault::{
@@ -43,6 +43,8 @@ pub struct Streaming(Mutex<State>);
 struct State {
     status: Option<Arc<WalStatus>>,
     layout: Option<Layout>,
+    /// How many streams have begun.
+    begun: u64,
     is_connected: bool,
     error: Option<String>,
 }
@@ -73,13 +75,21 @@ impl Streaming {
     }
 
     fn begun(&self, status: Arc<WalStatus>, layout: Layout) {
-        *self.state() = State { status: Some(status), layout: Some(layout), is_connected: true, error: None };
+        let mut state = self.state();
+        let begun = state.begun + 1;
+        *state = State { status: Some(status), layout: Some(layout), begun, is_connected: true, error: None };
     }
 
     /// Whether this process streams now, and what it streams is safe: the server
     /// is told that it need not keep it.
     pub fn is_confirmed(&self) -> bool {
         self.is_connected() && self.snapshot().is_some_and(|snapshot| snapshot.confirmed.is_some())
+    }
+
+    /// The number of the stream of this process, once something of it is safe; none
+    /// while there is none.
+    pub fn confirmed_stretch(&self) -> Option<u64> {
+        self.is_confirmed().then(|| self.state().begun)
     }
 
     fn ended(&self, error: Option<&EngineError>) {
@@ -152,7 +162,7 @@ impl Sink<'_> {
     async fn begin_after(&mut self, looked: &Looked, source: &WalSource, wanted: Lsn) -> Result<Lsn, VaultError> {
         let WalSource { timeline, segment_size, server_timeline, server_lsn, .. } = *source;
         let written = (timeline == server_timeline).then_some(server_lsn);
-        let what = Source { timeline, segment_size, wanted, written, fork: None };
+        let what = Source { timeline, segment_size, wanted, written, fork: None, oldest: source.oldest };
         let begun = self.writer.begin(looked, &what);
         if !matches!(begun, Err(VaultError::Forked { .. })) {
             return begun;
@@ -244,11 +254,34 @@ pub async fn await_wal(database: &Database, manifest: &Manifest, cx: &StepContex
 async fn until_held(database: &Database, manifest: &Manifest, cx: &StepContext) -> Result<(), StepError> {
     let store = database.first_vault()?;
     let layout = Layout::new(manifest.database.clone(), &manifest.system_id, manifest.incarnation)?;
+    let Manifest { timeline, segment_size: size, start_lsn: start, stop_lsn: stop, .. } = *manifest;
+    // A listing takes a while: once may have been a moment between two objects.
+    let mut passed_over = 0;
     loop {
-        let coverage = Listing::take(store.as_ref(), &layout).await?.coverage(manifest.segment_size);
-        if coverage.covers(manifest.timeline, manifest.segment_size, manifest.start_lsn, manifest.stop_lsn) {
+        let coverage = Listing::take(store.as_ref(), &layout).await?.coverage(size);
+        if coverage.covers(timeline, size, start, stop) {
             return Ok(());
+        }
+        let is_lost = chain::is_passed_over(&coverage, timeline, size, start, stop)
+            && in_all_vaults(database, &layout, size)
+                .await
+                .is_some_and(|all| chain::is_passed_over(&all, timeline, size, start, stop));
+        passed_over = if is_lost { passed_over + 1 } else { 0 };
+        if passed_over > 1 {
+            return Err(StepError::permanent(format!(
+                "the server lost WAL from {start} to {stop} before it was in a vault, so that this backup cannot be \
+                 restored; give `max_slot_wal_keep_size` more room, another full backup is needed"
+            )));
         }
         cx.sleep(LOOK_EVERY).await?;
     }
+}
+
+/// What the vaults hold together; none where one of them is away.
+async fn in_all_vaults(database: &Database, layout: &Layout, size: SegmentSize) -> Option<Coverage> {
+    let mut all = Coverage::default();
+    for vault in &database.vaults {
+        Listing::take(vault.store.as_ref(), layout).await.ok()?.add_coverage(size, &mut all);
+    }
+    Some(all)
 }

@@ -25,15 +25,15 @@ use crate::support::{
     proxy::{Fate, Proxy},
 };
 
-const SOON: Duration = Duration::from_secs(60);
+pub(super) const SOON: Duration = Duration::from_secs(60);
 
-async fn status(site: &Site) -> Value {
+pub(super) async fn status(site: &Site) -> Value {
     let Some((200, body)) = site.get("/api/v1/status").await else { return Value::Null };
     serde_json::from_str::<Value>(&body).unwrap()["databases"][0].clone()
 }
 
 /// Waits until every vault has all that the server has flushed by now.
-async fn caught_up(lab: &Lab, site: &Site) -> Lsn {
+pub(super) async fn caught_up(lab: &Lab, site: &Site) -> Lsn {
     let end: Lsn = lab.psql("SELECT pg_current_wal_flush_lsn()").await.parse().unwrap();
     eventually("all WAL is in the vaults", SOON, || async {
         let status = status(site).await;
@@ -45,7 +45,7 @@ async fn caught_up(lab: &Lab, site: &Site) -> Lsn {
 }
 
 /// The open findings that hold all of these words.
-async fn findings(site: &Site, words: &[&str]) -> Vec<String> {
+pub(super) async fn findings(site: &Site, words: &[&str]) -> Vec<String> {
     // As the daemon keeps them: a command would wait for each vault first.
     let db = sqlx::SqlitePool::connect(&format!("sqlite:{}", site.path("lifeboat.db").display())).await.unwrap();
     let open = "SELECT message FROM findings WHERE closed_ms IS NULL";
@@ -55,17 +55,17 @@ async fn findings(site: &Site, words: &[&str]) -> Vec<String> {
 }
 
 /// What lies under a part of the wallet's WAL, with its content.
-fn wal(site: &Site, vault: &str, part: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(super) fn wal(site: &Site, vault: &str, part: &str) -> BTreeMap<PathBuf, Vec<u8>> {
     let files = site.files_in(vault).into_iter().filter(|path| path.to_string_lossy().contains(part));
     files.map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect()
 }
 
-async fn bet(lab: &Lab, count: u32) {
+pub(super) async fn bet(lab: &Lab, count: u32) {
     let sql = format!("INSERT INTO bets (stake) SELECT n % 50 FROM generate_series(1, {count}) n");
     lab.psql_in("wallet", &sql).await;
 }
 
-async fn copied(from: &Path, to: &Path) {
+pub(super) async fn copied(from: &Path, to: &Path) {
     let mut copy = Command::new("cp");
     copy.arg("-a").args([from, to]);
     let copied = finished(copy).await;

@@ -466,8 +466,14 @@ async fn a_server_that_was_set_back_is_refused_before_anything_is_stored() {
     let server = start.forward(5000);
     let mut writer = rig.writer();
     let looked = writer.look(layout()).await.unwrap();
-    let source =
-        |written| Source { timeline: T1, segment_size: size(), wanted: written, written: Some(written), fork: None };
+    let source = |written| Source {
+        timeline: T1,
+        segment_size: size(),
+        wanted: written,
+        written: Some(written),
+        fork: None,
+        oldest: None,
+    };
     let refused = writer.begin(&looked, &source(server)).unwrap_err();
     let VaultError::Forked { ref vault, held: tip, server: at, .. } = refused else { panic!("{refused:?}") };
     assert_eq!((vault.as_str(), tip, at), ("memory", held, server));
