@@ -206,6 +206,10 @@ impl App {
         }
         let found: Vec<_> = found.iter().map(|(vault, histories)| (*vault, histories.as_slice())).collect();
         held.breaks = chain::breaks(&self.resources.db, database, &found, self.clock.now()).await?;
+        if held.breaks.iter().any(|broken| broken.is_open() && broken.begins_history()) {
+            // What the history before it holds says nothing of what is written now.
+            held.tips.iter_mut().for_each(|(_, tip)| *tip = None);
+        }
         if found.len() > 1
             && let Some(wanted) = Wanted::of(database, &found, self.clock.now()).await?
         {

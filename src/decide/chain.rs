@@ -87,6 +87,11 @@ impl Break {
         self.until.is_none()
     }
 
+    /// Whether another history goes on behind it.
+    pub fn begins_history(&self) -> bool {
+        matches!(self.cause, Cause::SetBack | Cause::Replaced)
+    }
+
     /// Names it in the id of a run: every node makes the same of the same break.
     pub fn id(&self) -> String {
         let Self { cause, history, timeline, from, to, .. } = self;

@@ -113,11 +113,18 @@ struct PreflightError(String);
 struct Uploading {
     backup: BackupId,
     system_id: String,
+    /// Runs of older versions knew none but the first.
+    #[serde(default = "first_incarnation")]
+    incarnation: u32,
+}
+
+fn first_incarnation() -> u32 {
+    vault::FIRST_INCARNATION
 }
 
 impl Uploading {
     fn layout(&self, database: &Database) -> Result<Layout, StepError> {
-        Ok(Layout::new(database.name.clone(), &self.system_id, stream::INCARNATION)?)
+        Ok(Layout::new(database.name.clone(), &self.system_id, self.incarnation)?)
     }
 }
 
@@ -144,7 +151,8 @@ impl Step for Upload {
         let stamp = cx.clock().now().strftime(STAMP).to_string();
         let id = format!("{stamp}-{}-{:04x}", self.kind.as_str(), rand::random::<u16>());
         let backup = id.parse().map_err(|error| StepError::from_error(error, true))?;
-        output(&Uploading { backup, system_id: primary.system_id }).map(Some)
+        let incarnation = stream::newest_layout(&self.database, &primary.system_id).await?.incarnation();
+        output(&Uploading { backup, system_id: primary.system_id, incarnation }).map(Some)
     }
 
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {

@@ -42,9 +42,8 @@ pub async fn breaks(db: &Db, database: &Database, found: &Found<'_>, now: Timest
     let mut breaks = chain::breaks(&histories);
     for broken in &mut breaks {
         // Where another history goes on, what was last is the older one's.
-        let mut last = layouts.iter().map(|layout| (name(layout), *layout)).filter(|(name, _)| match broken.cause {
-            chain::Cause::SetBack | chain::Cause::Replaced => name.age() < broken.history.age(),
-            chain::Cause::WalLost | chain::Cause::Ahead => *name == broken.history,
+        let mut last = layouts.iter().map(|layout| (name(layout), *layout)).filter(|(name, _)| {
+            if broken.begins_history() { name.age() < broken.history.age() } else { *name == broken.history }
         });
         let Some((_, layout)) = last.next_back() else { continue };
         if let Some(range) = beats_of(found, layout) {

@@ -1,6 +1,8 @@
 //! A chain of WAL that breaks: what was lost is told at once, streaming goes on,
 //! and a full backup is taken that nobody asked for.
 
+use std::{collections::BTreeMap, path::PathBuf};
+
 use lifeboat::domain::{Lsn, Segment, SegmentSize, Timeline};
 use serde_json::Value;
 use tokio::process::Child;
@@ -8,15 +10,15 @@ use tokio::process::Child;
 use super::{
     journey::{backed_up, restored},
     site::{DIGEST, Site, wallet},
-    streaming::{SOON, bet, caught_up, findings, status},
+    streaming::{SOON, bet, caught_up, copied, findings, status, wal},
 };
-use crate::support::{Lab, eventually};
+use crate::support::{Lab, eventually, moved};
 
 const SLOT: &str = "lifeboat_wallet";
 /// Little is kept beyond what a slot keeps.
 const SHORT: &str = "max_wal_size = 32MB\nmin_wal_size = 32MB";
 
-async fn ended(mut daemon: Child) {
+async fn ended(daemon: &mut Child) {
     let pid = nix::unistd::Pid::from_raw(daemon.id().unwrap().try_into().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     assert!(daemon.wait().await.unwrap().success());
@@ -64,14 +66,14 @@ async fn mended(site: &Site, words: &[&str]) -> Value {
 async fn loses(lose: impl AsyncFn(&Lab, Lsn)) {
     let lab = wallet(SHORT).await;
     let site = Site::write(lab.port);
-    let daemon = site.serve(&[]);
+    let mut daemon = site.serve(&[]);
     caught_up(&lab, &site).await;
     let first = backed_up(&site).await;
     bet(&lab, 10).await;
     let (before, rows_before) = (written(&lab).await, lab.psql_in("wallet", DIGEST).await);
     bet(&lab, 10).await;
     let held = caught_up(&lab, &site).await;
-    ended(daemon).await;
+    ended(&mut daemon).await;
     lose(&lab, held).await;
     let within = written(&lab).await;
     // More than what the new slot still finds.
@@ -79,7 +81,7 @@ async fn loses(lose: impl AsyncFn(&Lab, Lsn)) {
 
     // Which of the findings is looked for: that of the break.
     let words = ["is in no vault", "can be restored"];
-    let daemon = site.serve(&[]);
+    let mut daemon = site.serve(&[]);
     let told = async || findings(&site, &words).await.pop();
     // It may be over before it is seen from here: then the log of runs has it.
     eventually("the break is told", SOON, || async { told().await.is_some() || !own_runs(&site).await.is_empty() })
@@ -96,14 +98,14 @@ async fn loses(lose: impl AsyncFn(&Lab, Lsn)) {
     let rows_after = lab.psql_in("wallet", DIGEST).await;
     caught_up(&lab, &site).await;
     // A restart sees the same break and asks for nothing more.
-    ended(daemon).await;
-    let daemon = site.serve(&[]);
+    ended(&mut daemon).await;
+    let mut daemon = site.serve(&[]);
     bet(&lab, 10).await;
     let rows_last = lab.psql_in("wallet", DIGEST).await;
     assert_ne!(rows_after, rows_last);
     caught_up(&lab, &site).await;
     mended(&site, &words).await;
-    ended(daemon).await;
+    ended(&mut daemon).await;
 
     restored(&lab, &site, "before", ["--lsn", &before.to_string()], &rows_before).await;
     restored(&lab, &site, "after", ["--latest"], &rows_last).await;
@@ -141,4 +143,87 @@ async fn a_slot_that_was_invalidated_breaks_the_chain_and_it_is_mended_without_a
         lab.psql("SELECT pg_reload_conf()").await;
     })
     .await;
+}
+
+/// Snapshots the storage of the primary, which comes back; answers the snapshot.
+async fn snapshot(lab: &Lab) -> PathBuf {
+    let earlier = lab.cluster.folder.join("earlier");
+    lab.cluster.stop("fast").await.unwrap();
+    copied(&lab.cluster.data(), &earlier).await;
+    lab.cluster.start(SOON).await.unwrap();
+    earlier
+}
+
+/// A primary that comes back as it was is another history: the vault keeps both.
+/// `beyond`: it has written on beyond what the vault holds before anybody looks.
+async fn set_back(beyond: bool) {
+    let lab = wallet("wal_keep_size = 1GB").await;
+    let site = Site::write(lab.port);
+    let mut daemon = site.serve(&[]);
+    caught_up(&lab, &site).await;
+    let first = backed_up(&site).await;
+    let earlier = snapshot(&lab).await;
+    for _ in 0..2 {
+        bet(&lab, 500).await;
+        lab.psql("SELECT pg_switch_wal()").await;
+    }
+    bet(&lab, 500).await;
+    let rows_first = lab.psql_in("wallet", DIGEST).await;
+    let acknowledged = caught_up(&lab, &site).await;
+    if beyond {
+        ended(&mut daemon).await;
+    }
+    lab.cluster.stop("fast").await.unwrap();
+    if !beyond {
+        // All of it, with what a shutdown writes.
+        ended(&mut daemon).await;
+    }
+    let named = wal(&site, "vault", "/1/");
+    moved(lab.cluster.data(), lab.cluster.folder.join("later"));
+    moved(earlier, lab.cluster.data());
+    lab.cluster.start(SOON).await.unwrap();
+    while beyond && written(&lab).await <= acknowledged.forward(1 << 20) {
+        bet(&lab, 5000).await;
+    }
+
+    daemon = site.serve(&[]);
+    let words = ["was set back", "can be restored"];
+    let run = mended(&site, &words).await;
+    assert!(run["run_id"].as_str().unwrap().starts_with("backup/wallet/full/set-back-"), "{run}");
+    let seen = status(&site).await;
+    let window = &seen["broken_windows"][0];
+    assert_eq!((&window["cause"], &window["incarnation"]), (&Value::from("set_back"), &Value::from(2)), "{window}");
+    bet(&lab, 10).await;
+    caught_up(&lab, &site).await;
+    // A restart goes on in the same incarnation, and asks for nothing more.
+    ended(&mut daemon).await;
+    daemon = site.serve(&[]);
+    bet(&lab, 10).await;
+    let rows_second = lab.psql_in("wallet", DIGEST).await;
+    caught_up(&lab, &site).await;
+    mended(&site, &words).await;
+    ended(&mut daemon).await;
+    assert!(!wal(&site, "vault", "/2/incarnation.json").is_empty());
+    assert!(wal(&site, "vault", "/3/").is_empty());
+    let now = wal(&site, "vault", "/1/");
+    assert!(named.iter().all(|(name, bytes)| now.get(name) == Some(bytes)), "nothing is overwritten");
+    let wal_of = |files: &BTreeMap<PathBuf, Vec<u8>>| -> Vec<PathBuf> {
+        files.keys().filter(|name| name.to_string_lossy().contains("/wal/")).cloned().collect()
+    };
+    assert_eq!(wal_of(&now), wal_of(&named), "and nothing is added to what was streamed");
+
+    restored(&lab, &site, "second", ["--latest"], &rows_second).await;
+    restored(&lab, &site, "first", ["--backup", &first], &rows_first).await;
+    let verified = site.run(&["vault", "verify", "wallet"]).await.json(0);
+    assert_eq!(verified["reports"].as_array().unwrap().len(), 2, "{verified}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_was_set_back_goes_on_in_a_new_incarnation_and_both_can_be_restored() {
+    set_back(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_was_set_back_is_known_by_what_it_writes_where_it_is_ahead() {
+    set_back(true).await;
 }

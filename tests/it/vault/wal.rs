@@ -207,6 +207,7 @@ async fn tails_that_were_swept_meanwhile_are_taken_from_the_whole_segment() {
     let open = Segment::holding(T1, at, size());
     assert_eq!(chosen.wal.last().unwrap().tails.len(), 2);
     writer.wal(at, content(at, open.end(size()).0 - at.0)).await.unwrap();
+    writer.flush().await.unwrap();
     let sweep = async |vault: usize| {
         let store = &rig.targets[vault].store;
         for (segment, from, to) in rig.coverage(vault).await.1.tails() {
