@@ -238,6 +238,19 @@ async fn a_slot_that_lost_wal_is_made_anew_and_the_stream_goes_on_behind_the_gap
 }
 
 #[tokio::test]
+async fn a_server_whose_wal_is_worth_nothing_is_refused_with_the_way_out() {
+    let lab = Lab::start("wal_level = minimal\nmax_wal_senders = 0").await;
+    let sink = Memory::default();
+    let postgres = over_tcp(&lab, "postgres");
+    let refused = postgres.stream_wal(&mut sink.clone(), LIMIT, CancellationToken::new()).await.unwrap_err();
+    assert!(matches!(refused, EngineError::Unfit { .. }), "{refused:?}");
+    for word in ["`wal_level` is minimal", "ALTER SYSTEM SET wal_level = 'replica'", "take a full backup"] {
+        assert!(refused.to_string().contains(word), "{refused}");
+    }
+    assert_eq!(sink.with(|received| received.source.clone()), None);
+}
+
+#[tokio::test]
 async fn a_server_that_dies_is_a_broken_connection() {
     let lab = Lab::start("").await;
     let (tasks, sink) = (Tasks::new(), Memory::default());

@@ -41,12 +41,29 @@ pub(super) async fn ensure(connection: &mut Connection, slot: &str) -> Result<()
     }
 }
 
-/// Refuses a slot that is in use before a sink looks through its vaults for
-/// nothing. Another process may still take it then: the start of the stream is
-/// what counts.
-pub(super) async fn refuse_busy(postgres: &Postgres, member: &Member) -> Result<(), EngineError> {
-    let found = look(postgres, member).await?;
-    if found.is_some_and(|slot| slot.active) { Err(busy(postgres, member)) } else { Ok(()) }
+/// Refuses what cannot be streamed before a sink looks through its vaults for
+/// nothing: a slot that is in use, and a server that writes WAL which nothing can
+/// be recovered from. Another process may still take the slot then: the start of
+/// the stream is what counts.
+pub(super) async fn refuse_unusable(postgres: &Postgres, member: &Member) -> Result<(), EngineError> {
+    const STATE: &str = "SELECT current_setting('wal_level') = 'minimal',
+        coalesce((SELECT active FROM pg_replication_slots WHERE slot_name = $1), false)";
+    let look = async {
+        let mut session = sql::connect(postgres, member, &postgres.login.dbname).await?;
+        let found = sqlx::query_as(STATE).bind(postgres.slot()).fetch_one(&mut session).await;
+        found.map_err(|error| sql::failed(&member.name, LOOK, error))
+    };
+    match in_time(member, look).await? {
+        (true, _) => Err(EngineError::Unfit {
+            member: member.name.clone(),
+            what: "`wal_level` is minimal, so that its WAL can be neither streamed nor recovered from".to_owned(),
+            remedy: "run `ALTER SYSTEM SET wal_level = 'replica'` as a superuser, restart the server, and take a full \
+                     backup: no earlier one can be restored beyond this time"
+                .to_owned(),
+        }),
+        (false, true) => Err(busy(postgres, member)),
+        (false, false) => Ok(()),
+    }
 }
 
 /// Which slot is made anew.
@@ -100,6 +117,10 @@ async fn look(postgres: &Postgres, member: &Member) -> Result<Option<Slot>, Engi
         let found = sqlx::query_as(SLOT).bind(postgres.slot()).fetch_optional(&mut session).await;
         found.map_err(|error| sql::failed(&member.name, LOOK, error))
     };
+    in_time(member, look).await
+}
+
+async fn in_time<T>(member: &Member, look: impl Future<Output = Result<T, EngineError>>) -> Result<T, EngineError> {
     timeout(INSPECT_LIMIT, look)
         .await
         .unwrap_or_else(|_| Err(failure::unreachable(member, io::ErrorKind::TimedOut.into())))

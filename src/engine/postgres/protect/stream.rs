@@ -65,7 +65,7 @@ pub(super) async fn stream_wal(
     stop: &CancellationToken,
 ) -> Result<WalEnd, EngineError> {
     let (member, facts) = postgres.primary(INSPECT_LIMIT).await?;
-    slot::refuse_busy(postgres, member).await?;
+    slot::refuse_unusable(postgres, member).await?;
     let stream = From { postgres, member, segment_size: facts.segment_size, flush_every, stop };
     let mut oldest = None;
     for renew in [Renew::Lost, Renew::Any] {
