@@ -1,6 +1,7 @@
 //! Pure decisions: (facts, now) -> plan or verdict. No I/O, no async, no clock;
 //! nothing else of ours but `domain`. Flows carry out what is decided here.
 
+pub mod chain;
 pub mod cluster;
 pub mod copy;
 pub mod drill;

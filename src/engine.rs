@@ -81,6 +81,11 @@ pub enum EngineError {
     },
     #[error("member `{member}`: slot `{slot}` is in use by another process; only one may stream")]
     SlotBusy { member: MemberName, slot: String },
+    /// The server no longer has WAL that was wanted, nor any after it that it keeps for us.
+    #[error(
+        "member `{member}`: WAL that slot `{slot}` was to keep is gone: {what}; give `max_slot_wal_keep_size` more room"
+    )]
+    WalLost { member: MemberName, slot: String, what: String },
     #[error("stopped as asked")]
     Stopped,
 }
@@ -101,7 +106,8 @@ impl EngineError {
             | Self::Broken { .. }
             | Self::NoPrimary { .. }
             | Self::File { .. }
-            | Self::SlotBusy { .. } => false,
+            | Self::SlotBusy { .. }
+            | Self::WalLost { .. } => false,
         }
     }
 }
@@ -178,14 +184,18 @@ pub struct WalSource {
     pub segment_size: SegmentSize,
     /// Current end of flushed WAL on the server.
     pub server_lsn: Lsn,
+    /// From where on the server keeps WAL for us, where it refused what was wanted
+    /// before: older WAL is lost.
+    pub oldest: Option<Lsn>,
 }
 
 /// Takes WAL while the server sends it.
 #[async_trait]
 pub trait WalSink: Send {
     /// Answers from where on WAL is wanted: a position on a segment boundary or
-    /// the end of what is durable. The server may still refuse to stream: nothing
-    /// is to be stored before `wal`.
+    /// the end of what is durable; none before the segment of `oldest`. The server
+    /// may still refuse to stream, and it begins again: nothing is to be stored
+    /// before `wal`.
     async fn begin(&mut self, source: &WalSource) -> Result<Lsn, EngineError>;
     /// The history file of a timeline.
     async fn history(&mut self, timeline: Timeline, content: Bytes) -> Result<(), EngineError>;
@@ -284,6 +294,7 @@ pub trait Protect: Send + Sync {
     /// Streams WAL from the primary until told to stop, the server shuts down
     /// or the timeline ends. A dropped connection is an error; the caller backs
     /// off. Where the slot is active already, another process streams: `SlotBusy`.
+    /// WAL that the server has not kept is passed over.
     async fn stream_wal(
         &self,
         sink: &mut dyn WalSink,

@@ -28,6 +28,7 @@ use crate::{
 };
 
 pub mod backup;
+pub mod chain;
 pub mod copy;
 pub mod drill;
 mod guarded;

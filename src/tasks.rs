@@ -1,6 +1,7 @@
 //! Reconcilers: tasks that take no input, look at what is, and act. Each may be
 //! started and stopped at any time; none holds anything that a restart loses.
 
+pub mod chain;
 pub mod copy;
 pub mod exposure;
 mod finding;
@@ -24,6 +25,7 @@ pub fn protect(app: &Arc<App>, tasks: &Tasks) {
     tasks.spawn(exposure::run(Arc::clone(app), tasks.stop().clone()));
     for database in app.resources.databases.values() {
         tasks.spawn(wal::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
+        tasks.spawn(chain::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
         tasks.spawn(heartbeat::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
     }
 }

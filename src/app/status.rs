@@ -9,6 +9,7 @@ use super::App;
 use crate::{
     db::{findings, heartbeats},
     decide::{
+        chain::Break,
         copy::{self, Holding, Lag},
         due::Schedule,
         exposure, recovery,
@@ -18,15 +19,15 @@ use crate::{
     evidence::{self, Entry, Filter, Month},
     flow::{StepError, runner::FlowError},
     flows::{
-        self, Database,
+        self, Database, chain,
         copy::look::{self, Wanted},
         restore,
     },
     report::{
         self, EstateStatus, Report,
         status::{
-            DatabaseStatus, Finding, LastDrill, LastRestoreTest, NextRun, StreamingState, VaultCopies, VaultExposure,
-            WalStreaming,
+            BrokenWindow, DatabaseStatus, Finding, LastDrill, LastRestoreTest, NextRun, StreamingState, VaultCopies,
+            VaultExposure, WalStreaming,
         },
     },
     telemetry,
@@ -130,6 +131,7 @@ impl App {
                 .collect(),
             copies: held.copies(config.copy.lag_max, now),
             wal_streaming: streaming(database),
+            broken_windows: held.breaks.iter().map(broken_window).collect(),
             last_restore_test,
             last_drill: self.last_drill(&database.name, entries),
             next_runs: next_runs(database, now),
@@ -203,6 +205,11 @@ impl App {
             found.push((vault, histories));
         }
         let found: Vec<_> = found.iter().map(|(vault, histories)| (*vault, histories.as_slice())).collect();
+        held.breaks = chain::breaks(&self.resources.db, database, &found, self.clock.now()).await?;
+        if held.breaks.iter().any(|broken| broken.is_open() && broken.begins_history()) {
+            // What the history before it holds says nothing of what is written now.
+            held.tips.iter_mut().for_each(|(_, tip)| *tip = None);
+        }
         if found.len() > 1
             && let Some(wanted) = Wanted::of(database, &found, self.clock.now()).await?
         {
@@ -222,6 +229,7 @@ pub(crate) struct Held {
     /// What each vault that can be looked at holds of each history, as far as a rule
     /// keeps it: what waits there for its expiry is not lacking elsewhere.
     vaults: Vec<(VaultName, BTreeMap<Layout, Holding>)>,
+    breaks: Vec<Break>,
 }
 
 impl Held {
@@ -295,6 +303,20 @@ fn streaming(database: &Database) -> WalStreaming {
         (false, None) => StreamingState::Off,
     };
     WalStreaming { state, durable_lsn, error }
+}
+
+fn broken_window(broken: &Break) -> BrokenWindow {
+    BrokenWindow {
+        cause: broken.cause.as_str().to_owned(),
+        system_id: broken.history.system_id.clone(),
+        incarnation: broken.history.incarnation,
+        timeline: broken.timeline,
+        from_lsn: broken.from,
+        to_lsn: broken.to,
+        after: broken.after,
+        until: broken.until,
+        message: broken.to_string(),
+    }
 }
 
 /// What the last restore test took; a restore now takes about as long.

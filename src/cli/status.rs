@@ -59,6 +59,10 @@ fn text(status: &EstateStatus) -> String {
     for database in &status.databases {
         text = format!("{text}\n{}: {}", database.database, database.headline);
     }
+    for (database, window) in status.databases.iter().flat_map(|of| of.broken_windows.iter().map(move |one| (of, one)))
+    {
+        text = format!("{text}\n{}: BROKEN WINDOW: {}", database.database, window.message);
+    }
     for (database, copies) in status.databases.iter().flat_map(|of| of.copies.iter().map(move |copies| (of, copies))) {
         if copies.missing_backups + copies.missing_wal > 0 {
             text = format!(

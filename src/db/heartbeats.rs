@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use sqlx::AssertSqlSafe;
 
 use super::{Db, DbError, on};
-use crate::domain::{Beat, BeatRange, DatabaseName, Timeline};
+use crate::domain::{Beat, BeatRange, DatabaseName, Lsn, Timeline};
 
 /// seq, `acknowledged_us`, LSN, timeline.
 type Row = (i64, i64, String, i64);
@@ -61,6 +61,34 @@ pub async fn numbered(db: &Db, database: &DatabaseName, range: BeatRange) -> Res
         .bind(database.as_str()).bind(range.first).bind(range.last).fetch_all(pool).await)
     .map_err(DbError::query("read heartbeats by their numbers"))?;
     rows.into_iter().map(beat).collect()
+}
+
+/// The last of the beats with these numbers that was committed at or before a
+/// position. Within one history numbers and positions ascend together.
+pub async fn last_until(
+    db: &Db,
+    database: &DatabaseName,
+    BeatRange { first, last }: BeatRange,
+    until: (Timeline, Lsn),
+) -> Result<Option<Beat>, DbError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM heartbeats WHERE database = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq DESC LIMIT 1"
+    );
+    let (mut from, mut to, mut found) = (first, last, None);
+    while from <= to {
+        let middle = from + (to - from) / 2;
+        let row: Option<Row> = on!(db, pool => sqlx::query_as(AssertSqlSafe(sql.clone()))
+            .bind(database.as_str()).bind(from).bind(middle).fetch_optional(pool).await)
+        .map_err(DbError::query("look for a heartbeat by its position"))?;
+        match row.map(beat).transpose()? {
+            Some(beat) if (beat.timeline, beat.commit_lsn) > until => to = beat.seq - 1,
+            later => {
+                found = later.or(found);
+                from = middle + 1;
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Removes what was acknowledged before `older_than`, but for the newest beat of

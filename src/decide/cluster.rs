@@ -67,6 +67,9 @@ impl fmt::Display for Cluster {
         let Self { system_id, newest, .. } = self;
         let vaults: Vec<String> = self.vaults.iter().map(|vault| format!("`{vault}`")).collect();
         write!(f, "system id {system_id} (")?;
+        if self.incarnation > 1 {
+            write!(f, "incarnation {}, ", self.incarnation)?;
+        }
         if let Some(made_at) = self.made_at() {
             write!(f, "made {made_at}, ")?;
         }

@@ -215,9 +215,18 @@ pub enum Refusal {
     #[error("{target} lies after everything that the vault holds; {bounds}")]
     AfterTip { target: RecoveryTarget, bounds: Box<Bounds> },
     #[error(
-        "WAL of timeline {timeline} from {from} on is missing, which {target} needs from backup {backup}; {bounds}; choose a point before the gap, a backup after it, or another vault"
+        "WAL of timeline {timeline} from {from} on is missing, which {target} needs from backup {backup}{}; {bounds}; choose a point before the gap, a backup after it, or another vault",
+        told_again(*again)
     )]
-    Gap { target: RecoveryTarget, backup: BackupId, timeline: Timeline, from: Lsn, bounds: Box<Bounds> },
+    Gap {
+        target: RecoveryTarget,
+        backup: BackupId,
+        timeline: Timeline,
+        from: Lsn,
+        /// The end of the first backup behind the gap.
+        again: Option<Lsn>,
+        bounds: Box<Bounds>,
+    },
     #[error("the history file of timeline {0} is missing, so where it began is unknown; restore from another vault")]
     NoHistory(Timeline),
     #[error(
@@ -226,11 +235,20 @@ pub enum Refusal {
     OffTimeline { backup: BackupId, timeline: Timeline, of: Timeline },
 }
 
+fn told_again(again: Option<Lsn>) -> String {
+    again.map(|again| format!("; points can be restored again from {again} on")).unwrap_or_default()
+}
+
 /// The stretches of one line of history, oldest first: timeline and where it begins and ends.
 #[derive(Debug, Clone)]
 pub(super) struct Line(Vec<(Timeline, Range<Lsn>)>);
 
 impl Line {
+    /// One of whose ancestors nothing is known.
+    pub(super) fn of(timeline: Timeline) -> Self {
+        Self(vec![(timeline, Lsn(0)..Lsn(u64::MAX))])
+    }
+
     pub(super) fn leading_to(timeline: Timeline, histories: &BTreeMap<Timeline, History>) -> Result<Self, Refusal> {
         let mut line = Vec::new();
         let mut begin = Lsn(0);
@@ -317,6 +335,7 @@ pub fn choose(facts: &Facts, target: &RecoveryTarget, backup: Option<&BackupId>)
         backup: chosen.id.clone(),
         timeline: on,
         from,
+        again: gaps::again(facts, &line, from),
         bounds: bounds.clone(),
     };
     // A time or a name may lie before a gap; the server fails when it does not

@@ -29,6 +29,8 @@ pub struct Source {
     pub written: Option<Lsn>,
     /// Where the timeline branched off, where that is known.
     pub fork: Option<Lsn>,
+    /// The server has nothing before the segment of this position any more.
+    pub oldest: Option<Lsn>,
 }
 
 /// Where one vault stands when the stretch begins.
@@ -36,7 +38,7 @@ pub struct Source {
 pub struct Standing {
     /// Everything from the start of the stretch to here is held.
     pub stored: Lsn,
-    /// What it lacks before that, and once had or others have.
+    /// What it lacks before that and another one has, the last of it.
     pub hole: Option<Range<Lsn>>,
     /// The object in which `stored` lies, as segment and offsets: what the server
     /// sends must be the same. None where `stored` is where the stretch begins.
@@ -64,7 +66,7 @@ pub struct Forked {
 /// The stretch begins with the segment in which the WAL of the timeline ends in
 /// the vault that is furthest behind, of the required ones where there are any.
 /// Where none holds any of it, the segment of its fork, of the older timeline's
-/// end, or of `wanted` is the first.
+/// end, or of `wanted` is the first. What the server has lost is passed over.
 pub fn begin(vaults: &[Option<Held>], source: &Source) -> Result<Beginning, Forked> {
     let Source { timeline, segment_size: size, .. } = *source;
     let known = || vaults.iter().enumerate().filter_map(|(nth, held)| Some((nth, held.as_ref()?)));
@@ -89,9 +91,13 @@ pub fn begin(vaults: &[Option<Held>], source: &Source) -> Result<Beginning, Fork
             relevant().filter_map(|held| older(&held.coverage)).chain(source.fork).min()
         })
         .map_or(source.wanted, |from| from.min(source.wanted));
-    let start = size.floor(from);
-    let others_hold = |vault: usize, hole: &Range<Lsn>| {
-        known().any(|(nth, held)| nth != vault && held.coverage.covers(timeline, size, hole.start, hole.end))
+    let start = size.floor(source.oldest.map_or(from, |oldest| from.max(oldest)));
+    // The end of a hole, as far back as another vault holds it without a gap.
+    let others_hold = |vault: usize, hole: Range<Lsn>| {
+        let ranges =
+            known().filter(|(nth, _)| *nth != vault).flat_map(|(_, held)| held.coverage.ranges(timeline, size));
+        let before = ranges.filter(|range| range.start < hole.end && hole.end <= range.end);
+        before.map(|range| range.start.max(hole.start)..hole.end).min_by_key(|held| held.start)
     };
     let standing = |(nth, held): (usize, &Option<Held>)| {
         let coverage = &held.as_ref()?.coverage;
@@ -100,7 +106,12 @@ pub fn begin(vaults: &[Option<Held>], source: &Source) -> Result<Beginning, Fork
     Ok(Beginning { start, vaults: vaults.iter().enumerate().map(standing).collect() })
 }
 
-fn stand(coverage: &Coverage, source: &Source, start: Lsn, others_hold: impl Fn(&Range<Lsn>) -> bool) -> Standing {
+fn stand(
+    coverage: &Coverage,
+    source: &Source,
+    start: Lsn,
+    others_hold: impl Fn(Range<Lsn>) -> Option<Range<Lsn>>,
+) -> Standing {
     let Source { timeline, segment_size: size, .. } = *source;
     let ranges = coverage.ranges(timeline, size);
     let around = ranges.iter().find(|range| range.start <= start && start <= range.end);
@@ -108,7 +119,7 @@ fn stand(coverage: &Coverage, source: &Source, start: Lsn, others_hold: impl Fn(
     let begins = around.map_or(start, |range| range.start);
     let before = ranges.iter().rev().find(|range| range.end < begins);
     // A hole that nobody can fill is the server's lost WAL, and no vault's.
-    let hole = before.map(|range| range.end..begins).filter(|hole| around.is_none() || others_hold(hole));
+    let hole = before.and_then(|range| others_hold(range.end..begins));
     let last = (stored > start).then(|| last_piece(coverage, timeline, size, stored)).flatten();
     Standing { stored, hole, last }
 }

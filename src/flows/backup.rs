@@ -117,11 +117,18 @@ struct Uploading {
     /// Absent in journals written before there were increments.
     #[serde(default)]
     parent: Option<BackupId>,
+    /// Runs of older versions knew none but the first.
+    #[serde(default = "first_incarnation")]
+    incarnation: u32,
+}
+
+fn first_incarnation() -> u32 {
+    vault::FIRST_INCARNATION
 }
 
 impl Uploading {
     fn layout(&self, database: &Database) -> Result<Layout, StepError> {
-        Ok(Layout::new(database.name.clone(), &self.system_id, stream::INCARNATION)?)
+        Ok(Layout::new(database.name.clone(), &self.system_id, self.incarnation)?)
     }
 }
 
@@ -152,7 +159,8 @@ impl Step for Upload {
         let parent = parentage.and_then(|parentage| parentage.parent);
         let backup = BackupId::new(cx.clock().now(), kind_upon(parent.as_ref()), rand::random())
             .map_err(|error| StepError::from_error(error, true))?;
-        output(&Uploading { backup, system_id: primary.system_id, parent }).map(Some)
+        let incarnation = stream::newest_layout(&self.database, &primary.system_id).await?.incarnation();
+        output(&Uploading { backup, system_id: primary.system_id, incarnation, parent }).map(Some)
     }
 
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {

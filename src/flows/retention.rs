@@ -125,7 +125,7 @@ pub async fn survey(
 }
 
 /// The same with the WAL of all backups.
-fn whole(mut facts: Facts) -> Facts {
+pub fn whole(mut facts: Facts) -> Facts {
     for backup in facts.backups.iter_mut().filter(|backup| backup.state == BackupState::Uploaded) {
         backup.state = BackupState::WalComplete;
     }

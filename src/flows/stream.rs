@@ -4,7 +4,7 @@
 //! streaming does so itself until it has what it needs.
 //!
 //! A server that was set back to an earlier state writes another history under
-//! the names of the one that the vaults hold: it is refused, for good.
+//! the names of the one that the vaults hold: the next incarnation keeps it apart.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -18,19 +18,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Database, refused};
 use crate::{
+    clock::Clock,
     config::vault::Durability,
-    decide::stretch::Source,
-    domain::{BackupState, Lsn, Timeline, with_causes},
+    decide::{chain, recovery::Coverage, stretch::Source},
+    domain::{BackupState, Lsn, SegmentSize, Timeline, with_causes},
     engine::{EngineError, MemberFacts, Role, WalEnd, WalSink, WalSource},
     flow::{StepContext, StepError},
     vault::{
-        Catalog, LOOK_LIMIT, Layout, Listing, Looked, Manifest, VaultError, WalSnapshot, WalStatus, WalTarget,
-        WalWriter,
+        Catalog, FIRST_INCARNATION, LOOK_LIMIT, Layout, Listing, Looked, Manifest, VaultError, WalSnapshot, WalStatus,
+        WalTarget, WalWriter, open_next,
     },
 };
-
-/// The only one so far: of two histories that conflict, the later one is refused.
-pub const INCARNATION: u32 = 1;
 
 /// Pause between looks for WAL that another process streams.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -43,6 +41,8 @@ pub struct Streaming(Mutex<State>);
 struct State {
     status: Option<Arc<WalStatus>>,
     layout: Option<Layout>,
+    /// How many streams have begun.
+    begun: u64,
     is_connected: bool,
     error: Option<String>,
 }
@@ -73,13 +73,21 @@ impl Streaming {
     }
 
     fn begun(&self, status: Arc<WalStatus>, layout: Layout) {
-        *self.state() = State { status: Some(status), layout: Some(layout), is_connected: true, error: None };
+        let mut state = self.state();
+        let begun = state.begun + 1;
+        *state = State { status: Some(status), layout: Some(layout), begun, is_connected: true, error: None };
     }
 
     /// Whether this process streams now, and what it streams is safe: the server
     /// is told that it need not keep it.
     pub fn is_confirmed(&self) -> bool {
         self.is_connected() && self.snapshot().is_some_and(|snapshot| snapshot.confirmed.is_some())
+    }
+
+    /// The number of the stream of this process, once something of it is safe; none
+    /// while there is none.
+    pub fn confirmed_stretch(&self) -> Option<u64> {
+        self.is_confirmed().then(|| self.state().begun)
     }
 
     fn ended(&self, error: Option<&EngineError>) {
@@ -103,7 +111,7 @@ pub async fn once(database: &Database, stop: CancellationToken) -> Result<WalEnd
         .collect();
     let (writer, uploads) = WalWriter::new(database.keys.recipients.clone(), targets);
     let streaming = async move {
-        let mut sink = Sink { writer, database, layout: None };
+        let mut sink = Sink { writer, database, layout: None, is_accepted: false };
         let flush_every = database.schedule.config.wal.flush_every.as_duration();
         database.engine.stream_wal(&mut sink, flush_every, stop).await
     };
@@ -115,14 +123,36 @@ pub async fn once(database: &Database, stop: CancellationToken) -> Result<WalEnd
 /// Whether the server was set back to an earlier state.
 fn is_fork(error: &EngineError) -> bool {
     let EngineError::Sink { source, .. } = error else { return false };
-    matches!(source.downcast_ref(), Some(VaultError::Forked { .. }))
+    matches!(source.downcast_ref(), Some(VaultError::Forked { .. } | VaultError::NextIncarnation { .. }))
+}
+
+/// The history of a system id that goes on: its newest incarnation, by what the
+/// vaults hold. The first vault and the required ones must answer.
+pub async fn newest_layout(database: &Database, system_id: &str) -> Result<Layout, VaultError> {
+    let mut newest = Layout::new(database.name.clone(), system_id, FIRST_INCARNATION)?;
+    for (nth, vault) in database.vaults.iter().enumerate() {
+        let look = Listing::of_system(vault.store.as_ref(), &database.name, system_id);
+        let listings = if nth == 0 || vault.durability == Durability::Required {
+            look.await?
+        } else {
+            match timeout(LOOK_LIMIT, look).await {
+                Ok(Ok(listings)) => listings,
+                Ok(Err(_)) | Err(_) => continue,
+            }
+        };
+        let found = listings.last().map(|listing| listing.layout().clone());
+        newest = found.into_iter().chain([newest.clone()]).max_by_key(Layout::incarnation).unwrap_or(newest);
+    }
+    Ok(newest)
 }
 
 struct Sink<'a> {
     writer: WalWriter,
     database: &'a Database,
-    /// Of the stretch that begins; none once the server has accepted it.
+    /// Of the stretch.
     layout: Option<Layout>,
+    /// Whether the server has accepted it.
+    is_accepted: bool,
 }
 
 impl Sink<'_> {
@@ -152,7 +182,7 @@ impl Sink<'_> {
     async fn begin_after(&mut self, looked: &Looked, source: &WalSource, wanted: Lsn) -> Result<Lsn, VaultError> {
         let WalSource { timeline, segment_size, server_timeline, server_lsn, .. } = *source;
         let written = (timeline == server_timeline).then_some(server_lsn);
-        let what = Source { timeline, segment_size, wanted, written, fork: None };
+        let what = Source { timeline, segment_size, wanted, written, fork: None, oldest: source.oldest };
         let begun = self.writer.begin(looked, &what);
         if !matches!(begun, Err(VaultError::Forked { .. })) {
             return begun;
@@ -169,8 +199,50 @@ impl Sink<'_> {
 
     /// The server streams: from now on this process does.
     fn accepted(&mut self) {
-        if let Some(layout) = self.layout.take() {
-            self.database.streaming.begun(self.writer.status(), layout);
+        if let Some(layout) = self.layout.as_ref().filter(|_| !self.is_accepted) {
+            self.is_accepted = true;
+            self.database.streaming.begun(self.writer.status(), layout.clone());
+        }
+    }
+
+    /// Begins in the newest incarnation that the vaults hold.
+    async fn begin_in_newest(&mut self, source: &WalSource) -> Result<Lsn, VaultError> {
+        let first = Layout::new(self.database.name.clone(), &source.system_id, FIRST_INCARNATION)?;
+        let looked = self.writer.look(first).await?;
+        self.layout = Some(looked.layout().clone());
+        let wanted = self.first_wanted(&looked, source).await?;
+        self.begin_after(&looked, source, wanted).await
+    }
+
+    /// Opens the next incarnation in the vaults for a server that was set back; any
+    /// other error stays what it is. A vault that nobody waits for may lack it.
+    async fn apart(&self, error: VaultError) -> VaultError {
+        let (VaultError::Forked { .. }, Some(layout)) = (&error, &self.layout) else { return error };
+        let (now, signer) = (Clock::system().now(), &self.database.keys.signer);
+        let any_required = self.database.vaults.iter().any(|vault| vault.durability == Durability::Required);
+        let mut failed = None;
+        let mut opened = 0;
+        for vault in &self.database.vaults {
+            let open = open_next(vault.store.as_ref(), layout, &error, now, signer);
+            let result = match vault.durability {
+                Durability::Required => match open.await {
+                    Err(error) => return error,
+                    done => done,
+                },
+                Durability::BestEffort => timeout(LOOK_LIMIT, open).await.unwrap_or(Err(VaultError::Stopped)),
+            };
+            match result {
+                Ok(()) => opened += 1,
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(failed) if !any_required && opened == 0 => failed,
+            _ => {
+                let incarnation = layout.next().incarnation();
+                tracing::warn!(database = %self.database.name, incarnation, %error, "a new incarnation is opened");
+                VaultError::NextIncarnation { incarnation, forked: Box::new(error) }
+            }
         }
     }
 }
@@ -184,12 +256,14 @@ impl WalSink for Sink<'_> {
                 refused(VaultError::Refused { vault: place.vault.clone(), what: error.to_string() })
             })?;
         }
-        let layout = Layout::new(self.database.name.clone(), &source.system_id, INCARNATION).map_err(refused)?;
-        let looked = self.writer.look(layout.clone()).await.map_err(refused)?;
-        let wanted = self.first_wanted(&looked, source).await.map_err(refused)?;
-        let from = self.begin_after(&looked, source, wanted).await.map_err(refused)?;
-        self.layout = Some(layout);
-        Ok(from)
+        let begun = match self.begin_in_newest(source).await {
+            Err(error) => match self.apart(error).await {
+                VaultError::NextIncarnation { .. } => self.begin_in_newest(source).await,
+                error => Err(error),
+            },
+            begun => begun,
+        };
+        begun.map_err(refused)
     }
 
     async fn history(&mut self, timeline: Timeline, content: Bytes) -> Result<(), EngineError> {
@@ -199,12 +273,18 @@ impl WalSink for Sink<'_> {
 
     async fn wal(&mut self, at: Lsn, bytes: Bytes) -> Result<(), EngineError> {
         self.accepted();
-        self.writer.wal(at, bytes).await.map_err(refused)
+        match self.writer.wal(at, bytes).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(refused(self.apart(error).await)),
+        }
     }
 
     async fn flush(&mut self) -> Result<Lsn, EngineError> {
         self.accepted();
-        self.writer.flush().await.map_err(refused)
+        match self.writer.flush().await {
+            Ok(durable) => Ok(durable),
+            Err(error) => Err(refused(self.apart(error).await)),
+        }
     }
 }
 
@@ -244,11 +324,59 @@ pub async fn await_wal(database: &Database, manifest: &Manifest, cx: &StepContex
 async fn until_held(database: &Database, manifest: &Manifest, cx: &StepContext) -> Result<(), StepError> {
     let store = database.first_vault()?;
     let layout = Layout::new(manifest.database.clone(), &manifest.system_id, manifest.incarnation)?;
+    let Manifest { timeline, segment_size: size, start_lsn: start, stop_lsn: stop, .. } = *manifest;
+    // A listing takes a while: once may have been a moment between two objects.
+    let mut passed_over = 0;
     loop {
-        let coverage = Listing::take(store.as_ref(), &layout).await?.coverage(manifest.segment_size);
-        if coverage.covers(manifest.timeline, manifest.segment_size, manifest.start_lsn, manifest.stop_lsn) {
-            return Ok(());
+        let coverage = Listing::take(store.as_ref(), &layout).await?.coverage(size);
+        let goes_on = database.streaming.layout();
+        let is_left = goes_on.is_some_and(|other| other.system_id() == layout.system_id() && other != layout);
+        if is_left || coverage.covers(timeline, size, start, stop) {
+            return not_set_back(database, &layout, &coverage, manifest).await;
+        }
+        let is_lost = chain::is_passed_over(&coverage, timeline, size, start, stop)
+            && in_all_vaults(database, &layout, size)
+                .await
+                .is_some_and(|all| chain::is_passed_over(&all, timeline, size, start, stop));
+        passed_over = if is_lost { passed_over + 1 } else { 0 };
+        if passed_over > 1 {
+            return Err(StepError::permanent(format!(
+                "the server lost WAL from {start} to {stop} before it was in a vault, so that this backup cannot be \
+                 restored; give `max_slot_wal_keep_size` more room, another full backup is needed"
+            )));
         }
         cx.sleep(LOOK_EVERY).await?;
     }
+}
+
+/// Refuses a backup whose WAL another history has under the same names: the server
+/// was set back before or during it.
+async fn not_set_back(
+    database: &Database,
+    layout: &Layout,
+    coverage: &Coverage,
+    manifest: &Manifest,
+) -> Result<(), StepError> {
+    let held = coverage.tip(manifest.timeline, manifest.segment_size);
+    let is_same = |facts: &MemberFacts| facts.system_id == manifest.system_id && facts.timeline == manifest.timeline;
+    let members = database.engine.inspect().await.into_iter();
+    let primary =
+        members.filter_map(|(_, facts)| facts.ok()).find(|facts| facts.role == Role::Primary && is_same(facts));
+    let is_behind = primary.is_some_and(|facts| held.is_some_and(|held| facts.lsn < held));
+    if is_behind || newest_layout(database, &manifest.system_id).await? != *layout {
+        return Err(StepError::permanent(
+            "the server was set back to an earlier state, and this backup lies among the WAL of another history; it \
+             cannot be restored: take it again",
+        ));
+    }
+    Ok(())
+}
+
+/// What the vaults hold together; none where one of them is away.
+async fn in_all_vaults(database: &Database, layout: &Layout, size: SegmentSize) -> Option<Coverage> {
+    let mut all = Coverage::default();
+    for vault in &database.vaults {
+        Listing::take(vault.store.as_ref(), layout).await.ok()?.add_coverage(size, &mut all);
+    }
+    Some(all)
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::words;
 use crate::{
-    domain::{Backup, BackupState, DatabaseName, Lsn, Objectives, Region, RunId, VaultName, Verdict},
+    domain::{Backup, BackupState, DatabaseName, Lsn, Objectives, Region, RunId, Timeline, VaultName, Verdict},
     flow::RunSummary,
 };
 
@@ -51,6 +51,8 @@ pub struct DatabaseStatus {
     /// How far the vaults are behind each other; empty where there is one.
     pub copies: Vec<VaultCopies>,
     pub wal_streaming: WalStreaming,
+    /// Where instants are missing between recovery points that are kept, oldest first.
+    pub broken_windows: Vec<BrokenWindow>,
     pub newest_backup: Option<Backup>,
     /// Over all kept backups; none when there is none.
     pub weakest_state: Option<BackupState>,
@@ -112,6 +114,28 @@ pub struct WalStreaming {
     /// Up to here every required vault has the WAL.
     pub durable_lsn: Option<Lsn>,
     pub error: Option<String>,
+}
+
+/// Instants that no backup and WAL lead to, though there are recovery points before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BrokenWindow {
+    /// `wal_lost`, `ahead`, `set_back`, `replaced`.
+    pub cause: String,
+    /// The history that goes on behind it.
+    pub system_id: String,
+    pub incarnation: u32,
+    /// Of `from_lsn`.
+    pub timeline: Timeline,
+    /// The last position before it that can be restored.
+    pub from_lsn: Lsn,
+    /// Where WAL goes on.
+    pub to_lsn: Lsn,
+    /// The last known instant before it.
+    pub after: Option<Timestamp>,
+    /// The end of the first backup behind it; none while it is open.
+    pub until: Option<Timestamp>,
+    /// All of it in words.
+    pub message: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -187,6 +211,9 @@ impl DatabaseStatus {
     fn alarm(&self) -> Option<(Verdict, String)> {
         let text = if self.newest_backup.is_none() || self.recoverable_to.is_none() {
             "Not recoverable: there is no usable backup.".to_owned()
+        } else if self.broken_windows.iter().any(|window| window.until.is_none()) {
+            "The chain of WAL is broken: what is written now cannot be restored before a full backup is complete."
+                .to_owned()
         } else if let Some(exposure) = self.exposure.iter().find(|exposure| exposure.over_objective) {
             format!(
                 "Vault {} lacks commits of the last {}; the objective is {}.",

@@ -56,8 +56,8 @@ pub async fn run(app: Arc<App>, database: Arc<Database>, stop: CancellationToken
                 } else {
                     tracing::debug!(database = %watch.database.name, error = text, "WAL stream failed again");
                 }
-                // What a vault refuses for good, it refuses until a person acts.
-                let lasts = matches!(error, EngineError::Sink { is_permanent: true, .. });
+                // What a vault refuses for good, it refuses until a person acts; so does a server.
+                let lasts = matches!(error, EngineError::Sink { is_permanent: true, .. } | EngineError::Unfit { .. });
                 if lasts || watch.down_since.elapsed() > PATIENCE {
                     watch.finding.open(&format!("WAL is not streamed: {text}")).await;
                 }

@@ -86,9 +86,15 @@ pub enum VaultError {
     /// The server writes another history than the one that the vault holds under
     /// the same names.
     #[error(
-        "vault `{vault}` holds WAL of timeline {timeline} up to {held} that the server, which is at {server}, did not write: it was set back to an earlier state, such as a storage snapshot or an old copy of its data folder. Nothing is stored or acknowledged meanwhile. Stop it and bring back the later state, from its own disk or with `lifeboat restore`; or, if it is to go on as it is, give its schedule a new vault of another name and place and take a full backup"
+        "vault `{vault}` holds WAL of timeline {timeline} up to {held} that the server, which is at {server}, did not write: it was set back to an earlier state, such as a storage snapshot or an old copy of its data folder"
     )]
     Forked { vault: VaultName, timeline: Timeline, held: Lsn, server: Lsn },
+    #[error("incarnation {incarnation} keeps what the server writes now apart; start streaming anew")]
+    NextIncarnation {
+        incarnation: u32,
+        #[source]
+        forked: Box<VaultError>,
+    },
     #[error("stopped before it was done")]
     Stopped,
     #[error("a worker of the vault's pipeline ended early; run it again")]
@@ -108,6 +114,7 @@ impl VaultError {
             | Self::NotStreaming
             | Self::Behind { .. }
             | Self::KeyTaken { .. }
+            | Self::NextIncarnation { .. }
             | Self::Stopped
             | Self::Pipeline => false,
             _ => true,

@@ -45,6 +45,17 @@ impl Layout {
         self.incarnation
     }
 
+    /// The incarnation after this one.
+    #[must_use]
+    pub fn next(&self) -> Self {
+        Self { incarnation: self.incarnation + 1, ..self.clone() }
+    }
+
+    /// Why this incarnation was opened.
+    pub fn incarnation_document(&self) -> ObjectKey {
+        self.key(super::incarnation::NAME)
+    }
+
     /// Ends with `/`.
     pub fn prefix(&self) -> String {
         format!("{}/{}/{}/", self.database, self.system_id, self.incarnation)

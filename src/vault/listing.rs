@@ -29,13 +29,33 @@ impl Listing {
     /// One view of every history that the vault holds of a database, for those
     /// who know nothing but the vault; by system id and incarnation.
     pub async fn of_all(store: &dyn Store, database: &DatabaseName) -> Result<Vec<Self>, VaultError> {
+        Self::below(store, database, &format!("{database}/")).await
+    }
+
+    /// The same of one system id: its incarnations, oldest first.
+    pub async fn of_system(
+        store: &dyn Store,
+        database: &DatabaseName,
+        system_id: &str,
+    ) -> Result<Vec<Self>, VaultError> {
+        let mut listings = Self::below(store, database, &format!("{database}/{system_id}/")).await?;
+        listings.sort_by_key(|listing| listing.layout.incarnation());
+        Ok(listings)
+    }
+
+    async fn below(store: &dyn Store, database: &DatabaseName, prefix: &str) -> Result<Vec<Self>, VaultError> {
         let mut listings: BTreeMap<Layout, BTreeMap<ObjectKey, u64>> = BTreeMap::new();
-        for object in store.list(&format!("{database}/")).await? {
+        for object in store.list(prefix).await? {
             if let Some(layout) = Layout::of(database, &object.key) {
                 listings.entry(layout).or_default().insert(object.key, object.size_bytes);
             }
         }
         Ok(listings.into_iter().map(|(layout, objects)| Self { layout, objects }).collect())
+    }
+
+    /// Of a history that the vault holds nothing of.
+    pub fn empty(layout: Layout) -> Self {
+        Self { layout, objects: BTreeMap::new() }
     }
 
     /// Two views of a vault that is written to meanwhile, the second begun after

@@ -49,6 +49,7 @@ fn may_be_plain(key: &ObjectKey) -> bool {
             name.strip_suffix(".json").is_some()
         }
         [] => name == super::identity::NAME,
+        [_, _, _] => name == super::incarnation::NAME,
         _ => false,
     }
 }

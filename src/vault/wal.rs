@@ -78,8 +78,9 @@ impl WalWriter {
         self.status.clone()
     }
 
-    /// Looks at what the vaults hold of a history. A best-effort one that cannot
-    /// be listed is left behind until it answers; a required one is an error.
+    /// Looks at what the vaults hold of the newest incarnation of a history. A
+    /// best-effort one that cannot be listed is left behind until it answers; a
+    /// required one is an error.
     pub async fn look(&self, layout: Layout) -> Result<Looked, VaultError> {
         Looked::at(&self.targets, layout).await
     }

@@ -3,6 +3,7 @@
 
 mod beats;
 mod bucket;
+mod chain;
 mod clusters;
 mod copies;
 mod daemon;

@@ -90,7 +90,7 @@ fn line_of(backup: &Candidate, facts: &Facts) -> (Timeline, Line) {
         .rev()
         .filter_map(|timeline| Some((timeline, Line::leading_to(timeline, &facts.histories).ok()?)))
         .find(|(_, line)| line.holds(backup))
-        .unwrap_or_else(|| (backup.timeline, Line(vec![(backup.timeline, Lsn(0)..Lsn(u64::MAX))])))
+        .unwrap_or_else(|| (backup.timeline, Line::of(backup.timeline)))
 }
 
 /// A stretch of a line that no object covers.
@@ -139,6 +139,15 @@ fn describe(facts: &Facts, line: &Line, instants: &[Instant], missing: &Missing)
     let later = facts.backups.iter().filter(|backup| line.holds(backup) && backup.start_lsn >= to);
     let until = later.map(|backup| backup.finished_at).min();
     Gap { timeline, from, to, unusable: Vec::new(), cut_off: Vec::new(), after, until, need }
+}
+
+/// From where on points of a line can be restored behind a gap: the end of the
+/// first backup there that has its own WAL.
+pub(super) fn again(facts: &Facts, line: &Line, gap: Lsn) -> Option<Lsn> {
+    let size = facts.segment_size;
+    let behind = facts.backups.iter().filter(|backup| line.holds(backup) && backup.start_lsn >= gap);
+    let whole = behind.filter(|backup| facts.coverage.covers(backup.timeline, size, backup.start_lsn, backup.stop_lsn));
+    whole.map(|backup| backup.stop_lsn).min()
 }
 
 impl Coverage {

@@ -79,6 +79,12 @@ fn what_is_not_there_is_refused_with_what_is() {
     gap.coverage.whole.remove(&segment(1, 8));
     assert!(matches!(refused(&gap, RecoveryTarget::Latest), Refusal::Gap { from, .. } if from == lsn(8, 0)));
     assert!(choose(&gap, &RecoveryTarget::Immediate, None).is_ok(), "the backup itself is whole");
+    // Between the backups: both ends of what cannot be restored are told.
+    let mut between = facts();
+    between.coverage.whole.remove(&segment(1, 4));
+    let lost = refused(&between, RecoveryTarget::Lsn(lsn(5, 0)));
+    assert!(matches!(lost, Refusal::Gap { from, again: Some(again), .. } if from == lsn(4, 0) && again == lsn(7, 400)));
+    assert!(lost.to_string().contains("can be restored again from 0/7000190 on"), "{lost}");
     let mut none = facts();
     none.backups.clear();
     assert_eq!(refused(&none, RecoveryTarget::Latest), Refusal::NoBackup);

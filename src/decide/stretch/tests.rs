@@ -22,7 +22,7 @@ fn held(is_required: bool, whole: &[u64], tails: &[(u64, u64, u64)]) -> Held {
 }
 
 fn source(written: Lsn) -> Source {
-    Source { timeline: T1, segment_size: SIZE, wanted: written, written: Some(written), fork: None }
+    Source { timeline: T1, segment_size: SIZE, wanted: written, written: Some(written), fork: None, oldest: None }
 }
 
 #[test]
@@ -73,6 +73,31 @@ fn a_timeline_that_nobody_holds_begins_at_its_fork_or_at_the_older_ones_end() {
     assert_eq!(begin(&[older()], &wanted).unwrap().start, lsn(2, 0));
 }
 
+#[test]
+fn what_the_server_lost_is_passed_over_and_is_no_vaults_hole() {
+    let lost = |oldest| Source { oldest: Some(oldest), ..source(lsn(9, 0)) };
+    let ahead = || Some(held(true, &[2, 3, 4], &[(5, 0, 70)]));
+    let behind = || Some(held(true, &[2, 3], &[]));
+    // It keeps the segment of its oldest position from the start on.
+    let begun = begin(&[ahead(), behind()], &lost(lsn(7, 40))).unwrap();
+    assert_eq!(begun.start, lsn(7, 0));
+    for standing in begun.vaults.iter().flatten() {
+        assert_eq!(*standing, Standing { stored: lsn(7, 0), hole: None, last: None });
+    }
+    // What one vault lacks and another has is copied there, and is told.
+    let begun = begin(&[ahead(), behind()], &lost(lsn(5, 40))).unwrap();
+    assert_eq!(begun.start, lsn(5, 0));
+    let [Some(ahead_stands), Some(behind_stands)] = &begun.vaults[..] else { panic!("{begun:?}") };
+    assert_eq!((ahead_stands.stored, &ahead_stands.hole), (lsn(5, 70), &None));
+    assert_eq!(behind_stands.hole, Some(lsn(4, 0)..lsn(5, 0)));
+    // Behind an older gap, too, which both have.
+    let behind_gap = Some(held(true, &[2, 6, 7], &[]));
+    let begun = begin(&[behind_gap, behind()], &lost(lsn(8, 0))).unwrap();
+    assert_eq!(begun.vaults[1].as_ref().unwrap().hole, Some(lsn(6, 0)..lsn(8, 0)));
+    // Nothing changes where the server has more than is wanted.
+    assert_eq!(begin(&[ahead()], &lost(lsn(3, 0))).unwrap().start, lsn(5, 0));
+}
+
 prop_compose! {
     fn any_vault()(
         is_known in prop::bool::weighted(0.9),
@@ -91,8 +116,10 @@ proptest! {
     fn nothing_is_skipped_and_nothing_claimed_that_is_not_there(
         vaults in prop::collection::vec(any_vault(), 1..4),
         written in lsn(2, 0).0..lsn(10, 0).0,
+        oldest in prop::option::of(lsn(2, 0).0..lsn(10, 0).0),
     ) {
-        let source = source(Lsn(written));
+        let oldest = oldest.map(|oldest| Lsn(oldest.min(written)));
+        let source = Source { oldest, ..source(Lsn(written)) };
         let tips: Vec<Option<Lsn>> =
             vaults.iter().map(|held| held.as_ref()?.coverage.tip(T1, SIZE)).collect();
         match begin(&vaults, &source) {
@@ -106,7 +133,9 @@ proptest! {
                 for ((held, standing), tip) in vaults.iter().zip(&begun.vaults).zip(&tips) {
                     prop_assert_eq!(held.is_some(), standing.is_some());
                     let (Some(held), Some(standing)) = (held, standing) else { continue };
-                    prop_assert!(!held.is_required || tip.is_none_or(|tip| begun.start <= tip));
+                    let is_lost = oldest.is_some_and(|oldest| begun.start <= oldest);
+                    prop_assert!(!held.is_required || is_lost || tip.is_none_or(|tip| begun.start <= tip));
+                    prop_assert!(oldest.is_none_or(|oldest| SIZE.floor(oldest) <= begun.start));
                     let covers = held.coverage.covers(T1, SIZE, begun.start, standing.stored);
                     prop_assert!(standing.stored == begun.start || covers);
                     prop_assert_eq!(standing.last.is_some(), standing.stored > begun.start);

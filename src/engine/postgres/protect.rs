@@ -12,10 +12,7 @@ use futures::future::join_all;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Member, Postgres, sql,
-    wire::{Connection, identifier, reply::Row},
-};
+use super::{Member, Postgres, sql, wire::reply::Row};
 use crate::{
     domain::{Beat, Lsn, MemberName, SegmentSize, Timeline},
     engine::{
@@ -28,6 +25,7 @@ mod beat;
 mod history;
 mod increment;
 mod preflight;
+mod slot;
 mod stream;
 
 pub use beat::BeatSession;
@@ -157,16 +155,6 @@ pub(super) async fn facts(postgres: &Postgres, member: &Member) -> Result<Member
             .and_then(|bytes| SegmentSize::try_from(bytes).ok())
             .ok_or_else(|| nonsense("an impossible WAL segment size"))?,
     })
-}
-
-/// Makes sure that our physical slot exists and keeps WAL from now on.
-async fn ensure_slot(connection: &mut Connection, slot: &str) -> Result<(), EngineError> {
-    let create = format!("CREATE_REPLICATION_SLOT {} PHYSICAL RESERVE_WAL", identifier(slot));
-    match connection.query("the creation of the replication slot", &create).await {
-        Ok(_) => Ok(()),
-        Err(EngineError::Server { code, .. }) if code == "42710" => Ok(()),
-        Err(error) => Err(error),
-    }
 }
 
 /// A column of a row as text.

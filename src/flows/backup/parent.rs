@@ -51,7 +51,7 @@ impl Step for ChooseParent {
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
         let primary: MemberFacts = cx.output("check")?;
         cx.progress("choosing the backup to build upon", None, None);
-        let layout = Layout::new(self.0.name.clone(), &primary.system_id, stream::INCARNATION)?;
+        let layout = stream::newest_layout(&self.0, &primary.system_id).await?;
         let store = self.0.first_vault()?.as_ref();
         let listing = Listing::take(store, &layout).await?;
         let catalog = Catalog::read(&listing, store, &self.0.keys.verifier).await?;

@@ -15,8 +15,8 @@ use crate::{
     engine::Engine,
     evidence::EvidenceRef,
     flow::StepError,
-    flows::{Database, Resources, stream::INCARNATION},
-    vault::{Layout, Listing},
+    flows::{Database, Resources, stream},
+    vault::Listing,
 };
 
 impl DrillParams {
@@ -94,7 +94,7 @@ impl Ledger for KeptBeats {
         let seen = self.database.engine.inspect().await.into_iter().find_map(|(_, facts)| facts.ok());
         let facts =
             seen.ok_or_else(|| StepError::transient("no member answers, so its history in the vault is unknown"))?;
-        let layout = Layout::new(self.database.name.clone(), &facts.system_id, INCARNATION)?;
+        let layout = stream::newest_layout(&self.database, &facts.system_id).await?;
         let listing = Listing::take(self.database.first_vault()?.as_ref(), &layout).await?;
         let held = listing.coverage(facts.segment_size).tip(beat.timeline, facts.segment_size);
         Ok(beat.commit_lsn.max(received).max(held.unwrap_or_default()))

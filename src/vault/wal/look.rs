@@ -9,7 +9,7 @@ use super::target::{SILENCE_MAX, Target};
 use crate::{
     decide::{recovery::History, stretch::Held},
     domain::{SegmentSize, Timeline},
-    vault::{Layout, Listing, ObjectKey, SharedStore, VaultError},
+    vault::{Layout, Listing, ObjectKey, VaultError},
 };
 
 /// How long the beginning waits for a vault that it can do without.
@@ -28,27 +28,25 @@ impl Looked {
     /// Looks at all of them at once. A required one is waited for, and its failure
     /// is an error, as the server must keep all that it may lack; another one's is
     /// kept, and so is its silence. Where none can be looked at, that is an error.
+    ///
+    /// `layout` tells the system id; looked at is the newest incarnation that any
+    /// of them holds.
     pub(super) async fn at(targets: &[Arc<Target>], layout: Layout) -> Result<Self, VaultError> {
-        let looks = targets.iter().map(|target| {
-            let layout = &layout;
-            async move {
-                let look = look(&target.store, layout);
-                if target.is_required {
-                    return look.await;
-                }
-                timeout(LOOK_LIMIT, look).await.unwrap_or_else(|_| {
-                    let what = format!("it has not answered for {} s", LOOK_LIMIT.as_secs());
-                    Err(VaultError::Refused { vault: target.store.place().vault.clone(), what })
-                })
-            }
+        let listings = targets.iter().map(|target| {
+            let store = target.store.as_ref();
+            answered(target, Listing::of_system(store, layout.database(), layout.system_id()))
         });
-        let mut seen = join_all(looks).await;
-        let none = seen.iter().all(Result::is_err);
-        let fatal = targets.iter().zip(&seen).position(|(target, seen)| seen.is_err() && (target.is_required || none));
-        match fatal.map(|nth| seen.swap_remove(nth)) {
-            Some(Err(error)) => Err(error),
-            _ => Ok(Self { layout, seen }),
-        }
+        let listings = needed(targets, join_all(listings).await)?;
+        let newest = listings.iter().flatten().flatten().map(Listing::layout).chain([&layout]);
+        let layout = newest.max_by_key(|layout| layout.incarnation()).unwrap_or(&layout).clone();
+        let seen = targets.iter().zip(listings).map(|(target, listings)| async {
+            let listing = listings?.pop().filter(|listing| *listing.layout() == layout);
+            let listing = listing.unwrap_or_else(|| Listing::empty(layout.clone()));
+            let histories = answered(target, listing.histories(target.store.as_ref())).await?;
+            Ok((listing, histories))
+        });
+        let seen = needed(targets, join_all(seen).await)?;
+        Ok(Self { layout, seen })
     }
 
     /// The listings, in order; none for a vault that could not be looked at.
@@ -77,8 +75,26 @@ impl Looked {
     }
 }
 
-async fn look(store: &SharedStore, layout: &Layout) -> Seen {
-    let listing = Listing::take(store.as_ref(), layout).await?;
-    let histories = listing.histories(store.as_ref()).await?;
-    Ok((listing, histories))
+/// Waits for a required vault, and for another one as long as it may take.
+async fn answered<T>(target: &Target, look: impl Future<Output = Result<T, VaultError>>) -> Result<T, VaultError> {
+    if target.is_required {
+        return look.await;
+    }
+    timeout(LOOK_LIMIT, look).await.unwrap_or_else(|_| {
+        let what = format!("it has not answered for {} s", LOOK_LIMIT.as_secs());
+        Err(VaultError::Refused { vault: target.store.place().vault.clone(), what })
+    })
+}
+
+/// The error of a required vault, or the first where there is nothing else.
+fn needed<T>(
+    targets: &[Arc<Target>],
+    mut seen: Vec<Result<T, VaultError>>,
+) -> Result<Vec<Result<T, VaultError>>, VaultError> {
+    let none = seen.iter().all(Result::is_err);
+    let fatal = targets.iter().zip(&seen).position(|(target, seen)| seen.is_err() && (target.is_required || none));
+    match fatal.map(|nth| seen.swap_remove(nth)) {
+        Some(Err(error)) => Err(error),
+        _ => Ok(seen),
+    }
 }

@@ -21,19 +21,18 @@ use super::site::{Site, finished, wallet};
 use crate::support::{
     Lab, eventually,
     moto::{KEY_ID, Kind, Moto, REGION, SECRET},
-    moved,
     proxy::{Fate, Proxy},
 };
 
-const SOON: Duration = Duration::from_secs(60);
+pub(super) const SOON: Duration = Duration::from_secs(60);
 
-async fn status(site: &Site) -> Value {
+pub(super) async fn status(site: &Site) -> Value {
     let Some((200, body)) = site.get("/api/v1/status").await else { return Value::Null };
     serde_json::from_str::<Value>(&body).unwrap()["databases"][0].clone()
 }
 
 /// Waits until every vault has all that the server has flushed by now.
-async fn caught_up(lab: &Lab, site: &Site) -> Lsn {
+pub(super) async fn caught_up(lab: &Lab, site: &Site) -> Lsn {
     let end: Lsn = lab.psql("SELECT pg_current_wal_flush_lsn()").await.parse().unwrap();
     eventually("all WAL is in the vaults", SOON, || async {
         let status = status(site).await;
@@ -45,7 +44,7 @@ async fn caught_up(lab: &Lab, site: &Site) -> Lsn {
 }
 
 /// The open findings that hold all of these words.
-async fn findings(site: &Site, words: &[&str]) -> Vec<String> {
+pub(super) async fn findings(site: &Site, words: &[&str]) -> Vec<String> {
     // As the daemon keeps them: a command would wait for each vault first.
     let db = sqlx::SqlitePool::connect(&format!("sqlite:{}", site.path("lifeboat.db").display())).await.unwrap();
     let open = "SELECT message FROM findings WHERE closed_ms IS NULL";
@@ -55,82 +54,21 @@ async fn findings(site: &Site, words: &[&str]) -> Vec<String> {
 }
 
 /// What lies under a part of the wallet's WAL, with its content.
-fn wal(site: &Site, vault: &str, part: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(super) fn wal(site: &Site, vault: &str, part: &str) -> BTreeMap<PathBuf, Vec<u8>> {
     let files = site.files_in(vault).into_iter().filter(|path| path.to_string_lossy().contains(part));
     files.map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect()
 }
 
-async fn bet(lab: &Lab, count: u32) {
+pub(super) async fn bet(lab: &Lab, count: u32) {
     let sql = format!("INSERT INTO bets (stake) SELECT n % 50 FROM generate_series(1, {count}) n");
     lab.psql_in("wallet", &sql).await;
 }
 
-async fn copied(from: &Path, to: &Path) {
+pub(super) async fn copied(from: &Path, to: &Path) {
     let mut copy = Command::new("cp");
     copy.arg("-a").args([from, to]);
     let copied = finished(copy).await;
     assert_eq!(copied.code, 0, "{copied:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_primary_that_was_set_back_is_an_alarm_that_lasts_and_nothing_is_overwritten() {
-    let lab = wallet("").await;
-    let site = Site::write(lab.port);
-    let mut daemon = site.serve(&[]);
-    caught_up(&lab, &site).await;
-    // A snapshot of the storage.
-    lab.cluster.stop("fast").await.unwrap();
-    let (data, earlier, later) =
-        (lab.cluster.data(), lab.cluster.folder.join("earlier"), lab.cluster.folder.join("later"));
-    copied(&data, &earlier).await;
-    lab.cluster.start(SOON).await.unwrap();
-    for _ in 0..2 {
-        bet(&lab, 500).await;
-        lab.psql("SELECT pg_switch_wal()").await;
-    }
-    bet(&lab, 500).await;
-    let acknowledged = caught_up(&lab, &site).await;
-    lab.cluster.stop("fast").await.unwrap();
-    let named = wal(&site, "vault", "/wal/000");
-    moved(&data, &later);
-    moved(&earlier, &data);
-    lab.cluster.start(SOON).await.unwrap();
-
-    let words = ["was set back", "vault `primary`", "holds WAL of timeline 1 up to", "`lifeboat restore`"];
-    eventually("an alarm", SOON, || async { !findings(&site, &words).await.is_empty() }).await;
-    let before = wal(&site, "vault", "/wal/");
-    assert!(named.keys().all(|name| before.contains_key(name)));
-    let exposed = async || status(&site).await["exposure"][0]["seconds"].as_f64();
-    eventually("what it writes now is exposed", SOON, || async { exposed().await > Some(5.0) }).await;
-    // It goes on beyond what the vault holds: the alarm stays.
-    let kept = lab.psql("SELECT restart_lsn FROM pg_replication_slots").await;
-    let written = async || lab.psql("SELECT pg_current_wal_flush_lsn()").await.parse::<Lsn>().unwrap();
-    while written().await <= acknowledged.forward(1 << 20) {
-        bet(&lab, 500).await;
-        lab.psql("SELECT pg_switch_wal()").await;
-    }
-    bet(&lab, 500).await;
-    eventually("an alarm beyond the vault's end", SOON, || async {
-        let told = findings(&site, &words).await.pop().unwrap_or_default();
-        let at = told.split("which is at ").nth(1).and_then(|rest| rest.split(',').next()).unwrap_or_default();
-        at.parse::<Lsn>().is_ok_and(|at| at > acknowledged)
-    })
-    .await;
-    assert_eq!(wal(&site, "vault", "/wal/"), before, "nothing is overwritten and nothing is added");
-    assert_eq!(lab.psql("SELECT restart_lsn FROM pg_replication_slots").await, kept, "nothing is acknowledged");
-
-    // The remedy: the later state comes back.
-    lab.cluster.stop("fast").await.unwrap();
-    moved(&data, &earlier);
-    moved(&later, &data);
-    lab.cluster.start(SOON).await.unwrap();
-    eventually("the alarm ends", SOON, || async { findings(&site, &["was set back"]).await.is_empty() }).await;
-    bet(&lab, 500).await;
-    caught_up(&lab, &site).await;
-    let now = wal(&site, "vault", "/wal/");
-    assert!(named.iter().all(|(name, bytes)| now.get(name) == Some(bytes)));
-    daemon.start_kill().unwrap();
-    daemon.wait().await.unwrap();
 }
 
 /// A server sends what it has flushed and nothing else, so that it is never

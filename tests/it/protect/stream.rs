@@ -56,7 +56,8 @@ impl WalSink for Memory {
     async fn begin(&mut self, source: &WalSource) -> Result<Lsn, EngineError> {
         Ok(self.with(|received| {
             received.source = Some(source.clone());
-            let start = received.wanted.unwrap_or(source.segment_size.floor(source.server_lsn));
+            let wanted = received.wanted.unwrap_or(source.segment_size.floor(source.server_lsn));
+            let start = source.oldest.map_or(wanted, |oldest| wanted.max(source.segment_size.floor(oldest)));
             if received.bytes.is_empty() {
                 received.start = start;
             }
@@ -191,33 +192,62 @@ async fn a_server_that_shuts_down_hands_over_everything_first() {
 }
 
 #[tokio::test]
-async fn a_slot_that_lost_wal_is_told_with_the_way_out() {
+async fn a_slot_that_lost_wal_is_made_anew_and_the_stream_goes_on_behind_the_gap() {
+    const SLOT: &str = "FROM pg_replication_slots WHERE slot_name = 'lifeboat_wallet'";
     let lab = Lab::start("max_slot_wal_keep_size = 1MB\nmax_wal_size = 32MB\nmin_wal_size = 32MB").await;
     let (tasks, sink) = (Tasks::new(), Memory::default());
     let postgres = over_tcp(&lab, "postgres");
-    let (running, stop) = start(&tasks, &postgres, &sink);
-    load(&lab, 1).await;
-    catch_up(&lab, &sink).await;
-    stop.cancel();
-    end(running).await.unwrap();
-    sink.with(|received| received.wanted = Some(received.durable));
+    let pg_wal = lab.cluster.data().join("pg_wal");
+    for lost in ["the slot", "the files"] {
+        let (running, stop) = start(&tasks, &postgres, &sink);
+        load(&lab, 1).await;
+        catch_up(&lab, &sink).await;
+        stop.cancel();
+        end(running).await.unwrap();
+        let wanted = SegmentSize::DEFAULT.floor(sink.with(|received| received.durable));
+        let file = Segment::holding(Timeline(1), wanted, SegmentSize::DEFAULT).file_name(SegmentSize::DEFAULT);
+        if lost == "the slot" {
+            for _ in 0..4 {
+                load(&lab, 3).await;
+                lab.psql("SELECT pg_switch_wal()").await;
+                lab.psql("CHECKPOINT").await;
+            }
+            assert_eq!(lab.psql(&format!("SELECT wal_status {SLOT}")).await, "lost");
+            assert!(!pg_wal.join(&file).exists());
+            lab.psql("ALTER SYSTEM SET max_slot_wal_keep_size = -1").await;
+            lab.psql("SELECT pg_reload_conf()").await;
+        } else {
+            lab.psql("SELECT pg_switch_wal()").await;
+            lab.psql("CHECKPOINT").await;
+            std::fs::remove_file(pg_wal.join(&file)).unwrap();
+            assert_ne!(lab.psql(&format!("SELECT wal_status {SLOT}")).await, "lost", "it knows nothing of it");
+        }
+        assert!(postgres.preflight().await.is_ok(), "neither backup nor stream is stopped by it");
 
-    for _ in 0..4 {
-        load(&lab, 3).await;
-        lab.psql("SELECT pg_switch_wal()").await;
-        lab.psql("CHECKPOINT").await;
+        sink.with(|received| *received = Received { wanted: Some(wanted), ..Received::default() });
+        let (running, stop) = start(&tasks, &postgres, &sink);
+        catch_up(&lab, &sink).await;
+        assert_ne!(lab.psql(&format!("SELECT wal_status {SLOT}")).await, "lost");
+        let (oldest, start) = sink.with(|received| (received.source.as_ref().unwrap().oldest, received.start));
+        assert!(oldest.is_some_and(|oldest| start == SegmentSize::DEFAULT.floor(oldest)) && start > wanted, "{lost}");
+        assert!(compare(&sink, Timeline(1), &pg_wal) >= 1);
+        stop.cancel();
+        end(running).await.unwrap();
+        sink.with(|received| *received = Received { wanted: Some(received.durable), ..Received::default() });
     }
-    let status = "SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'lifeboat_wallet'";
-    assert_eq!(lab.psql(status).await, "lost");
+}
 
-    let (running, _stop) = start(&tasks, &postgres, &sink);
-    let from_stream = end(running).await.unwrap_err();
-    let from_preflight = postgres.preflight().await.unwrap_err();
-    assert_eq!(from_preflight.len(), 1, "{from_preflight:?}");
-    for error in [&from_stream, &from_preflight[0]] {
-        assert!(matches!(error, EngineError::Unfit { .. }) && error.is_permanent(), "{error:?}");
-        assert!(error.to_string().contains("pg_drop_replication_slot('lifeboat_wallet')"), "{error}");
+#[tokio::test]
+async fn a_server_whose_wal_is_worth_nothing_is_refused_with_the_way_out() {
+    let lab = Lab::start("wal_level = minimal\nmax_wal_senders = 0").await;
+    let sink = Memory::default();
+    let postgres = over_tcp(&lab, "postgres");
+    let refused = postgres.stream_wal(&mut sink.clone(), LIMIT, CancellationToken::new()).await.unwrap_err();
+    assert!(matches!(refused, EngineError::Unfit { .. }), "{refused:?}");
+    for word in ["`wal_level` is minimal", "ALTER SYSTEM SET wal_level = 'replica'", "take a full backup"] {
+        assert!(refused.to_string().contains(word), "{refused}");
     }
+    assert_eq!(sink.with(|received| received.source.clone()), None);
 }
 
 #[tokio::test]

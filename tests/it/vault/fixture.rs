@@ -204,7 +204,7 @@ pub(crate) async fn begin(
 ) -> Result<Lsn, VaultError> {
     let layout = Layout::new("wallet".parse().unwrap(), system_id, 1).unwrap();
     let looked = writer.look(layout).await?;
-    writer.begin(&looked, &Source { timeline, segment_size, wanted, written: None, fork: None })
+    writer.begin(&looked, &Source { timeline, segment_size, wanted, written: None, fork: None, oldest: None })
 }
 
 pub(super) fn layout() -> Layout {

@@ -208,6 +208,7 @@ async fn tails_that_were_swept_meanwhile_are_taken_from_the_whole_segment() {
     let open = Segment::holding(T1, at, size());
     assert_eq!(chosen.wal.last().unwrap().tails.len(), 2);
     writer.wal(at, content(at, open.end(size()).0 - at.0)).await.unwrap();
+    writer.flush().await.unwrap();
     let sweep = async |vault: usize| {
         let store = &rig.targets[vault].store;
         for (segment, from, to) in rig.coverage(vault).await.1.tails() {
@@ -467,8 +468,14 @@ async fn a_server_that_was_set_back_is_refused_before_anything_is_stored() {
     let server = start.forward(5000);
     let mut writer = rig.writer();
     let looked = writer.look(layout()).await.unwrap();
-    let source =
-        |written| Source { timeline: T1, segment_size: size(), wanted: written, written: Some(written), fork: None };
+    let source = |written| Source {
+        timeline: T1,
+        segment_size: size(),
+        wanted: written,
+        written: Some(written),
+        fork: None,
+        oldest: None,
+    };
     let refused = writer.begin(&looked, &source(server)).unwrap_err();
     let VaultError::Forked { ref vault, held: tip, server: at, .. } = refused else { panic!("{refused:?}") };
     assert_eq!((vault.as_str(), tip, at), ("memory", held, server));

@@ -21,7 +21,7 @@ use super::{
             reply::{Reply, Row, c_string, nonsense},
         },
     },
-    INSPECT_LIMIT, ensure_slot, increment, text_at,
+    INSPECT_LIMIT, increment, slot, text_at,
 };
 use crate::{
     domain::{Lsn, Timeline},
@@ -46,7 +46,8 @@ pub(super) async fn backup(
     drop(session);
     let mut connection = Connection::open(postgres, member).await?;
     // From here on the server keeps the WAL without which the backup is worth nothing.
-    ensure_slot(&mut connection, &postgres.slot()).await?;
+    slot::drop_useless(postgres, member, slot::Renew::Lost).await?;
+    slot::ensure(&mut connection, &postgres.slot()).await?;
     let incremental = if parent.is_some() { ", INCREMENTAL" } else { "" };
     if let Some(manifest) = parent {
         increment::upload_manifest(&mut connection, manifest).await?;

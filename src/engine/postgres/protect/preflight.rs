@@ -2,11 +2,8 @@
 //! only looks and changes nothing; each finding carries the exact remedy.
 
 use super::{
-    super::{
-        Member, Postgres, failure, sql,
-        wire::{Connection, identifier},
-    },
-    INSPECT_LIMIT, beat, choose_primary, stream,
+    super::{Member, Postgres, failure, sql, wire::Connection},
+    INSPECT_LIMIT, beat, choose_primary,
 };
 use crate::engine::{EngineError, MemberFacts};
 
@@ -25,7 +22,6 @@ const STATE: &str = "SELECT current_setting('wal_level') AS wal_level,
        (SELECT count(*) FROM pg_replication_slots) AS slots,
        (SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1) > 0 AS has_slot,
        coalesce((SELECT active FROM pg_replication_slots WHERE slot_name = $1), false) AS streams,
-       coalesce((SELECT wal_status = 'lost' FROM pg_replication_slots WHERE slot_name = $1), false) AS slot_lost,
        CASE WHEN heart.oid IS NOT NULL
             THEN has_schema_privilege(heart.relnamespace, 'USAGE') AND has_table_privilege(heart.oid, 'SELECT')
                  AND has_table_privilege(heart.oid, 'INSERT') AND has_table_privilege(heart.oid, 'DELETE')
@@ -46,7 +42,6 @@ struct State {
     slots: i64,
     has_slot: bool,
     streams: bool,
-    slot_lost: bool,
     may_beat: bool,
 }
 
@@ -131,10 +126,6 @@ fn judge(postgres: &Postgres, member: &Member, state: &State) -> Vec<EngineError
     if !state.has_slot && state.slots_max <= state.slots {
         let what = format!("`max_replication_slots` is {} and {} are in use", state.slots_max, state.slots);
         wrong.push(unfit(what, restart("max_replication_slots", &(state.slots + 1).to_string())));
-    }
-    if state.slot_lost {
-        let what = format!("slot {} has lost WAL that it was to keep", identifier(&postgres.slot()));
-        wrong.push(stream::lost_wal(member.name.clone(), &postgres.slot(), what));
     }
     if !state.may_beat {
         wrong.push(beat::lacks_table(postgres, &member.name));

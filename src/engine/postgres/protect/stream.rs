@@ -3,7 +3,8 @@
 //! The server is told as durable only what the sink said is durable; so it
 //! keeps everything else for us, whatever happens to this process. A server
 //! that shuts down waits until all it sent is confirmed: its questions are
-//! answered after a flush and at once.
+//! answered after a flush and at once. Where it has not kept what is wanted, the
+//! stream goes on with the oldest that it has.
 //!
 //! Messages: <https://www.postgresql.org/docs/15/protocol-replication.html>.
 
@@ -20,17 +21,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
-        Member, Postgres, failure, sql,
+        Member, Postgres,
         wire::{
             Connection, identifier,
             reply::{Reply, nonsense},
         },
     },
-    INSPECT_LIMIT, ensure_slot, history, text_at,
+    INSPECT_LIMIT, history,
+    slot::{self, Renew},
+    text_at,
 };
 use crate::{
     clock::Clock,
-    domain::{Lsn, MemberName, Timeline},
+    domain::{Lsn, SegmentSize, Timeline},
     engine::{EngineError, WalEnd, WalSink, WalSource},
 };
 
@@ -62,56 +65,62 @@ pub(super) async fn stream_wal(
     stop: &CancellationToken,
 ) -> Result<WalEnd, EngineError> {
     let (member, facts) = postgres.primary(INSPECT_LIMIT).await?;
-    refuse_busy(postgres, member).await?;
-    let mut connection = Connection::open(postgres, member).await?;
-    ensure_slot(&mut connection, &postgres.slot()).await?;
-    let (system_id, newest, server_lsn) = identify(&mut connection).await?;
-    let segment_size = facts.segment_size;
-    let mut source = WalSource { system_id, timeline: newest, server_timeline: newest, segment_size, server_lsn };
-    let mut start = None;
-    if newest > Timeline(1) {
-        let content = history::fetch(&mut connection, newest).await?;
-        sink.history(newest, content.clone()).await?;
-        let wanted = sink.begin(&source).await?;
-        source.timeline =
-            history::timeline_of(&content, newest, source.segment_size.floor(wanted), source.segment_size);
-        // Where the sink has not all of an older timeline yet, that comes first.
-        start = (source.timeline == newest).then_some(wanted);
+    slot::refuse_unusable(postgres, member).await?;
+    let stream = From { postgres, member, segment_size: facts.segment_size, flush_every, stop };
+    let mut oldest = None;
+    for renew in [Renew::Lost, Renew::Any] {
+        match stream.run(sink, oldest).await {
+            // What is wanted first is gone for good: what is left is better than
+            // nothing, and the gap shows in the vaults.
+            Err(EngineError::WalLost { what, .. }) => {
+                let kept = slot::renew(postgres, member, renew).await?;
+                tracing::warn!(member = %member.name, what, oldest = %kept, "WAL is lost; streaming goes on behind the gap");
+                oldest = Some(kept);
+            }
+            ended => return ended,
+        }
     }
-    let start = match start {
-        Some(start) => start,
-        None => sink.begin(&source).await?,
-    };
-    let command = format!(
-        "START_REPLICATION SLOT {} PHYSICAL {start} TIMELINE {}",
-        identifier(&postgres.slot()),
-        source.timeline
-    );
-    let refused = |error| explain(error, &postgres.slot());
-    connection.start_copy(ACTION, &command).await.map_err(refused)?;
-    Stream::new(connection, sink, start, flush_every, PATIENCE).run(stop).await.map_err(refused)
+    stream.run(sink, oldest).await
 }
 
-/// Refuses a slot that is in use before a sink looks through its vaults for
-/// nothing. Another process may still take it then: the start of the stream is
-/// what counts.
-async fn refuse_busy(postgres: &Postgres, member: &Member) -> Result<(), EngineError> {
-    const LOOK: &str = "the look at the replication slot";
-    let slot = postgres.slot();
-    let look = async {
-        let mut connection = sql::connect(postgres, member, &postgres.login.dbname).await?;
-        let query = "SELECT active FROM pg_replication_slots WHERE slot_name = $1";
-        let active: Option<bool> = sqlx::query_scalar(query)
-            .bind(&slot)
-            .fetch_optional(&mut connection)
-            .await
-            .map_err(|error| sql::failed(&member.name, LOOK, error))?;
-        Ok(active.unwrap_or(false))
-    };
-    let is_active = timeout(INSPECT_LIMIT, look)
-        .await
-        .unwrap_or_else(|_| Err(failure::unreachable(member, io::ErrorKind::TimedOut.into())))?;
-    if is_active { Err(EngineError::SlotBusy { member: member.name.clone(), slot }) } else { Ok(()) }
+/// Where a stream comes from.
+struct From<'a> {
+    postgres: &'a Postgres,
+    member: &'a Member,
+    segment_size: SegmentSize,
+    flush_every: Duration,
+    stop: &'a CancellationToken,
+}
+
+impl From<'_> {
+    /// Streams to the end, from `oldest` on at the earliest where that is given.
+    async fn run(&self, sink: &mut dyn WalSink, oldest: Option<Lsn>) -> Result<WalEnd, EngineError> {
+        let slot = self.postgres.slot();
+        let mut connection = Connection::open(self.postgres, self.member).await?;
+        slot::ensure(&mut connection, &slot).await?;
+        let (system_id, newest, server_lsn) = identify(&mut connection).await?;
+        let segment_size = self.segment_size;
+        let mut source =
+            WalSource { system_id, timeline: newest, server_timeline: newest, segment_size, server_lsn, oldest };
+        let mut start = None;
+        if newest > Timeline(1) {
+            let content = history::fetch(&mut connection, newest).await?;
+            sink.history(newest, content.clone()).await?;
+            let wanted = sink.begin(&source).await?;
+            source.timeline = history::timeline_of(&content, newest, segment_size.floor(wanted), segment_size);
+            // Where the sink has not all of an older timeline yet, that comes first.
+            start = (source.timeline == newest).then_some(wanted);
+        }
+        let start = match start {
+            Some(start) => start,
+            None => sink.begin(&source).await?,
+        };
+        let command =
+            format!("START_REPLICATION SLOT {} PHYSICAL {start} TIMELINE {}", identifier(&slot), source.timeline);
+        let refused = |error| explain(error, &slot);
+        connection.start_copy(ACTION, &command).await.map_err(refused)?;
+        Stream::new(connection, sink, start, self.flush_every, PATIENCE).run(self.stop).await.map_err(refused)
+    }
 }
 
 /// `IDENTIFY_SYSTEM`: system identifier, timeline, end of WAL.
@@ -131,22 +140,10 @@ fn explain(error: EngineError, slot: &str) -> EngineError {
     match error {
         EngineError::Server { member, code, message, .. } => match code.as_str() {
             "55006" => EngineError::SlotBusy { member, slot: slot.to_owned() },
-            "55000" | "58P01" => lost_wal(member, slot, message),
+            "55000" | "58P01" => EngineError::WalLost { member, slot: slot.to_owned(), what: message },
             _ => EngineError::Server { member, action: ACTION, code, message },
         },
         other => other,
-    }
-}
-
-/// The server has dropped WAL that we still need.
-pub(super) fn lost_wal(member: MemberName, slot: &str, what: String) -> EngineError {
-    EngineError::Unfit {
-        member,
-        what,
-        remedy: format!(
-            "this WAL is lost: run `SELECT pg_drop_replication_slot('{slot}')`, give `max_slot_wal_keep_size` more \
-             room, and take a full backup"
-        ),
     }
 }
 
