@@ -22,6 +22,7 @@ pub mod check;
 pub mod demo;
 pub mod drill;
 pub mod evidence;
+pub mod interrupt;
 pub mod keygen;
 pub mod plan;
 pub mod progress;

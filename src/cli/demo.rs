@@ -12,9 +12,8 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Invocation, progress::Line};
+use super::{Invocation, interrupt::Interrupt, progress::Line};
 use crate::{
     app::App,
     domain::{Phase, Verdict},
@@ -148,27 +147,6 @@ async fn tear_down(estate: &Estate, tasks: &Tasks) -> Result<()> {
         tasks.shut_down().await;
     }
     estate.tear_down().await
-}
-
-/// Ctrl-C, or the polite request to end that a supervisor sends. One that comes
-/// while nobody waits for it is kept.
-struct Interrupt {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Interrupt {
-    fn listen() -> Result<Self> {
-        let interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
-        Ok(Self { interrupt, terminate: signal(SignalKind::terminate()).context("listen for SIGTERM")? })
-    }
-
-    async fn heard(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }
 
 fn summary(shown: &Shown) -> String {

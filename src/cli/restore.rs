@@ -10,7 +10,7 @@ use clap::Args;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::{Invocation, UsageError, progress::Line};
+use super::{Invocation, UsageError, interrupt::Interrupt, progress::Line};
 use crate::{
     app, config,
     domain::{BackupId, DatabaseName, Lsn, Opener, RecoveryTarget, VaultName},
@@ -104,14 +104,17 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
         None => database.vaults.as_slice(),
         Some(name) => std::slice::from_ref(chosen_vault(&database, name)?),
     };
-    let folder = Folder::claim(&options.to)?;
+    // Heard from here on: there is nothing yet that an early one could leave behind.
+    let mut interrupt = Interrupt::listen()?;
+    let to = in_full(&options.to)?;
+    let folder = Folder::claim(&to)?;
     let line = Line::start("reading the vault");
     let request = Request {
         target,
         backup: options.backup,
         system_id: options.system_id,
-        data: options.to.clone(),
-        wal_folder: options.to.join("lifeboat_wal"),
+        data: to.clone(),
+        wal_folder: to.join("lifeboat_wal"),
         is_isolated: false,
         opener: Opener::Node,
     };
@@ -125,8 +128,8 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     let mut restoring = std::pin::pin!(restore::run(&database, vaults, &request, &stop, &say));
     let restored = tokio::select! {
         restored = &mut restoring => restored,
-        interrupt = tokio::signal::ctrl_c() => {
-            interrupt?;
+        () = interrupt.heard() => {
+            line.keep("stopping; what was restored so far will be removed");
             stop.cancel();
             restoring.await
         }
@@ -151,12 +154,19 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
             options.database,
             restored.backup.id,
             restored.vault,
-            options.to.display(),
+            to.display(),
             restored.target,
-            options.to.display(),
+            to.display(),
         )
     })?;
     Ok(0)
+}
+
+/// PostgreSQL's programs, which look at the folder, work in another one than we do.
+fn in_full(to: &Path) -> Result<PathBuf, UsageError> {
+    std::path::absolute(to).map_err(|error| {
+        UsageError(format!("cannot restore into `{}`: {error}; name a new folder by its full path", to.display()))
+    })
 }
 
 /// The vault of a database that a command names.

@@ -15,6 +15,7 @@ mod locks;
 mod prune;
 mod recovery_kit;
 mod refusals;
+mod restoring;
 mod shared_state;
 mod site;
 mod streaming;

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{self, Role},
-    cli::{Invocation, UsageError, open, progress, progress::Line, restore, table, who},
+    cli::{Invocation, UsageError, interrupt::Interrupt, open, progress, progress::Line, restore, table, who},
     clock::Clock,
     config,
     domain::{ByteSize, DatabaseName, RunId, Share, VaultName, Verdict},
@@ -104,8 +104,9 @@ fn chosen<'a>(database: &'a Database, name: Option<&VaultName>) -> Result<Vec<&'
     }
 }
 
-/// Verifies one vault, and shows how far it is. Ctrl-C ends it.
+/// Verifies one vault, and shows how far it is. An interrupt ends it.
 async fn of_vault(database: &Database, vault: &Vault, depth: &Depth) -> Result<Vec<Report>> {
+    let mut interrupt = Interrupt::listen()?;
     let name = &vault.store.place().vault;
     let line = Line::start(format!("verifying `{}` in `{name}`", database.name));
     let say = |what: &str, done: Option<u64>, total: Option<u64>| {
@@ -123,8 +124,7 @@ async fn of_vault(database: &Database, vault: &Vault, depth: &Depth) -> Result<V
     let mut verifying = std::pin::pin!(verify::vault(database, vault, request, &stop, &say));
     let found = tokio::select! {
         found = &mut verifying => found,
-        interrupt = tokio::signal::ctrl_c() => {
-            interrupt?;
+        () = interrupt.heard() => {
             stop.cancel();
             verifying.await
         }
