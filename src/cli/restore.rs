@@ -85,6 +85,9 @@ impl TargetOptions {
         {
             return Err(UsageError(format!("`{xid}` is not a transaction number")));
         }
+        if let Some(name) = &self.name {
+            refuse_unnameable(name)?;
+        }
         Ok(self
             .lsn
             .map(RecoveryTarget::Lsn)
@@ -93,6 +96,19 @@ impl TargetOptions {
             .or_else(|| self.immediate.then_some(RecoveryTarget::Immediate))
             .or_else(|| self.latest.then_some(RecoveryTarget::Latest)))
     }
+}
+
+/// PostgreSQL takes an empty name as no target at all, and would recover to the
+/// latest state; none that it keeps is longer than 63 bytes.
+fn refuse_unnameable(restore_point: &str) -> Result<(), UsageError> {
+    let is_name = (1..=63).contains(&restore_point.len()) && !restore_point.contains(char::is_control);
+    if is_name {
+        return Ok(());
+    }
+    let shown: String = restore_point.chars().filter(|c| !c.is_control()).take(70).collect();
+    Err(UsageError(format!(
+        "`{shown}` is not the name of a restore point; write the 1 to 63 bytes that `pg_create_restore_point` was given"
+    )))
 }
 
 pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {

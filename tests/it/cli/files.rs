@@ -69,3 +69,16 @@ async fn keygen_makes_a_usable_identity_and_never_replaces_one() {
     again.refused(2, &["new.age", "does not exist yet"]);
     assert_eq!(site.text("new.age"), text);
 }
+
+#[tokio::test]
+async fn a_restore_point_has_a_name() {
+    let site = Site::write(1);
+    for name in ["", "two\nlines", &"x".repeat(64)] {
+        for command in ["restore", "restore-test"] {
+            let to: &[&str] = if command == "restore" { &["--to", "/nowhere"] } else { &[] };
+            let ran = site.run(&[&[command, "wallet", "--name", name][..], to].concat()).await;
+            ran.refused(2, &["is not the name of a restore point", "1 to 63 bytes"]);
+        }
+    }
+    assert!(!site.path("lifeboat.db").exists(), "refused before anything is opened");
+}
