@@ -2,8 +2,6 @@
 //! one JSON document on standard output; logs go to standard error. Exit codes:
 //! 0 pass, 1 fail, 2 wrong usage or configuration, 3 inconclusive.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where we talk to people")]
-
 use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
@@ -24,6 +22,7 @@ pub mod drill;
 pub mod evidence;
 pub mod interrupt;
 pub mod keygen;
+pub mod output;
 pub mod plan;
 pub mod progress;
 pub mod report;
@@ -114,9 +113,9 @@ impl Invocation {
     /// Prints `value` with `--json`, else what `text` makes of it.
     pub fn print<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
         if self.json {
-            println!("{}", serde_json::to_string_pretty(value)?);
+            output::print(&serde_json::to_string_pretty(value)?)?;
         } else {
-            println!("{}", text(value));
+            output::print(&text(value))?;
         }
         Ok(())
     }
@@ -133,7 +132,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
     match dispatch(arguments.command, &invocation).await {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("lifeboat: {}", with_causes(error.as_ref()));
+            output::say(&format!("lifeboat: {}", with_causes(error.as_ref())));
             ExitCode::from(exit_code(&error))
         }
     }
@@ -167,12 +166,12 @@ async fn dispatch(command: Command, invocation: &Invocation) -> anyhow::Result<u
     match command {
         Command::Demo(options) => demo::run(options, invocation).await,
         Command::Serve => serve::run(invocation).await,
-        Command::Check(options) => check::run(&options, invocation, Clock::system().now(), &mut io::stdout()).await,
+        Command::Check(options) => check::run(&options, invocation, Clock::system().now(), &mut output::stdout()).await,
         Command::Plan { next } => {
             let now = Clock::system().now();
-            Ok(plan::run(&invocation.config, next, now, invocation.json, &mut io::stdout()).await?)
+            Ok(plan::run(&invocation.config, next, now, invocation.json, &mut output::stdout()).await?)
         }
-        Command::Schema => Ok(schema::run(&mut io::stdout())?),
+        Command::Schema => Ok(schema::run(&mut output::stdout())?),
         Command::Backup(options) => backup::run(options, invocation).await,
         Command::Backups(options) => backup::list(options, invocation).await,
         Command::Restore(options) => restore::run(options, invocation).await,

@@ -4,6 +4,7 @@
 //! Ctrl-C at any moment leaves no process and no folder behind.
 
 use std::{
+    panic::{AssertUnwindSafe, resume_unwind},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -11,9 +12,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Args;
+use futures::FutureExt;
 use serde::Serialize;
 
-use super::{Invocation, interrupt::Interrupt, progress::Line};
+use super::{Invocation, interrupt::Interrupt, output, progress::Line};
 use crate::{
     app::App,
     domain::{Phase, Verdict},
@@ -100,18 +102,19 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     let tasks = Tasks::new();
     let mut narrator = Narrator::new();
     narrator.line.keep(&format!("Lifeboat demo: a throw-away estate in {}", estate.folder().display()));
-    let told = tokio::select! {
-        told = story::tell(&estate, &tasks, &mut narrator, &options.report) => told,
-        () = interrupt.heard() => Err(anyhow::anyhow!("interrupted; nothing is left behind")),
+    let told = async {
+        let (app, shown) = tokio::select! {
+            told = story::tell(&estate, &tasks, &mut narrator, &options.report) => told?,
+            () = interrupt.heard() => anyhow::bail!("interrupted; nothing is left behind"),
+        };
+        show(&app, &shown, &estate, &tasks, &options, invocation, &mut interrupt).await
     };
-    let verdict = match told {
-        Ok((app, shown)) => show(&app, &shown, &estate, &tasks, &options, invocation, &mut interrupt).await,
-        Err(error) => Err(error),
-    };
+    // Servers outlive whoever started them: nothing may leave this function before they are stopped.
+    let told = AssertUnwindSafe(told).catch_unwind().await;
     narrator.line.say("tearing the estate down");
     let torn_down = tear_down(&estate, &tasks).await;
     narrator.line.clear();
-    let verdict = verdict?;
+    let verdict = told.unwrap_or_else(|panic| resume_unwind(panic))?;
     torn_down?;
     Ok(verdict.exit_code())
 }
@@ -129,10 +132,10 @@ async fn show(
     invocation.print(shown, summary)?;
     if options.keep {
         let listen = super::serve::start_api(app, tasks).await?;
-        eprintln!(
+        output::say(&format!(
             "The estate stays up: status page on http://{listen}/ , files in {}. Ctrl-C removes it all.",
             estate.folder().display()
-        );
+        ));
         interrupt.heard().await;
     }
     Ok(shown.verdict)

@@ -1,13 +1,11 @@
 //! `lifeboat evidence verify|export|show`.
 
-#![expect(clippy::print_stdout, reason = "an entry is shown as it is")]
-
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
 
-use super::{Invocation, UsageError, open};
+use super::{Invocation, UsageError, open, output};
 use crate::{
     app::Role,
     evidence::{self, Month, VerifyReport},
@@ -63,7 +61,7 @@ pub async fn run(command: Command, invocation: &Invocation) -> Result<u8> {
             let Some(entry) = app.resources.evidence.get(&which).await? else {
                 return Err(UsageError(format!("no evidence of `{which}`; `lifeboat runs` lists runs")).into());
             };
-            println!("{}", serde_json::to_string_pretty(&entry)?);
+            output::print(&serde_json::to_string_pretty(&entry)?)?;
             Ok(0)
         }
     }

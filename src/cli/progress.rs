@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::broadcast;
 
-use super::interrupt::Interrupt;
+use super::{interrupt::Interrupt, output};
 use crate::{
     app::App,
     flow::{NewRun, Progress, RunSummary},
@@ -36,7 +36,7 @@ impl Line {
     /// Prints a line that stays above the moving one.
     pub fn keep(&self, line: &str) {
         if self.bar.is_hidden() {
-            eprintln!("{line}");
+            output::say(line);
         } else {
             self.bar.println(line);
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
-use super::{Invocation, open};
+use super::{Invocation, open, output};
 use crate::{app::Role, evidence::Month, report};
 
 #[derive(Debug, Args)]
@@ -27,7 +27,6 @@ enum Format {
     Csv,
 }
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the report is the output")]
 pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     let app = open(invocation, Role::WithoutDns).await?;
     let built = app.report(options.month).await?;
@@ -40,9 +39,9 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     match &options.output {
         Some(path) => {
             std::fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
-            eprintln!("report in {}", path.display());
+            output::say(&format!("report in {}", path.display()));
         }
-        None => println!("{text}"),
+        None => output::print(&text)?,
     }
     Ok(0)
 }
