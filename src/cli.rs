@@ -2,7 +2,11 @@
 //! one JSON document on standard output; logs go to standard error. Exit codes:
 //! 0 pass, 1 fail, 2 wrong usage or configuration, 3 inconclusive.
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use serde::Serialize;
@@ -12,7 +16,7 @@ use crate::{
     clock::Clock,
     config::Problems,
     domain::with_causes,
-    flows::restore::RestoreError,
+    flows::{KeyError, restore::RestoreError},
 };
 
 pub mod backup;
@@ -34,19 +38,24 @@ pub mod serve;
 pub mod status;
 pub mod vault;
 
+/// The daemon's file where nobody names one.
+const CONFIG: &str = "lifeboat.yaml";
+/// Where help lists what every command takes.
+const GLOBAL: &str = "Global options";
+
 /// Takes backups, restores them, rehearses failovers, and proves the recovery
 /// time and point really achieved.
 #[derive(Debug, Parser)]
 #[command(name = "lifeboat", version, about, max_term_width = 100)]
 pub struct Arguments {
-    /// The daemon's file; `schedules/` and `runbooks/` lie beside it.
-    #[arg(long, short, global = true, default_value = "lifeboat.yaml", value_name = "FILE")]
+    /// The daemon's file, or its folder; `schedules/` and `runbooks/` lie beside it.
+    #[arg(long, short, global = true, default_value = CONFIG, value_name = "FILE", help_heading = GLOBAL)]
     config: PathBuf,
     /// Print one JSON document on standard output.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     json: bool,
     /// Log more; twice for everything.
-    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = GLOBAL)]
     verbose: u8,
     #[command(subcommand)]
     command: Command,
@@ -62,7 +71,7 @@ enum Command {
     Check(check::Options),
     /// What will run when, and what would expire.
     Plan {
-        /// How many runs.
+        /// How many runs to show.
         #[arg(long, default_value_t = 20)]
         next: usize,
     },
@@ -126,9 +135,26 @@ impl Invocation {
 #[error("{0}")]
 pub struct UsageError(pub String);
 
+impl UsageError {
+    /// A file that cannot be made where it was named.
+    fn cannot_make(path: &Path, error: &io::Error) -> Self {
+        let remedy = match error.kind() {
+            io::ErrorKind::NotFound => "make its folder first, or name another one",
+            io::ErrorKind::AlreadyExists => "name a file that does not exist yet",
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                "name a folder that you may write to"
+            }
+            io::ErrorKind::IsADirectory => "name a file in it",
+            io::ErrorKind::NotADirectory => "name a folder, and a file in it",
+            _ => "name a file elsewhere",
+        };
+        Self(format!("cannot make {}: {error}; {remedy}", path.display()))
+    }
+}
+
 /// Runs what the arguments ask for.
 pub async fn run(arguments: Arguments) -> ExitCode {
-    let invocation = Invocation { config: arguments.config, json: arguments.json };
+    let invocation = Invocation { config: file_of(arguments.config), json: arguments.json };
     match dispatch(arguments.command, &invocation).await {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -136,6 +162,11 @@ pub async fn run(arguments: Arguments) -> ExitCode {
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// Whoever names a folder means the file in it.
+fn file_of(config: PathBuf) -> PathBuf {
+    if config.is_dir() { config.join(CONFIG) } else { config }
 }
 
 impl Arguments {
@@ -157,6 +188,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         cause.is::<UsageError>()
             || cause.is::<Problems>()
             || cause.is::<SetUpError>()
+            || cause.is::<KeyError>()
             || cause.downcast_ref::<RestoreError>().is_some_and(RestoreError::is_callers)
     });
     if is_callers { 2 } else { 1 }

@@ -4,8 +4,9 @@
 //! Ctrl-C at any moment leaves no process and no folder behind.
 
 use std::{
+    io,
     panic::{AssertUnwindSafe, resume_unwind},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,7 +16,7 @@ use clap::Args;
 use futures::FutureExt;
 use serde::Serialize;
 
-use super::{Invocation, interrupt::Interrupt, output, progress::Line};
+use super::{Invocation, UsageError, interrupt::Interrupt, output, progress::Line};
 use crate::{
     app::App,
     domain::{Phase, Verdict},
@@ -96,6 +97,7 @@ impl Narrator {
 }
 
 pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
+    check_place(&options.report)?;
     // Heard from here on: there is nothing yet that an early Ctrl-C could leave behind.
     let mut interrupt = Interrupt::listen()?;
     let estate = Estate::plan()?;
@@ -117,6 +119,18 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     let verdict = told.unwrap_or_else(|panic| resume_unwind(panic))?;
     torn_down?;
     Ok(verdict.exit_code())
+}
+
+/// Whether the report can be made there, as far as that can be known without
+/// making it: the story takes a minute.
+fn check_place(report: &Path) -> Result<(), UsageError> {
+    let folder = report.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let refused = if report.is_dir() {
+        Err(io::ErrorKind::IsADirectory.into())
+    } else {
+        nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK).map_err(io::Error::from)
+    };
+    refused.map_err(|error| UsageError::cannot_make(report, &error))
 }
 
 /// Prints what was shown; with `--keep` waits until somebody has seen enough.

@@ -20,9 +20,8 @@ pub fn run(options: &Options, invocation: &Invocation) -> Result<u8> {
     let identity = age::x25519::Identity::generate();
     let recipient = identity.to_public().to_string();
     let text = format!("# public key: {recipient}\n{}\n", identity.to_string().expose_secret());
-    durable::create_private(&options.output, text.as_bytes()).map_err(|error| {
-        UsageError(format!("cannot make {}: {error}; name a file that does not exist yet", options.output.display()))
-    })?;
+    durable::create_private(&options.output, text.as_bytes())
+        .map_err(|error| UsageError::cannot_make(&options.output, &error))?;
     invocation.print(&serde_json::json!({"recipient": recipient, "identity_file": options.output}), |_| {
         format!(
             "{recipient}\nPut this line under `keys.recipients`. Whoever has {} opens every backup.",

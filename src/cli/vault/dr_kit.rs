@@ -48,9 +48,7 @@ pub fn run(options: &Options, invocation: &Invocation) -> Result<u8> {
     let files = contents(&estate, &invocation.config, &verifier, &page)?;
     let recipients = vault::recipients_from(&estate.daemon.keys.recipients)?;
     let kit = Object::seal(&tar_of(&files)?, true, &recipients)?;
-    durable::create_private(&options.to, &kit.stored).map_err(|error| {
-        UsageError(format!("cannot make {}: {error}; name a file that does not exist yet", options.to.display()))
-    })?;
+    durable::create_private(&options.to, &kit.stored).map_err(|error| UsageError::cannot_make(&options.to, &error))?;
     let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
     let told = json!({
         "file": options.to, "files": names, "fingerprint": verifier.fingerprint(),

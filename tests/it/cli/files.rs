@@ -1,8 +1,12 @@
 //! What is right or wrong with files alone; no server is asked.
 
+#![allow(clippy::disallowed_methods, reason = "the program under test is a child of the test itself")]
+
 use std::str::FromStr;
 
-use super::site::Site;
+use lifeboat::vault::signature::Signer;
+
+use super::site::{Site, finished};
 
 #[tokio::test]
 async fn good_files_are_checked_planned_and_described() {
@@ -50,7 +54,9 @@ async fn wrong_files_stop_every_command_with_their_place() {
     site.put("lifeboat.yaml", "node: {name: test, region: [\n");
     site.run(&["backups"]).await.refused(2, &["lifeboat.yaml:"]);
     std::fs::remove_file(site.path("lifeboat.yaml")).unwrap();
-    site.run(&["backups"]).await.refused(2, &["lifeboat.yaml"]);
+    site.run(&["backups"]).await.refused(2, &["lifeboat.yaml", "does not exist", "--config"]);
+    let checked = site.run(&["check"]).await.json(2);
+    assert_eq!(checked["problems"].as_array().unwrap().len(), 1, "{checked}");
     assert!(!site.path("signing.key").exists() && !site.path("lifeboat.db").exists());
 }
 
@@ -68,6 +74,47 @@ async fn keygen_makes_a_usable_identity_and_never_replaces_one() {
     let again = site.run(&["keygen", "--output", file.to_str().unwrap()]).await;
     again.refused(2, &["new.age", "does not exist yet"]);
     assert_eq!(site.text("new.age"), text);
+}
+
+#[tokio::test]
+async fn a_folder_stands_for_the_file_in_it() {
+    let site = Site::write(1);
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_lifeboat"));
+    command.args(["--json", "check", "--config"]).arg(site.path("")).current_dir("/");
+    assert_eq!(finished(command).await.json(0)["protects"]["node"], "test");
+}
+
+#[tokio::test]
+async fn what_cannot_be_made_is_refused_with_what_helps() {
+    let site = Site::write(1);
+    Signer::load_or_create(&site.path("signing.key")).unwrap();
+    let nowhere = site.path("nowhere/it.html");
+    let (nowhere, folder) = (nowhere.to_str().unwrap(), site.path("scratch"));
+    for args in
+        [&["keygen", "--output"][..], &["vault", "dr-kit", "--to"], &["report", "--output"], &["demo", "--report"]]
+    {
+        let told = site.run(&[args, &[nowhere]].concat()).await;
+        told.refused(2, &["cannot make", nowhere, "make its folder first"]);
+    }
+    for args in [&["report", "--output"][..], &["demo", "--report"]] {
+        let told = site.run(&[args, &[folder.to_str().unwrap()]].concat()).await;
+        told.refused(2, &["cannot make", "name a file in it"]);
+    }
+}
+
+/// The ending of its name says what a report is, where nothing else does.
+#[tokio::test]
+async fn a_report_is_what_its_name_says() {
+    let site = Site::write(1);
+    for (name, begins) in [("it.csv", "run_id,"), ("it.json", "{"), ("it.html", "<!DOCTYPE html>"), ("it", "{")] {
+        let path = site.path(name);
+        assert_eq!(site.run(&["report", "-o", path.to_str().unwrap()]).await.code, 0);
+        let text = site.text(name);
+        assert!(text.to_lowercase().starts_with(&begins.to_lowercase()), "{name}: {}", text.lines().next().unwrap());
+    }
+    let chosen = site.path("chosen.csv");
+    site.run(&["report", "--format", "json", "-o", chosen.to_str().unwrap()]).await;
+    assert!(site.text("chosen.csv").starts_with('{'), "what was said counts");
 }
 
 #[tokio::test]
