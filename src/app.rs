@@ -32,6 +32,7 @@ use crate::{
 
 mod known;
 pub mod rebuild;
+pub mod secrets;
 pub mod status;
 mod stores;
 
@@ -232,9 +233,17 @@ pub async fn open_for_restore(
     Ok(database)
 }
 
+/// A database to look at.
+#[derive(Debug)]
+pub struct ToLook {
+    pub database: Database,
+    /// Why its servers cannot be asked: there is no password to log in with.
+    pub unread: Option<SetUpError>,
+}
+
 /// The same to look at its servers and vaults. Neither a signing key nor a state
 /// database is made for it; a vault is made ours where there is a key.
-pub async fn open_to_look(estate: &config::Estate, name: &DatabaseName) -> Result<Database, SetUpError> {
+pub async fn open_to_look(estate: &config::Estate, name: &DatabaseName) -> Result<ToLook, SetUpError> {
     let path = &estate.daemon.keys.signing.file;
     let signer = if path.exists() { Some(Signer::load_or_create(path)?.0) } else { None };
     let url = &estate.daemon.state.url;
@@ -243,7 +252,12 @@ pub async fn open_to_look(estate: &config::Estate, name: &DatabaseName) -> Resul
         if is_there { Arc::new(KnownVaults(Db::open(url).await?)) } else { Arc::new(NothingKnown) };
     let vaults = owned(open_stores(estate, &Clock::system()).await, signer.as_ref(), &known);
     let signer = signer.unwrap_or_else(Signer::ephemeral);
-    open_database(estate, scheduled(estate, name)?, &shared(&vaults), &signer).await
+    let mut schedule = scheduled(estate, name)?.clone();
+    let unread = secrets::password(&schedule.config).await.err();
+    if unread.is_some() {
+        schedule.config.login.password = None;
+    }
+    Ok(ToLook { database: open_database(estate, &schedule, &shared(&vaults), &signer).await?, unread })
 }
 
 fn scheduled<'a>(
@@ -300,15 +314,7 @@ async fn open_engine(schedule: &config::ScheduleConfig) -> Result<Arc<dyn Engine
 
 /// The PostgreSQL of a schedule; `check --connect` looks at it through this too.
 async fn open_postgres(schedule: &config::ScheduleConfig) -> Result<Postgres, SetUpError> {
-    let password = match &schedule.login.password {
-        Some(reference) => Some(
-            reference
-                .read()
-                .await
-                .map_err(|source| SetUpError::Password { database: schedule.database.clone(), source })?,
-        ),
-        None => None,
-    };
+    let password = secrets::password(schedule).await?;
     let tls = match schedule.login.sslmode {
         SslMode::Disable => Tls::Disable,
         SslMode::Require => Tls::Require,

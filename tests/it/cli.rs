@@ -17,6 +17,7 @@ mod prune;
 mod recovery_kit;
 mod refusals;
 mod restoring;
+mod secrets;
 mod shared_state;
 mod site;
 mod streaming;

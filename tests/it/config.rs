@@ -180,7 +180,7 @@ async fn all_problems_of_all_files_are_reported_at_once() {
 
 async fn checked(written: &Written, json: bool, out: &mut Vec<u8>) -> u8 {
     let invocation = Invocation { config: written.path("lifeboat.yaml"), json };
-    check::run(&check::Options { connect: false }, &invocation, noon(), out).await.unwrap()
+    check::run(&check::Options { connect: false, files: true }, &invocation, noon(), out).await.unwrap()
 }
 
 const WANTED: [(&str, &str); 10] = [

@@ -13,7 +13,7 @@ use crate::{
     domain::{ByteSize, DatabaseName, RunId, Share, VaultName, Verdict},
     flow::{NewRun, StepError},
     flows::{
-        Database, Vault,
+        Database, KeyError, Vault,
         verify::{self, Asked, Params, Request},
     },
     vault::verify::Report,
@@ -54,6 +54,16 @@ struct Depth {
 }
 
 impl Depth {
+    /// An identity that is configured must be of use where content is read; what
+    /// cannot be read without one is told in the report.
+    async fn check_identity(&self, database: &Database) -> Result<(), KeyError> {
+        match database.keys.identities().await {
+            Err(KeyError::NoIdentity) | Ok(_) => Ok(()),
+            Err(_) if self.quick => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     fn asked(&self, database: &Database) -> Asked {
         let rotation = verify::rotation(&database.schedule.config.verify);
         match self.sample {
@@ -85,6 +95,7 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     for name in names {
         let trusted = options.signed_by.as_deref().map(restore::trusted).transpose()?;
         let database = app::open_for_restore(&estate, &name, trusted).await?;
+        options.depth.check_identity(&database).await?;
         for vault in chosen(&database, options.vault.as_ref())? {
             let found = of_vault(&database, vault, &options.depth).await?;
             // A vault that holds nothing of it has passed nothing.
