@@ -160,6 +160,7 @@ pub struct BackupScheduleConfig {
     pub standalone: bool,
     /// How many periods to keep the newest backup of; nothing of this line ever
     /// expires when absent.
+    #[schemars(extend("propertyNames" = {"enum": KeepPeriod::ALL.map(KeepPeriod::as_str)}))]
     pub keep: Option<BTreeMap<KeepPeriod, u32>>,
 }
 
