@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand. With `--json` a command prints
-//! one JSON document on standard output; logs go to standard error. Exit codes:
+//! one JSON document on standard output, `{"error": …}` where it has no result;
+//! logs go to standard error, and the error for people too. Exit codes:
 //! 0 pass, 1 fail, 2 wrong usage or configuration, 3 inconclusive.
 
 use std::{
@@ -14,9 +15,10 @@ use serde::Serialize;
 use crate::{
     app::{App, Role, SetUpError},
     clock::Clock,
-    config::Problems,
+    config::{self, Problems},
     domain::with_causes,
     flows::{KeyError, restore::RestoreError},
+    vault::signature::Signer,
 };
 
 pub mod backup;
@@ -158,7 +160,13 @@ pub async fn run(arguments: Arguments) -> ExitCode {
     match dispatch(arguments.command, &invocation).await {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            output::say(&format!("lifeboat: {}", with_causes(error.as_ref())));
+            let text = with_causes(error.as_ref());
+            if invocation.json
+                && let Err(error) = output::print(&serde_json::json!({"error": text}).to_string())
+            {
+                output::say(&format!("lifeboat: {error}"));
+            }
+            output::say(&format!("lifeboat: {text}"));
             ExitCode::from(exit_code(&error))
         }
     }
@@ -224,8 +232,18 @@ async fn dispatch(command: Command, invocation: &Invocation) -> anyhow::Result<u
 
 /// Reads the files and opens everything that they name.
 async fn open(invocation: &Invocation, role: Role) -> anyhow::Result<std::sync::Arc<App>> {
-    let estate = crate::config::load(&invocation.config)?;
+    let estate = config::load(&invocation.config)?;
     Ok(App::open(estate, Clock::system(), role).await?)
+}
+
+/// The signing key, which is read and never made here.
+fn signing_key(estate: &config::Estate) -> anyhow::Result<Signer> {
+    let key = &estate.daemon.keys.signing.file;
+    if !key.exists() {
+        let what = format!("there is no signing key at {} yet; start the daemon or take a backup first", key.display());
+        return Err(UsageError(what).into());
+    }
+    Ok(Signer::load_or_create(key)?.0)
 }
 
 /// Who called, for the journal and the evidence: the login name.

@@ -11,15 +11,12 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
 
-use super::super::{Invocation, UsageError};
+use super::super::{Invocation, UsageError, signing_key};
 use crate::{
     clock::Clock,
     config::{self, Estate},
     durable,
-    vault::{
-        self, Object,
-        signature::{Signer, Verifier},
-    },
+    vault::{self, Object, signature::Verifier},
 };
 
 mod page;
@@ -36,13 +33,7 @@ pub struct Options {
 
 pub fn run(options: &Options, invocation: &Invocation) -> Result<u8> {
     let estate = config::load(&invocation.config)?;
-    let key = &estate.daemon.keys.signing.file;
-    if !key.exists() {
-        let what = format!("there is no signing key at {} yet; start the daemon or take a backup first", key.display());
-        return Err(UsageError(what).into());
-    }
-    let (signer, _) = Signer::load_or_create(key)?;
-    let verifier = signer.verifier();
+    let verifier = signing_key(&estate)?.verifier();
     let name = options.to.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let page = page::written(&estate, &verifier, &name, Clock::system().now());
     let files = contents(&estate, &invocation.config, &verifier, &page)?;
