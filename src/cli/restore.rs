@@ -14,10 +14,12 @@ use super::{Invocation, UsageError, interrupt::Interrupt, progress::Line};
 use crate::{
     app, config,
     domain::{BackupId, DatabaseName, Lsn, Opener, RecoveryTarget, VaultName},
+    engine::postgres::cluster::Binaries,
     flows::{
         Database, Vault,
         restore::{self, Request},
     },
+    process::Account,
     vault::signature::{SignatureError, Verifier},
 };
 
@@ -28,7 +30,7 @@ pub struct Options {
     /// An empty or new folder; becomes the data folder of the restored cluster.
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Recovery point (the newest state when none is named)")]
     target: TargetOptions,
     /// This backup and no other.
     #[arg(long, value_name = "ID")]
@@ -54,8 +56,10 @@ pub struct TargetOptions {
     /// The last commit at or before this time, with its zone: `2026-11-21T14:05:00+01:00`.
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
+    /// All up to this position in the WAL, such as `0/3000148`, as `pg_current_wal_lsn()` tells it.
     #[arg(long)]
     lsn: Option<Lsn>,
+    /// All up to and with this transaction, by the number that `pg_current_xact_id()` gave it.
     #[arg(long)]
     xid: Option<String>,
     /// A restore point made with `pg_create_restore_point`.
@@ -120,6 +124,8 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
         None => database.vaults.as_slice(),
         Some(name) => std::slice::from_ref(chosen_vault(&database, name)?),
     };
+    // Before anything is fetched that it could not open.
+    database.keys.identities().await?;
     // Heard from here on: there is nothing yet that an early one could leave behind.
     let mut interrupt = Interrupt::listen()?;
     let to = in_full(&options.to)?;
@@ -166,16 +172,32 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     };
     invocation.print(&restored, |restored| {
         format!(
-            "Restored {} from backup {} in vault {} to {}.\nIt recovers to {} by itself when PostgreSQL is started on it:\n  pg_ctl -D {} start",
+            "Restored {} from backup {} in vault {} to {}.\nIt recovers to {} by itself when PostgreSQL is started on it:\n  {}",
             options.database,
             restored.backup.id,
             restored.vault,
             to.display(),
             restored.target,
-            to.display(),
+            start_command(&to),
         )
     })?;
     Ok(0)
+}
+
+/// What starts PostgreSQL of the folder's version on it, as the user that owns it.
+fn start_command(data: &Path) -> String {
+    let pg_ctl = Binaries::of(data).map_or_else(|_| PathBuf::from("pg_ctl"), |binaries| binaries.path("pg_ctl"));
+    let account = Account::for_postgres().ok().flatten();
+    let runs_as = account.map_or_else(String::new, |account| format!("runuser -u {} -- ", account.name));
+    let log = quoted(&data.join("startup.log"));
+    format!("{runs_as}{} -D {} -l {log} -w -t 3600 start", quoted(&pg_ctl), quoted(data))
+}
+
+/// A path as a shell reads it as one word.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+@%".contains(c));
+    if is_plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// PostgreSQL's programs, which look at the folder, work in another one than we do.

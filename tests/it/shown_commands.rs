@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, error::ErrorKind};
+use clap::{CommandFactory, Parser, error::ErrorKind};
 use lifeboat::cli::Arguments;
 
 /// Where commands are shown.
@@ -60,6 +60,19 @@ fn every_command_that_is_shown_exists() {
         }
     }
     assert!(checked > 60, "{checked} commands found");
+}
+
+/// Of every option and argument of every command, help says what it is for.
+#[test]
+fn help_leaves_nothing_unsaid() {
+    let mut commands = vec![Arguments::command()];
+    while let Some(command) = commands.pop() {
+        assert!(command.get_about().is_some(), "{} has no help", command.get_name());
+        for argument in command.get_arguments() {
+            assert!(argument.get_help().is_some(), "{} {} has no help", command.get_name(), argument.get_id());
+        }
+        commands.extend(command.get_subcommands().cloned());
+    }
 }
 
 #[test]

@@ -48,7 +48,7 @@ struct Depth {
     /// Read and decrypt everything.
     #[arg(long)]
     full: bool,
-    /// That, and the share of the content whose turn it is now, such as `5%`.
+    /// What `--quick` looks at, and the share of the content whose turn it is now, such as `5%`.
     #[arg(long, value_name = "SHARE")]
     sample: Option<Share>,
 }
