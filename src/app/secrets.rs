@@ -9,7 +9,7 @@ use crate::{
     config::{Estate, SecretError, SecretRef, vault::VaultConfig},
     domain::with_causes,
     flows::KeyError,
-    vault,
+    vault::{self, signature::Signer},
 };
 
 /// A sentence per secret that cannot be read or used here. Runs the commands
@@ -20,6 +20,12 @@ pub async fn unusable(estate: &Estate) -> Vec<String> {
     for (name, reference) in [("identity", &keys.identity), ("escrow", &keys.escrow)] {
         let Some(reference) = reference else { continue };
         problems.extend(unfit(name, reference, &keys.recipients).await);
+    }
+    // Where it is absent it is made at the first start.
+    if keys.signing.file.exists()
+        && let Err(error) = Signer::load_or_create(&keys.signing.file)
+    {
+        problems.push(with_causes(&error));
     }
     for (name, vault) in &estate.daemon.vaults {
         let VaultConfig::S3(bucket) = vault else { continue };

@@ -47,6 +47,9 @@ async fn an_identity_that_opens_nothing_is_found_before_it_is_needed() {
     lacks(&site, &["keys.identity", "identity.age", "directory"]).await;
     std::fs::remove_dir(site.path("identity.age")).unwrap();
     site.put_private("identity.age", &identity);
+    site.put_private("signing.key", "no key\n");
+    lacks(&site, &["signing.key"]).await;
+    std::fs::remove_file(site.path("signing.key")).unwrap();
     // The one that is kept elsewhere, the same way.
     site.edit("lifeboat.yaml", "  signing:", "  escrow: {env: NOBODY_SET_THIS}\n  signing:");
     lacks(&site, &["keys.escrow", "NOBODY_SET_THIS", "not set"]).await;
