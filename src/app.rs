@@ -62,9 +62,9 @@ pub enum SetUpError {
         #[source]
         source: SecretError,
     },
-    #[error("no schedule names the database `{name}`; there are: {known}")]
+    #[error("no schedule names the database `{name}`; {known}")]
     NoDatabase { name: String, known: String },
-    #[error("no runbook is named `{name}`; there are: {known}")]
+    #[error("no runbook is named `{name}`; {known}")]
     NoRunbook { name: String, known: String },
     #[error(
         "the signing key {path} is not here, so nobody knows whose backups to trust; name its fingerprint: `--signed-by SHA256:…` (the daemon printed it when the key was made)"
@@ -137,7 +137,7 @@ impl App {
     pub fn database(&self, name: &DatabaseName) -> Result<&Arc<Database>, SetUpError> {
         self.resources.databases.get(name).ok_or_else(|| SetUpError::NoDatabase {
             name: name.to_string(),
-            known: listed(self.resources.databases.keys()),
+            known: listed(self.resources.databases.keys(), "schedules"),
         })
     }
 
@@ -153,7 +153,7 @@ impl App {
         self.estate.runbooks.iter().find(|runbook| runbook.config.runbook == *name).ok_or_else(|| {
             SetUpError::NoRunbook {
                 name: name.to_string(),
-                known: listed(self.estate.runbooks.iter().map(|runbook| &runbook.config.runbook)),
+                known: listed(self.estate.runbooks.iter().map(|runbook| &runbook.config.runbook), "runbooks"),
             }
         })
     }
@@ -186,8 +186,13 @@ impl App {
     }
 }
 
-fn listed<T: ToString>(names: impl Iterator<Item = T>) -> String {
-    names.map(|name| name.to_string()).collect::<Vec<_>>().join(", ")
+/// What there is instead of a name that nothing has.
+fn listed<T: ToString>(names: impl Iterator<Item = T>, folder: &str) -> String {
+    let names: Vec<String> = names.map(|name| name.to_string()).collect();
+    if names.is_empty() {
+        return format!("there is none; write one as `{folder}/NAME.yaml`");
+    }
+    format!("there are: {}", names.join(", "))
 }
 
 async fn open_dns(estate: &config::Estate, clock: &Clock) -> Result<BTreeMap<String, Arc<dyn Dns>>, SetUpError> {
@@ -266,7 +271,7 @@ fn scheduled<'a>(
 ) -> Result<&'a config::Loaded<config::ScheduleConfig>, SetUpError> {
     estate.schedules.iter().find(|schedule| schedule.config.database == *name).ok_or_else(|| SetUpError::NoDatabase {
         name: name.to_string(),
-        known: listed(estate.schedules.iter().map(|schedule| &schedule.config.database)),
+        known: listed(estate.schedules.iter().map(|schedule| &schedule.config.database), "schedules"),
     })
 }
 

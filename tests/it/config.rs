@@ -129,7 +129,7 @@ fn a_file_that_is_not_yaml_hides_nothing_else_and_adds_nothing() {
 fn a_missing_file_is_a_problem_and_not_a_panic() {
     let written = Written::examples();
     let problems = load(&written.path("nowhere/lifeboat.yaml")).unwrap_err();
-    assert!(problems.to_string().contains("cannot be read"), "{problems}");
+    assert!(problems.to_string().contains("does not exist"), "{problems}");
 }
 
 #[test]

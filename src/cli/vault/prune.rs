@@ -13,6 +13,7 @@ use crate::{
     domain::{DatabaseName, RunId, SegmentSize, VaultName},
     flow::{NewRun, RunSummary},
     flows::{Database, Vault, prune, retention},
+    report::words,
 };
 
 #[derive(Debug, Args)]
@@ -126,10 +127,14 @@ fn describe(shown: &Shown) -> String {
     let mut table = crate::cli::table(["backup", "stays because"]);
     for kept in &plan.keep {
         let reasons: Vec<String> = kept.reasons.iter().map(ToString::to_string).collect();
-        table.add_row([kept.backup.to_string(), reasons.join(", ")]);
+        // What a doubt alone keeps; it is told below the table.
+        let because = if reasons.is_empty() { "nothing goes now".to_owned() } else { reasons.join(", ") };
+        table.add_row([kept.backup.to_string(), because]);
     }
-    let mut lines =
-        vec![format!("{head}: every instant since {} stays restorable", plan.window_start), table.to_string()];
+    let mut lines = vec![
+        format!("{head}: every instant since {} stays restorable", words::instant(&plan.window_start)),
+        table.to_string(),
+    ];
     lines.extend(plan.refusals.iter().map(|doubt| format!("nothing goes: {doubt}")));
     lines.extend(expires(&plan.expire, shown.segment_size));
     lines.extend(plan.left.iter().map(|left| format!("left alone: {left}")));

@@ -71,9 +71,53 @@ async fn keygen_makes_a_usable_identity_and_never_replaces_one() {
     assert_eq!(made["recipient"], identity.to_public().to_string());
     let permissions = std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());
     assert_eq!(permissions & 0o777, 0o600);
-    let again = site.run(&["keygen", "--output", file.to_str().unwrap()]).await;
+    let again = site.run(&["keygen", "-o", file.to_str().unwrap()]).await;
     again.refused(2, &["new.age", "does not exist yet"]);
     assert_eq!(site.text("new.age"), text);
+}
+
+#[tokio::test]
+async fn keygen_shows_the_signing_key_and_makes_none() {
+    let site = Site::write(1);
+    site.run(&["keygen", "--fingerprint"]).await.refused(2, &["there is no signing key", "signing.key"]);
+    assert!(!site.path("signing.key").exists());
+    let (signer, _) = Signer::load_or_create(&site.path("signing.key")).unwrap();
+    let told = site.run(&["keygen", "--fingerprint"]).await.json(0);
+    assert_eq!(told["fingerprint"], signer.verifier().fingerprint());
+    assert!(told["public_key"].as_str().unwrap().starts_with("ssh-ed25519 "));
+    assert!(site.shown(&["keygen", "--fingerprint"]).await.starts_with(&signer.verifier().fingerprint()));
+}
+
+#[tokio::test]
+async fn names_that_nothing_has_are_told_with_what_there_is() {
+    let site = Site::write(1);
+    let drill = site.run(&["drill", "switch", "--live"]).await;
+    drill.refused(2, &["no runbook is named `switch`", "there is none; write one as `runbooks/NAME.yaml`"]);
+    assert_eq!(site.run(&["runs", "--limit", "0"]).await.code, 2);
+    assert_eq!(site.run(&["runs", "--limit", "1"]).await.json(0), serde_json::json!([]));
+}
+
+/// Evidence in a folder is held against a fingerprint, or against our own key.
+#[tokio::test]
+async fn evidence_in_a_folder_is_verified_with_our_own_key_where_none_is_named() {
+    let site = Site::write(1);
+    let folder = site.path("bundle");
+    let folder = folder.to_str().unwrap();
+    let verify = async |more: &[&str]| {
+        let args = [&["evidence", "verify", "--folder", folder][..], more].concat();
+        site.run(&args).await
+    };
+    std::fs::create_dir_all(site.path("bundle/evidence/checkpoints")).unwrap();
+    verify(&[]).await.refused(2, &["whose evidence this is", "--key", "there is no signing key"]);
+    site.run(&["evidence", "export", "--to", site.path("export").to_str().unwrap()]).await.json(0);
+    let ours = site.run(&["keygen", "--fingerprint"]).await.json(0)["fingerprint"].as_str().unwrap().to_owned();
+    assert_eq!(verify(&[]).await.json(3)["key"], *ours);
+    assert_eq!(verify(&["--key", &ours]).await.json(3)["key"], *ours);
+    let other = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    assert_eq!(verify(&["--key", other]).await.json(3)["key"], other);
+    verify(&["--key", "SHA256:nonsense"]).await.refused(2, &["SHA256:nonsense", "fingerprint"]);
+    std::fs::remove_file(site.path("lifeboat.yaml")).unwrap();
+    verify(&[]).await.refused(2, &["whose evidence this is", "--key", "does not exist"]);
 }
 
 #[tokio::test]
@@ -106,7 +150,8 @@ async fn what_cannot_be_made_is_refused_with_what_helps() {
 #[tokio::test]
 async fn a_report_is_what_its_name_says() {
     let site = Site::write(1);
-    for (name, begins) in [("it.csv", "run_id,"), ("it.json", "{"), ("it.html", "<!DOCTYPE html>"), ("it", "{")] {
+    for (name, begins) in [("it.csv", "index,leaf_hash"), ("it.json", "{"), ("it.html", "<!DOCTYPE html>"), ("it", "{")]
+    {
         let path = site.path(name);
         assert_eq!(site.run(&["report", "-o", path.to_str().unwrap()]).await.code, 0);
         let text = site.text(name);

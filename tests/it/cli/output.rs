@@ -21,7 +21,7 @@ async fn a_reader_that_stops_early_changes_no_exit_code() {
         (&["runs"], 0),
         (&["report"], 0),
         (&["findings"], 0),
-        (&["evidence", "verify"], 0),
+        (&["evidence", "verify"], 3),
         (&["evidence", "show", "nothing"], 2),
         (&["restore", "walet", "--to", "/nowhere"], 2),
     ];

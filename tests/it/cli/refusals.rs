@@ -35,7 +35,7 @@ async fn a_server_that_cannot_be_backed_up_is_named_with_the_remedy() {
     let site = Site::write(lab.port);
     let address = format!("127.0.0.1:{}", lab.port);
     site.put_private("wallet.password", "another");
-    fails_as_foretold(&site, &["`only`", &address, "refused the login of `lifeboat`", "pg_hba.conf"]).await;
+    fails_as_foretold(&site, &["`connection`", &address, "refused the login of `lifeboat`", "pg_hba.conf"]).await;
     let shown = site.shown(&["backup", "wallet"]).await;
     assert_eq!(shown.matches("refused the login").count(), 1, "{shown}");
     std::fs::remove_file(site.path("wallet.password")).unwrap();
@@ -48,7 +48,7 @@ async fn a_server_that_cannot_be_backed_up_is_named_with_the_remedy() {
     lab.psql("ALTER ROLE lifeboat REPLICATION").await;
     let nobody = free_port();
     site.edit("schedules/wallet.yaml", &format!("port: {}", lab.port), &format!("port: {nobody}"));
-    fails_as_foretold(&site, &["`only`", &format!("127.0.0.1:{nobody}"), "cannot be reached", "refused"]).await;
+    fails_as_foretold(&site, &["`connection`", &format!("127.0.0.1:{nobody}"), "cannot be reached", "refused"]).await;
     site.edit("schedules/wallet.yaml", &format!("port: {nobody}"), &format!("port: {}", lab.port));
     site.run(&["backup", "walet"]).await.refused(2, &["`walet`", "there are: wallet"]);
     site.run(&["restore-test", "walet"]).await.refused(2, &["`walet`", "there are: wallet"]);
