@@ -116,7 +116,7 @@ impl Keys {
         vault::identities_from(secret.expose_secret()).map_err(|source| KeyError::Unfit {
             name,
             origin: reference.origin(),
-            source,
+            source: source.into(),
         })
     }
 }
@@ -142,7 +142,7 @@ pub enum KeyError {
         /// Where the secret comes from.
         origin: String,
         #[source]
-        source: VaultError,
+        source: Box<VaultError>,
     },
 }
 

@@ -64,7 +64,7 @@ async fn unfit(name: &'static str, reference: &SecretRef, recipients: &[String])
     let origin = reference.origin();
     let public: Vec<String> = match vault::identities_from(text.expose_secret()) {
         Ok(identities) => identities.iter().map(|identity| identity.to_public().to_string()).collect(),
-        Err(source) => return Some(with_causes(&KeyError::Unfit { name, origin, source })),
+        Err(source) => return Some(with_causes(&KeyError::Unfit { name, origin, source: source.into() })),
     };
     let opens = public.iter().any(|key| recipients.contains(key));
     (!opens).then(|| {

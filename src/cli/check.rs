@@ -110,7 +110,9 @@ async fn look_at(estate: &Estate, found: &mut Looked) {
         if let Some(error) = unread {
             found.problem(with_causes(&error));
         } else if let Err(errors) = database.engine.preflight().await {
-            errors.iter().for_each(|error| found.problem(format!("{}: {}", database.name, with_causes(error))));
+            for error in &errors {
+                found.problem(format!("{}: {}", database.name, with_causes(error)));
+            }
         }
     }
 }

@@ -75,21 +75,18 @@ async fn verify(
     invocation: &Invocation,
 ) -> Result<u8> {
     let given = key.as_deref().map(restore::trusted).transpose()?;
-    let (entries, mut checkpoints, verifier) = match folder {
-        Some(folder) => {
-            let verifier = given.map_or_else(|| ours(invocation), Ok)?;
-            let log = evidence::from_folder(&folder)?;
-            (log.entries, log.checkpoints, verifier)
+    let (entries, mut checkpoints, verifier) = if let Some(folder) = folder {
+        let verifier = given.map_or_else(|| ours(invocation), Ok)?;
+        let log = evidence::from_folder(&folder)?;
+        (log.entries, log.checkpoints, verifier)
+    } else {
+        let app = open(invocation, Role::WithoutDns).await?;
+        let entries = evidence::from_db(&app.resources.db).await?;
+        let (checkpoints, unread) = app.resources.evidence.checkpoints().await;
+        for (vault, error) in unread {
+            tracing::warn!(%vault, %error, "checkpoints of this vault were not looked at");
         }
-        None => {
-            let app = open(invocation, Role::WithoutDns).await?;
-            let entries = evidence::from_db(&app.resources.db).await?;
-            let (checkpoints, unread) = app.resources.evidence.checkpoints().await;
-            for (vault, error) in unread {
-                tracing::warn!(%vault, %error, "checkpoints of this vault were not looked at");
-            }
-            (entries, checkpoints, given.unwrap_or_else(|| app.signer.verifier()))
-        }
+        (entries, checkpoints, given.unwrap_or_else(|| app.signer.verifier()))
     };
     for path in kept {
         checkpoints.push(evidence::source::checkpoint_file(&path).context("read the checkpoint")?);

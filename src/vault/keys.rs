@@ -146,7 +146,7 @@ mod tests {
         assert!(identities_from("AGE-SECRET-KEY-1NONSENSE").is_err());
         let public = identity.to_public().to_string();
         for (other, remedy) in [(public.as_str(), "AGE-SECRET-KEY-1"), ("ssh-ed25519 AAAA", "lifeboat keygen")] {
-            let told = identities_from(other).unwrap_err().to_string();
+            let told = identities_from(other).map(drop).unwrap_err().to_string();
             assert!(told.contains(remedy), "{told}");
         }
     }

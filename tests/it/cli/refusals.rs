@@ -61,6 +61,10 @@ async fn without_the_right_identity_nothing_is_tested(site: &Site) {
     site.new_identity("stranger.age");
     site.edit("lifeboat.yaml", "{file: identity.age}", "{file: stranger.age}");
     failed(&site.run(&["restore-test", "wallet"]).await, &["none of the given identities opens"]);
+    let to = site.path("closed");
+    let restore = site.run(&["restore", "wallet", "--to", to.to_str().unwrap()]).await;
+    restore.refused(2, &["none of the given identities opens"]);
+    assert!(!to.exists());
     site.edit("lifeboat.yaml", "{file: stranger.age}", "{file: missing.age}");
     site.run(&["restore-test", "wallet"]).await.refused(2, &["keys.identity", "missing.age"]);
     site.edit("lifeboat.yaml", "  identity: {file: missing.age}\n", "");
