@@ -32,6 +32,7 @@ use crate::{
 
 mod known;
 pub mod rebuild;
+pub mod secrets;
 pub mod status;
 mod stores;
 
@@ -61,9 +62,9 @@ pub enum SetUpError {
         #[source]
         source: SecretError,
     },
-    #[error("no schedule names the database `{name}`; there are: {known}")]
+    #[error("no schedule names the database `{name}`; {known}")]
     NoDatabase { name: String, known: String },
-    #[error("no runbook is named `{name}`; there are: {known}")]
+    #[error("no runbook is named `{name}`; {known}")]
     NoRunbook { name: String, known: String },
     #[error(
         "the signing key {path} is not here, so nobody knows whose backups to trust; name its fingerprint: `--signed-by SHA256:…` (the daemon printed it when the key was made)"
@@ -136,7 +137,7 @@ impl App {
     pub fn database(&self, name: &DatabaseName) -> Result<&Arc<Database>, SetUpError> {
         self.resources.databases.get(name).ok_or_else(|| SetUpError::NoDatabase {
             name: name.to_string(),
-            known: listed(self.resources.databases.keys()),
+            known: listed(self.resources.databases.keys(), "schedules"),
         })
     }
 
@@ -152,7 +153,7 @@ impl App {
         self.estate.runbooks.iter().find(|runbook| runbook.config.runbook == *name).ok_or_else(|| {
             SetUpError::NoRunbook {
                 name: name.to_string(),
-                known: listed(self.estate.runbooks.iter().map(|runbook| &runbook.config.runbook)),
+                known: listed(self.estate.runbooks.iter().map(|runbook| &runbook.config.runbook), "runbooks"),
             }
         })
     }
@@ -185,8 +186,13 @@ impl App {
     }
 }
 
-fn listed<T: ToString>(names: impl Iterator<Item = T>) -> String {
-    names.map(|name| name.to_string()).collect::<Vec<_>>().join(", ")
+/// What there is instead of a name that nothing has.
+fn listed<T: ToString>(names: impl Iterator<Item = T>, folder: &str) -> String {
+    let names: Vec<String> = names.map(|name| name.to_string()).collect();
+    if names.is_empty() {
+        return format!("there is none; write one as `{folder}/NAME.yaml`");
+    }
+    format!("there are: {}", names.join(", "))
 }
 
 async fn open_dns(estate: &config::Estate, clock: &Clock) -> Result<BTreeMap<String, Arc<dyn Dns>>, SetUpError> {
@@ -232,9 +238,17 @@ pub async fn open_for_restore(
     Ok(database)
 }
 
+/// A database to look at.
+#[derive(Debug)]
+pub struct ToLook {
+    pub database: Database,
+    /// Why its servers cannot be asked: there is no password to log in with.
+    pub unread: Option<SetUpError>,
+}
+
 /// The same to look at its servers and vaults. Neither a signing key nor a state
 /// database is made for it; a vault is made ours where there is a key.
-pub async fn open_to_look(estate: &config::Estate, name: &DatabaseName) -> Result<Database, SetUpError> {
+pub async fn open_to_look(estate: &config::Estate, name: &DatabaseName) -> Result<ToLook, SetUpError> {
     let path = &estate.daemon.keys.signing.file;
     let signer = if path.exists() { Some(Signer::load_or_create(path)?.0) } else { None };
     let url = &estate.daemon.state.url;
@@ -243,7 +257,12 @@ pub async fn open_to_look(estate: &config::Estate, name: &DatabaseName) -> Resul
         if is_there { Arc::new(KnownVaults(Db::open(url).await?)) } else { Arc::new(NothingKnown) };
     let vaults = owned(open_stores(estate, &Clock::system()).await, signer.as_ref(), &known);
     let signer = signer.unwrap_or_else(Signer::ephemeral);
-    open_database(estate, scheduled(estate, name)?, &shared(&vaults), &signer).await
+    let mut schedule = scheduled(estate, name)?.clone();
+    let unread = secrets::password(&schedule.config).await.err();
+    if unread.is_some() {
+        schedule.config.login.password = None;
+    }
+    Ok(ToLook { database: open_database(estate, &schedule, &shared(&vaults), &signer).await?, unread })
 }
 
 fn scheduled<'a>(
@@ -252,7 +271,7 @@ fn scheduled<'a>(
 ) -> Result<&'a config::Loaded<config::ScheduleConfig>, SetUpError> {
     estate.schedules.iter().find(|schedule| schedule.config.database == *name).ok_or_else(|| SetUpError::NoDatabase {
         name: name.to_string(),
-        known: listed(estate.schedules.iter().map(|schedule| &schedule.config.database)),
+        known: listed(estate.schedules.iter().map(|schedule| &schedule.config.database), "schedules"),
     })
 }
 
@@ -300,15 +319,7 @@ async fn open_engine(schedule: &config::ScheduleConfig) -> Result<Arc<dyn Engine
 
 /// The PostgreSQL of a schedule; `check --connect` looks at it through this too.
 async fn open_postgres(schedule: &config::ScheduleConfig) -> Result<Postgres, SetUpError> {
-    let password = match &schedule.login.password {
-        Some(reference) => Some(
-            reference
-                .read()
-                .await
-                .map_err(|source| SetUpError::Password { database: schedule.database.clone(), source })?,
-        ),
-        None => None,
-    };
+    let password = secrets::password(schedule).await?;
     let tls = match schedule.login.sslmode {
         SslMode::Disable => Tls::Disable,
         SslMode::Require => Tls::Require,

@@ -1,10 +1,13 @@
 //! The command line: one file per subcommand. With `--json` a command prints
-//! one JSON document on standard output; logs go to standard error. Exit codes:
+//! one JSON document on standard output, `{"error": …}` where it has no result;
+//! logs go to standard error, and the error for people too. Exit codes:
 //! 0 pass, 1 fail, 2 wrong usage or configuration, 3 inconclusive.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where we talk to people")]
-
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use serde::Serialize;
@@ -12,9 +15,10 @@ use serde::Serialize;
 use crate::{
     app::{App, Role, SetUpError},
     clock::Clock,
-    config::Problems,
+    config::{self, Problems},
     domain::with_causes,
-    flows::restore::RestoreError,
+    flows::{KeyError, restore::RestoreError},
+    vault::signature::Signer,
 };
 
 pub mod backup;
@@ -22,7 +26,9 @@ pub mod check;
 pub mod demo;
 pub mod drill;
 pub mod evidence;
+pub mod interrupt;
 pub mod keygen;
+pub mod output;
 pub mod plan;
 pub mod progress;
 pub mod report;
@@ -34,19 +40,24 @@ pub mod serve;
 pub mod status;
 pub mod vault;
 
+/// The daemon's file where nobody names one.
+const CONFIG: &str = "lifeboat.yaml";
+/// Where help lists what every command takes.
+const GLOBAL: &str = "Global options";
+
 /// Takes backups, restores them, rehearses failovers, and proves the recovery
 /// time and point really achieved.
 #[derive(Debug, Parser)]
 #[command(name = "lifeboat", version, about, max_term_width = 100)]
 pub struct Arguments {
-    /// The daemon's file; `schedules/` and `runbooks/` lie beside it.
-    #[arg(long, short, global = true, default_value = "lifeboat.yaml", value_name = "FILE")]
+    /// The daemon's file, or its folder; `schedules/` and `runbooks/` lie beside it.
+    #[arg(long, short, global = true, default_value = CONFIG, value_name = "FILE", help_heading = GLOBAL)]
     config: PathBuf,
     /// Print one JSON document on standard output.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     json: bool,
     /// Log more; twice for everything.
-    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = GLOBAL)]
     verbose: u8,
     #[command(subcommand)]
     command: Command,
@@ -62,7 +73,7 @@ enum Command {
     Check(check::Options),
     /// What will run when, and what would expire.
     Plan {
-        /// How many runs.
+        /// How many runs to show.
         #[arg(long, default_value_t = 20)]
         next: usize,
     },
@@ -113,9 +124,9 @@ impl Invocation {
     /// Prints `value` with `--json`, else what `text` makes of it.
     pub fn print<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
         if self.json {
-            println!("{}", serde_json::to_string_pretty(value)?);
+            output::print(&serde_json::to_string_pretty(value)?)?;
         } else {
-            println!("{}", text(value));
+            output::print(&text(value))?;
         }
         Ok(())
     }
@@ -126,16 +137,44 @@ impl Invocation {
 #[error("{0}")]
 pub struct UsageError(pub String);
 
+impl UsageError {
+    /// A file that cannot be made where it was named.
+    fn cannot_make(path: &Path, error: &io::Error) -> Self {
+        let remedy = match error.kind() {
+            io::ErrorKind::NotFound => "make its folder first, or name another one",
+            io::ErrorKind::AlreadyExists => "name a file that does not exist yet",
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                "name a folder that you may write to"
+            }
+            io::ErrorKind::IsADirectory => "name a file in it",
+            io::ErrorKind::NotADirectory => "name a folder, and a file in it",
+            _ => "name a file elsewhere",
+        };
+        Self(format!("cannot make {}: {error}; {remedy}", path.display()))
+    }
+}
+
 /// Runs what the arguments ask for.
 pub async fn run(arguments: Arguments) -> ExitCode {
-    let invocation = Invocation { config: arguments.config, json: arguments.json };
+    let invocation = Invocation { config: file_of(arguments.config), json: arguments.json };
     match dispatch(arguments.command, &invocation).await {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("lifeboat: {}", with_causes(error.as_ref()));
+            let text = with_causes(error.as_ref());
+            if invocation.json
+                && let Err(error) = output::print(&serde_json::json!({"error": text}).to_string())
+            {
+                output::say(&format!("lifeboat: {error}"));
+            }
+            output::say(&format!("lifeboat: {text}"));
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// Whoever names a folder means the file in it.
+fn file_of(config: PathBuf) -> PathBuf {
+    if config.is_dir() { config.join(CONFIG) } else { config }
 }
 
 impl Arguments {
@@ -157,6 +196,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         cause.is::<UsageError>()
             || cause.is::<Problems>()
             || cause.is::<SetUpError>()
+            || cause.is::<KeyError>()
             || cause.downcast_ref::<RestoreError>().is_some_and(RestoreError::is_callers)
     });
     if is_callers { 2 } else { 1 }
@@ -166,12 +206,12 @@ async fn dispatch(command: Command, invocation: &Invocation) -> anyhow::Result<u
     match command {
         Command::Demo(options) => demo::run(options, invocation).await,
         Command::Serve => serve::run(invocation).await,
-        Command::Check(options) => check::run(&options, invocation, Clock::system().now(), &mut io::stdout()).await,
+        Command::Check(options) => check::run(&options, invocation, Clock::system().now(), &mut output::stdout()).await,
         Command::Plan { next } => {
             let now = Clock::system().now();
-            Ok(plan::run(&invocation.config, next, now, invocation.json, &mut io::stdout()).await?)
+            Ok(plan::run(&invocation.config, next, now, invocation.json, &mut output::stdout()).await?)
         }
-        Command::Schema => Ok(schema::run(&mut io::stdout())?),
+        Command::Schema => Ok(schema::run(&mut output::stdout())?),
         Command::Backup(options) => backup::run(options, invocation).await,
         Command::Backups(options) => backup::list(options, invocation).await,
         Command::Restore(options) => restore::run(options, invocation).await,
@@ -192,8 +232,18 @@ async fn dispatch(command: Command, invocation: &Invocation) -> anyhow::Result<u
 
 /// Reads the files and opens everything that they name.
 async fn open(invocation: &Invocation, role: Role) -> anyhow::Result<std::sync::Arc<App>> {
-    let estate = crate::config::load(&invocation.config)?;
+    let estate = config::load(&invocation.config)?;
     Ok(App::open(estate, Clock::system(), role).await?)
+}
+
+/// The signing key, which is read and never made here.
+fn signing_key(estate: &config::Estate) -> anyhow::Result<Signer> {
+    let key = &estate.daemon.keys.signing.file;
+    if !key.exists() {
+        let what = format!("there is no signing key at {} yet; start the daemon or take a backup first", key.display());
+        return Err(UsageError(what).into());
+    }
+    Ok(Signer::load_or_create(key)?.0)
 }
 
 /// Who called, for the journal and the evidence: the login name.

@@ -114,7 +114,11 @@ impl Keys {
             Opener::Escrow => ("escrow", self.escrow.as_ref().ok_or(KeyError::NoEscrow)?),
         };
         let secret = reference.read().await.map_err(|source| KeyError::Secret { name, source })?;
-        Ok(vault::identities_from(secret.expose_secret())?)
+        vault::identities_from(secret.expose_secret()).map_err(|source| KeyError::Unfit {
+            name,
+            origin: reference.origin(),
+            source: source.into(),
+        })
     }
 }
 
@@ -133,8 +137,14 @@ pub enum KeyError {
         #[source]
         source: SecretError,
     },
-    #[error(transparent)]
-    Vault(#[from] VaultError),
+    #[error("`keys.{name}` ({origin}) is of no use")]
+    Unfit {
+        name: &'static str,
+        /// Where the secret comes from.
+        origin: String,
+        #[source]
+        source: Box<VaultError>,
+    },
 }
 
 /// What a database is put together from.

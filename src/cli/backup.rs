@@ -18,6 +18,7 @@ use crate::{
 pub struct Options {
     /// The database, as its schedule names it.
     database: DatabaseName,
+    /// What it holds.
     #[arg(long, value_enum, default_value = "full")]
     kind: Kind,
     /// No increment builds upon it; it is counted by the lines that say `standalone: true`.

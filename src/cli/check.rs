@@ -1,5 +1,6 @@
-//! `lifeboat check`: is everything that was written right? Starts nothing, and
-//! without `--connect` connects nowhere and writes nothing.
+//! `lifeboat check`: is everything that was written right, and does this node
+//! have the secrets that it refers to? Starts nothing but the commands that give
+//! secrets, and without `--connect` connects nowhere and writes nothing.
 
 use std::{
     collections::BTreeSet,
@@ -12,7 +13,7 @@ use serde_json::json;
 
 use super::{Invocation, plan, print_problems};
 use crate::{
-    app,
+    app::{self, ToLook, secrets},
     config::{Estate, load},
     domain::{BackupKind, VaultName, with_causes},
 };
@@ -23,6 +24,9 @@ pub struct Options {
     /// new vault becomes this estate's.
     #[arg(long)]
     pub connect: bool,
+    /// The files alone, as on a machine that holds none of the secrets they refer to.
+    #[arg(long, conflicts_with = "connect")]
+    pub files: bool,
 }
 
 /// Prints what is protected, or everything that is wrong, and answers the exit
@@ -40,7 +44,13 @@ pub async fn run(
             return Ok(2);
         }
     };
-    let found = if options.connect { looked_at(&estate).await? } else { Looked::default() };
+    let mut found = Looked::default();
+    if !options.files {
+        secrets::unusable(&estate).await.into_iter().for_each(|problem| found.problem(problem));
+    }
+    if options.connect {
+        look_at(&estate, &mut found).await;
+    }
     if invocation.json {
         let document = json!({"problems": found.problems, "findings": found.findings, "protects": protects(&estate)});
         writeln!(out, "{document}")?;
@@ -52,34 +62,57 @@ pub async fn run(
         for problem in &found.problems {
             writeln!(out, "{problem}")?;
         }
+        match found.problems.len() {
+            0 => all_right(&estate, out)?,
+            1 => writeln!(out, "1 problem")?,
+            several => writeln!(out, "{several} problems")?,
+        }
     }
     Ok(if found.problems.is_empty() { 0 } else { 2 })
 }
 
-/// What servers and vaults say.
+/// What this node, servers and vaults say.
 #[derive(Debug, Default)]
 struct Looked {
-    /// Against being protected.
+    /// Against being protected, or against restoring here.
     problems: Vec<String>,
     /// What a person should know of a vault; one that several databases share says it once.
     findings: BTreeSet<String>,
 }
 
-async fn looked_at(estate: &Estate) -> anyhow::Result<Looked> {
-    let mut found = Looked::default();
+impl Looked {
+    /// What is wrong for two reasons is told once.
+    fn problem(&mut self, problem: String) {
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+}
+
+async fn look_at(estate: &Estate, found: &mut Looked) {
     for schedule in &estate.schedules {
-        let database = app::open_to_look(estate, &schedule.config.database).await?;
+        let (database, unread) = match app::open_to_look(estate, &schedule.config.database).await {
+            Ok(ToLook { database, unread }) => (database, unread),
+            Err(error) => {
+                found.problem(with_causes(&error));
+                continue;
+            }
+        };
         for vault in &database.vaults {
             match vault.store.probe().await {
                 Ok(findings) => {
                     let vault = &vault.store.place().vault;
                     found.findings.extend(findings.iter().map(|finding| format!("vault `{vault}`: {finding}")));
                 }
-                Err(error) => found.problems.push(format!("{}: {}", database.name, with_causes(&error))),
+                Err(error) => found.problem(format!("{}: {}", database.name, with_causes(&error))),
             }
         }
-        if let Err(errors) = database.engine.preflight().await {
-            found.problems.extend(errors.iter().map(|error| format!("{}: {}", database.name, with_causes(error))));
+        if let Some(error) = unread {
+            found.problem(with_causes(&error));
+        } else if let Err(errors) = database.engine.preflight().await {
+            for error in &errors {
+                found.problem(format!("{}: {}", database.name, with_causes(error)));
+            }
         } else if schedule.config.backups.iter().any(|line| line.kind == BackupKind::Incremental) {
             // Without them full backups are taken: no database stays unprotected for it.
             let hindrance = database.engine.increment_hindrance(None).await.map_err(|error| with_causes(&error));
@@ -88,7 +121,6 @@ async fn looked_at(estate: &Estate) -> anyhow::Result<Looked> {
             found.findings.extend(told);
         }
     }
-    Ok(found)
 }
 
 fn protects(estate: &Estate) -> serde_json::Value {
@@ -142,6 +174,10 @@ fn summary(estate: &Estate, now: Timestamp, out: &mut impl Write) -> io::Result<
     for due in plan::coming(estate, NEXT_RUNS, now) {
         writeln!(out, "next: {} of {} on {}", due.flow, due.database, due.local)?;
     }
+    Ok(())
+}
+
+fn all_right(estate: &Estate, out: &mut impl Write) -> io::Result<()> {
     let (databases, vaults) = (estate.schedules.len(), estate.daemon.vaults.len());
     writeln!(out, "all right: {databases} database(s), {vaults} vault(s), {} runbook(s)", estate.runbooks.len())
 }

@@ -4,17 +4,19 @@
 //! Ctrl-C at any moment leaves no process and no folder behind.
 
 use std::{
-    path::PathBuf,
+    io,
+    panic::{AssertUnwindSafe, resume_unwind},
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use clap::Args;
+use futures::FutureExt;
 use serde::Serialize;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Invocation, progress::Line};
+use super::{Invocation, UsageError, interrupt::Interrupt, output, progress::Line};
 use crate::{
     app::App,
     domain::{Phase, Verdict},
@@ -95,26 +97,40 @@ impl Narrator {
 }
 
 pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
+    check_place(&options.report)?;
     // Heard from here on: there is nothing yet that an early Ctrl-C could leave behind.
     let mut interrupt = Interrupt::listen()?;
     let estate = Estate::plan()?;
     let tasks = Tasks::new();
     let mut narrator = Narrator::new();
     narrator.line.keep(&format!("Lifeboat demo: a throw-away estate in {}", estate.folder().display()));
-    let told = tokio::select! {
-        told = story::tell(&estate, &tasks, &mut narrator, &options.report) => told,
-        () = interrupt.heard() => Err(anyhow::anyhow!("interrupted; nothing is left behind")),
+    let told = async {
+        let (app, shown) = tokio::select! {
+            told = story::tell(&estate, &tasks, &mut narrator, &options.report) => told?,
+            () = interrupt.heard() => anyhow::bail!("interrupted; nothing is left behind"),
+        };
+        show(&app, &shown, &estate, &tasks, &options, invocation, &mut interrupt).await
     };
-    let verdict = match told {
-        Ok((app, shown)) => show(&app, &shown, &estate, &tasks, &options, invocation, &mut interrupt).await,
-        Err(error) => Err(error),
-    };
+    // Servers outlive whoever started them: nothing may leave this function before they are stopped.
+    let told = AssertUnwindSafe(told).catch_unwind().await;
     narrator.line.say("tearing the estate down");
     let torn_down = tear_down(&estate, &tasks).await;
     narrator.line.clear();
-    let verdict = verdict?;
+    let verdict = told.unwrap_or_else(|panic| resume_unwind(panic))?;
     torn_down?;
     Ok(verdict.exit_code())
+}
+
+/// Whether the report can be made there, as far as that can be known without
+/// making it: the story takes a minute.
+fn check_place(report: &Path) -> Result<(), UsageError> {
+    let folder = report.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let refused = if report.is_dir() {
+        Err(io::ErrorKind::IsADirectory.into())
+    } else {
+        nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK).map_err(io::Error::from)
+    };
+    refused.map_err(|error| UsageError::cannot_make(report, &error))
 }
 
 /// Prints what was shown; with `--keep` waits until somebody has seen enough.
@@ -130,10 +146,10 @@ async fn show(
     invocation.print(shown, summary)?;
     if options.keep {
         let listen = super::serve::start_api(app, tasks).await?;
-        eprintln!(
+        output::say(&format!(
             "The estate stays up: status page on http://{listen}/ , files in {}. Ctrl-C removes it all.",
             estate.folder().display()
-        );
+        ));
         interrupt.heard().await;
     }
     Ok(shown.verdict)
@@ -148,27 +164,6 @@ async fn tear_down(estate: &Estate, tasks: &Tasks) -> Result<()> {
         tasks.shut_down().await;
     }
     estate.tear_down().await
-}
-
-/// Ctrl-C, or the polite request to end that a supervisor sends. One that comes
-/// while nobody waits for it is kept.
-struct Interrupt {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Interrupt {
-    fn listen() -> Result<Self> {
-        let interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
-        Ok(Self { interrupt, terminate: signal(SignalKind::terminate()).context("listen for SIGTERM")? })
-    }
-
-    async fn heard(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }
 
 fn summary(shown: &Shown) -> String {

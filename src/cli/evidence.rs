@@ -1,15 +1,14 @@
 //! `lifeboat evidence verify|export|show`.
 
-#![expect(clippy::print_stdout, reason = "an entry is shown as it is")]
-
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
 
-use super::{Invocation, UsageError, open};
+use super::{Invocation, UsageError, open, output, restore, signing_key};
 use crate::{
     app::Role,
+    config,
     evidence::{self, Month, VerifyReport},
     vault::signature::Verifier,
 };
@@ -19,11 +18,11 @@ pub enum Command {
     /// Check every entry, the chain, the signatures and the checkpoints.
     Verify {
         /// An exported bundle or a vault's folder, instead of the state database.
-        #[arg(long, value_name = "DIR", requires = "key")]
+        #[arg(long, value_name = "DIR")]
         folder: Option<PathBuf>,
-        /// The trusted public key: a file with `ssh-ed25519 AAAA…`. Ours when absent.
-        #[arg(long, value_name = "FILE")]
-        key: Option<PathBuf>,
+        /// The trusted key: `SHA256:…`, or a file with `ssh-ed25519 AAAA…`. Ours when absent.
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
         /// A checkpoint that you kept yourself, its `.sig` beside it; may be given again.
         #[arg(long = "checkpoint", value_name = "FILE")]
         checkpoints: Vec<PathBuf>,
@@ -63,7 +62,7 @@ pub async fn run(command: Command, invocation: &Invocation) -> Result<u8> {
             let Some(entry) = app.resources.evidence.get(&which).await? else {
                 return Err(UsageError(format!("no evidence of `{which}`; `lifeboat runs` lists runs")).into());
             };
-            println!("{}", serde_json::to_string_pretty(&entry)?);
+            output::print(&serde_json::to_string_pretty(&entry)?)?;
             Ok(0)
         }
     }
@@ -71,31 +70,23 @@ pub async fn run(command: Command, invocation: &Invocation) -> Result<u8> {
 
 async fn verify(
     folder: Option<PathBuf>,
-    key: Option<PathBuf>,
+    key: Option<String>,
     kept: Vec<PathBuf>,
     invocation: &Invocation,
 ) -> Result<u8> {
-    let given = key
-        .map(|path| {
-            let text = std::fs::read_to_string(&path)
-                .map_err(|error| UsageError(format!("cannot read the public key {}: {error}", path.display())))?;
-            Verifier::from_openssh(&text).map_err(|error| UsageError(error.to_string()))
-        })
-        .transpose()?;
-    let (entries, mut checkpoints, verifier) = match (folder, given) {
-        (Some(folder), Some(verifier)) => {
-            let log = evidence::from_folder(&folder)?;
-            (log.entries, log.checkpoints, verifier)
+    let given = key.as_deref().map(restore::trusted).transpose()?;
+    let (entries, mut checkpoints, verifier) = if let Some(folder) = folder {
+        let verifier = given.map_or_else(|| ours(invocation), Ok)?;
+        let log = evidence::from_folder(&folder)?;
+        (log.entries, log.checkpoints, verifier)
+    } else {
+        let app = open(invocation, Role::WithoutDns).await?;
+        let entries = evidence::from_db(&app.resources.db).await?;
+        let (checkpoints, unread) = app.resources.evidence.checkpoints().await;
+        for (vault, error) in unread {
+            tracing::warn!(%vault, %error, "checkpoints of this vault were not looked at");
         }
-        (_, given) => {
-            let app = open(invocation, Role::WithoutDns).await?;
-            let entries = evidence::from_db(&app.resources.db).await?;
-            let (checkpoints, unread) = app.resources.evidence.checkpoints().await;
-            for (vault, error) in unread {
-                tracing::warn!(%vault, %error, "checkpoints of this vault were not looked at");
-            }
-            (entries, checkpoints, given.unwrap_or_else(|| app.signer.verifier()))
-        }
+        (entries, checkpoints, given.unwrap_or_else(|| app.signer.verifier()))
     };
     for path in kept {
         checkpoints.push(evidence::source::checkpoint_file(&path).context("read the checkpoint")?);
@@ -103,6 +94,15 @@ async fn verify(
     let report = evidence::verify(&entries, &checkpoints, &verifier);
     invocation.print(&report, text)?;
     Ok(report.verdict().exit_code())
+}
+
+/// The key of this estate. Whoever looks at a bundle may have none.
+fn ours(invocation: &Invocation) -> Result<Verifier> {
+    let unknown =
+        |why: String| UsageError(format!("whose evidence this is must be known; name it with `--key` ({why})"));
+    let estate = config::load(&invocation.config)
+        .map_err(|problems| unknown(problems.iter().next().map_or_else(String::new, ToString::to_string)))?;
+    Ok(signing_key(&estate).map_err(|error| unknown(error.to_string()))?.verifier())
 }
 
 fn text(report: &VerifyReport) -> String {

@@ -16,6 +16,7 @@ use crate::{
     decide::due::{Schedule, on_the_wall, parse_zone},
     domain::{DatabaseName, Span, VaultName, with_causes},
     flows::{retention, verify},
+    report::words,
 };
 
 /// One due run.
@@ -74,7 +75,7 @@ pub async fn run(
     for due in &due {
         table.add_row([
             due.local.clone(),
-            due.at.to_string(),
+            words::instant(&due.at),
             due.database.to_string(),
             format!("{} ({})", due.flow, due.kind),
             match due.because {

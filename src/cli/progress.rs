@@ -1,4 +1,4 @@
-//! Long work shows how far it is, and Ctrl-C ends it cleanly: the run is
+//! Long work shows how far it is, and an interrupt ends it cleanly: the run is
 //! aborted, undone, and only then does the command return.
 
 use std::time::Duration;
@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::broadcast;
 
+use super::{interrupt::Interrupt, output};
 use crate::{
     app::App,
     flow::{NewRun, Progress, RunSummary},
@@ -35,7 +36,7 @@ impl Line {
     /// Prints a line that stays above the moving one.
     pub fn keep(&self, line: &str) {
         if self.bar.is_hidden() {
-            eprintln!("{line}");
+            output::say(line);
         } else {
             self.bar.println(line);
         }
@@ -65,10 +66,11 @@ fn describe(progress: &Progress) -> String {
     }
 }
 
-/// Submits a run, drives it in this process and shows its progress. Ctrl-C
+/// Submits a run, drives it in this process and shows its progress. An interrupt
 /// aborts it; a second one leaves it to be resumed.
 pub async fn drive(app: &App, run: NewRun) -> Result<RunSummary> {
     let id = run.id.clone();
+    let mut interrupt = Interrupt::listen()?;
     let line = Line::start(format!("{id}"));
     let mut progress = app.runner.progress();
     app.settle().await?;
@@ -87,11 +89,10 @@ pub async fn drive(app: &App, run: NewRun) -> Result<RunSummary> {
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
                 Err(broadcast::error::RecvError::Closed) => progress = app.runner.progress(),
             },
-            interrupt = tokio::signal::ctrl_c() => {
-                interrupt.context("listen for Ctrl-C")?;
+            () = interrupt.heard() => {
                 anyhow::ensure!(!was_interrupted, "interrupted twice: {id} is left as it is; `lifeboat serve` or the next command takes it up");
                 was_interrupted = true;
-                line.keep("Ctrl-C: stopping the run and undoing what it did; press it again to leave at once");
+                line.keep("stopping the run and undoing what it did; interrupt again to leave at once");
                 app.runner.abort(&id, &super::who(), "interrupted").await.context("abort the run")?;
             }
         }

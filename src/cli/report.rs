@@ -1,11 +1,11 @@
 //! `lifeboat report`: recovery time and point, objectives against achieved.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use super::{Invocation, open};
+use super::{Invocation, UsageError, open, output};
 use crate::{app::Role, evidence::Month, report};
 
 #[derive(Debug, Args)]
@@ -13,6 +13,7 @@ pub struct Options {
     /// Like `2026-11`; everything when absent.
     #[arg(long)]
     month: Option<Month>,
+    /// As the name of the file ends when absent, else HTML.
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// Into this file; standard output when absent.
@@ -27,11 +28,18 @@ enum Format {
     Csv,
 }
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the report is the output")]
+impl Format {
+    /// What the ending of a file's name says.
+    fn named_by(path: &Path) -> Option<Self> {
+        Self::from_str(path.extension()?.to_str()?, true).ok()
+    }
+}
+
 pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     let app = open(invocation, Role::WithoutDns).await?;
     let built = app.report(options.month).await?;
-    let format = options.format.unwrap_or(if invocation.json { Format::Json } else { Format::Html });
+    let named = options.output.as_deref().and_then(Format::named_by);
+    let format = options.format.or(named).unwrap_or(if invocation.json { Format::Json } else { Format::Html });
     let text = match format {
         Format::Html => report::html(&built)?,
         Format::Json => serde_json::to_string_pretty(&built)?,
@@ -39,10 +47,10 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     };
     match &options.output {
         Some(path) => {
-            std::fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
-            eprintln!("report in {}", path.display());
+            std::fs::write(path, text).map_err(|error| UsageError::cannot_make(path, &error))?;
+            output::say(&format!("report in {}", path.display()));
         }
-        None => println!("{text}"),
+        None => output::print(&text)?,
     }
     Ok(0)
 }

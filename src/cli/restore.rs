@@ -10,14 +10,16 @@ use clap::Args;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::{Invocation, UsageError, progress::Line};
+use super::{Invocation, UsageError, interrupt::Interrupt, progress::Line};
 use crate::{
     app, config,
     domain::{BackupId, DatabaseName, Lsn, Opener, RecoveryTarget, VaultName},
+    engine::postgres::cluster::Binaries,
     flows::{
         Database, Vault,
         restore::{self, Request},
     },
+    process::Account,
     vault::signature::{SignatureError, Verifier},
 };
 
@@ -28,7 +30,7 @@ pub struct Options {
     /// An empty or new folder; becomes the data folder of the restored cluster.
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Recovery point (the newest state when none is named)")]
     target: TargetOptions,
     /// This backup and no other.
     #[arg(long, value_name = "ID")]
@@ -54,8 +56,10 @@ pub struct TargetOptions {
     /// The last commit at or before this time, with its zone: `2026-11-21T14:05:00+01:00`.
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
+    /// All up to this position in the WAL, such as `0/3000148`, as `pg_current_wal_lsn()` tells it.
     #[arg(long)]
     lsn: Option<Lsn>,
+    /// All up to and with this transaction, by the number that `pg_current_xact_id()` gave it.
     #[arg(long)]
     xid: Option<String>,
     /// A restore point made with `pg_create_restore_point`.
@@ -85,6 +89,9 @@ impl TargetOptions {
         {
             return Err(UsageError(format!("`{xid}` is not a transaction number")));
         }
+        if let Some(name) = &self.name {
+            refuse_unnameable(name)?;
+        }
         Ok(self
             .lsn
             .map(RecoveryTarget::Lsn)
@@ -93,6 +100,19 @@ impl TargetOptions {
             .or_else(|| self.immediate.then_some(RecoveryTarget::Immediate))
             .or_else(|| self.latest.then_some(RecoveryTarget::Latest)))
     }
+}
+
+/// PostgreSQL takes an empty name as no target at all, and would recover to the
+/// latest state; none that it keeps is longer than 63 bytes.
+fn refuse_unnameable(restore_point: &str) -> Result<(), UsageError> {
+    let is_name = (1..=63).contains(&restore_point.len()) && !restore_point.contains(char::is_control);
+    if is_name {
+        return Ok(());
+    }
+    let shown: String = restore_point.chars().filter(|c| !c.is_control()).take(70).collect();
+    Err(UsageError(format!(
+        "`{shown}` is not the name of a restore point; write the 1 to 63 bytes that `pg_create_restore_point` was given"
+    )))
 }
 
 pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
@@ -104,14 +124,19 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
         None => database.vaults.as_slice(),
         Some(name) => std::slice::from_ref(chosen_vault(&database, name)?),
     };
-    let folder = Folder::claim(&options.to)?;
+    // Before anything is fetched that it could not open.
+    database.keys.identities().await?;
+    // Heard from here on: there is nothing yet that an early one could leave behind.
+    let mut interrupt = Interrupt::listen()?;
+    let to = in_full(&options.to)?;
+    let folder = Folder::claim(&to)?;
     let line = Line::start("reading the vault");
     let request = Request {
         target,
         backup: options.backup,
         system_id: options.system_id,
-        data: options.to.clone(),
-        wal_folder: options.to.join("lifeboat_wal"),
+        data: to.clone(),
+        wal_folder: to.join("lifeboat_wal"),
         is_isolated: false,
         opener: Opener::Node,
     };
@@ -125,8 +150,8 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     let mut restoring = std::pin::pin!(restore::run(&database, vaults, &request, &stop, &say));
     let restored = tokio::select! {
         restored = &mut restoring => restored,
-        interrupt = tokio::signal::ctrl_c() => {
-            interrupt?;
+        () = interrupt.heard() => {
+            line.keep("stopping; what was restored so far will be removed");
             stop.cancel();
             restoring.await
         }
@@ -147,16 +172,39 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     };
     invocation.print(&restored, |restored| {
         format!(
-            "Restored {} from backup {} in vault {} to {}.\nIt recovers to {} by itself when PostgreSQL is started on it:\n  pg_ctl -D {} start",
+            "Restored {} from backup {} in vault {} to {}.\nIt recovers to {} by itself when PostgreSQL is started on it:\n  {}",
             options.database,
             restored.backup.id,
             restored.vault,
-            options.to.display(),
+            to.display(),
             restored.target,
-            options.to.display(),
+            start_command(&to),
         )
     })?;
     Ok(0)
+}
+
+/// What starts PostgreSQL of the folder's version on it, as the user that owns it.
+fn start_command(data: &Path) -> String {
+    let pg_ctl = Binaries::of(data).map_or_else(|_| PathBuf::from("pg_ctl"), |binaries| binaries.path("pg_ctl"));
+    let account = Account::for_postgres().ok().flatten();
+    let runs_as = account.map_or_else(String::new, |account| format!("runuser -u {} -- ", account.name));
+    let log = quoted(&data.join("startup.log"));
+    format!("{runs_as}{} -D {} -l {log} -w -t 3600 start", quoted(&pg_ctl), quoted(data))
+}
+
+/// A path as a shell reads it as one word.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+@%".contains(c));
+    if is_plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+/// PostgreSQL's programs, which look at the folder, work in another one than we do.
+fn in_full(to: &Path) -> Result<PathBuf, UsageError> {
+    std::path::absolute(to).map_err(|error| {
+        UsageError(format!("cannot restore into `{}`: {error}; name a new folder by its full path", to.display()))
+    })
 }
 
 /// The vault of a database that a command names.

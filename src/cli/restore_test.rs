@@ -16,7 +16,7 @@ use crate::{
 pub struct Options {
     /// The database, as its schedule names it.
     database: DatabaseName,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Recovery point (as the schedule says when none is named)")]
     target: TargetOptions,
 }
 

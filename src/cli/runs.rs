@@ -1,5 +1,7 @@
 //! `lifeboat runs [RUN]`, and signals to runs: `approve`, `abort`, `resume`.
 
+use std::num::NonZeroUsize;
+
 use anyhow::Result;
 use clap::Args;
 use serde_json::Value;
@@ -9,6 +11,7 @@ use crate::{
     app::{App, Role},
     domain::RunId,
     flow::{RunSummary, Signal, runner::FlowError},
+    report::words,
 };
 
 #[derive(Debug, Args)]
@@ -16,8 +19,8 @@ pub struct Options {
     /// One run, whole; the newest ones when absent.
     run: Option<String>,
     /// How many to list.
-    #[arg(long, default_value_t = 20)]
-    limit: usize,
+    #[arg(long, default_value = "20")]
+    limit: NonZeroUsize,
 }
 
 #[derive(Debug, Args)]
@@ -37,7 +40,7 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
         invocation.print(&summary, describe)?;
         return Ok(0);
     }
-    let runs = app.runner.list(options.limit).await?;
+    let runs = app.runner.list(options.limit.get()).await?;
     invocation.print(&runs, |runs| {
         let mut table = super::table(["run", "state", "verdict", "step", "began"]);
         for run in runs {
@@ -46,7 +49,7 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
                 format!("{:?}", run.state).to_lowercase(),
                 run.conclusion.as_ref().map_or(String::new(), |conclusion| conclusion.verdict.to_string()),
                 run.step.clone().unwrap_or_default(),
-                run.created_at.to_string(),
+                words::instant(&run.created_at),
             ]);
         }
         if runs.is_empty() { "no run yet".to_owned() } else { table.to_string() }

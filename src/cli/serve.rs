@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, Result};
 
-use super::{Invocation, UsageError, open};
+use super::{Invocation, UsageError, interrupt::Interrupt, open};
 use crate::{
     api,
     app::{App, Role},
@@ -45,11 +45,7 @@ pub async fn run(invocation: &Invocation) -> Result<u8> {
         page = listen.map(|listen| format!("http://{listen}/")),
         "serving"
     );
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        interrupt = tokio::signal::ctrl_c() => interrupt.context("listen for Ctrl-C")?,
-        _ = terminate.recv() => {}
-    }
+    Interrupt::listen()?.heard().await;
     tracing::info!("stopping: steps are asked to stop and awaited, runs go on at the next start");
     background.shut_down().await;
     app.resources.db.close().await;

@@ -4,7 +4,10 @@
 use anyhow::Result;
 
 use super::{Invocation, age, open};
-use crate::{app::Role, report::status::EstateStatus};
+use crate::{
+    app::Role,
+    report::{status::EstateStatus, words},
+};
 
 pub async fn run(invocation: &Invocation) -> Result<u8> {
     let app = open(invocation, Role::WithoutDns).await?;
@@ -38,7 +41,7 @@ fn text(status: &EstateStatus) -> String {
         table.add_row([
             database.database.to_string(),
             database.verdict.to_string(),
-            database.recoverable_to.map_or("nothing".to_owned(), |at| at.to_string()),
+            database.recoverable_to.map_or("nothing".to_owned(), |at| words::instant(&at)),
             exposure.join("\n"),
             database.newest_backup.as_ref().map_or("none".to_owned(), |backup| {
                 format!(
@@ -83,7 +86,9 @@ pub async fn findings(invocation: &Invocation) -> Result<u8> {
     invocation.print(&findings, |findings| {
         let lines: Vec<String> = findings
             .iter()
-            .map(|finding| format!("{}: {} (since {})", finding.subject, finding.message, finding.opened_at))
+            .map(|finding| {
+                format!("{}: {} (since {})", finding.subject, finding.message, words::instant(&finding.opened_at))
+            })
             .collect();
         if lines.is_empty() { "nothing to fix".to_owned() } else { lines.join("\n") }
     })?;

@@ -53,6 +53,13 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Reads and checks all files; reports all problems of all of them.
 pub fn load(daemon_file: &Path) -> Result<Estate, Problems> {
     let mut problems = Problems::default();
+    if let Err(error) = std::fs::metadata(daemon_file)
+        && error.kind() == std::io::ErrorKind::NotFound
+    {
+        // Then neither are its folders, of which there would be much to say.
+        problems.add(daemon_file, Place::START, "this file does not exist", "name the daemon's file with `--config`");
+        return Err(problems);
+    }
     let folder = folder_of(daemon_file);
     let daemon = read::<DaemonConfig>(Document::Daemon, daemon_file, &mut problems);
     let schedules = read_all::<ScheduleConfig>(Document::Schedule, &folder.shown.join("schedules"), &mut problems);

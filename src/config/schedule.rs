@@ -67,8 +67,8 @@ impl ScheduleConfig {
     }
 }
 
-/// Member and site of a database that has one server.
-const ONLY: &str = "only";
+/// Member and site of a database that has one server: where its file names it.
+const ONLY: &str = "connection";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -96,7 +96,7 @@ fn postgres_port() -> u16 {
     5432
 }
 
-/// The only server of a database; its member name and site are `only`.
+/// The only server of a database; its member name and site are `connection`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionConfig {
@@ -161,6 +161,7 @@ pub struct BackupScheduleConfig {
     pub standalone: bool,
     /// How many periods to keep the newest backup of; nothing of this line ever
     /// expires when absent.
+    #[schemars(extend("propertyNames" = {"enum": KeepPeriod::ALL.map(KeepPeriod::as_str)}))]
     pub keep: Option<BTreeMap<KeepPeriod, u32>>,
 }
 

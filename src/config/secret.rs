@@ -32,7 +32,7 @@ pub enum SecretRef {
 pub enum SecretError {
     #[error("the environment variable `{0}` is not set, or not text; set it before starting")]
     Env(String),
-    #[error("cannot read the secret in {}; make it readable for this process's user only", file.display())]
+    #[error("cannot read the secret in {}; {}", file.display(), remedy(source))]
     File {
         file: PathBuf,
         #[source]
@@ -44,6 +44,15 @@ pub enum SecretError {
     Command { program: String, reason: String },
     #[error("the secret from {0} is empty; store it there")]
     Empty(String),
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "put it there, or correct the path",
+        io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => "name a file",
+        io::ErrorKind::InvalidData => "store it as text",
+        _ => "make it readable for this process's user only",
+    }
 }
 
 /// A secret store that takes longer is not available.
@@ -72,7 +81,7 @@ impl SecretRef {
     }
 
     /// Where it comes from, for messages.
-    fn origin(&self) -> String {
+    pub fn origin(&self) -> String {
         match self {
             Self::Env(name) => format!("the environment variable `{name}`"),
             Self::File(file) => file.display().to_string(),

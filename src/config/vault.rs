@@ -94,6 +94,7 @@ impl VaultConfig {
 #[serde(deny_unknown_fields)]
 pub struct DirectoryVaultConfig {
     /// The folder; made when absent.
+    #[schemars(extend("format" = "filled"))]
     pub path: PathBuf,
     /// Declared, as nobody can verify where a folder is.
     pub region: Region,

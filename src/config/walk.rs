@@ -231,13 +231,13 @@ impl<'a> Walk<'a> {
     fn object(&mut self, shape: Shape<'a>, entries: &[Entry], at: Place, path: &str) -> Option<Value> {
         let properties = shape.schema.get("properties").and_then(Value::as_object);
         let others = shape.schema.get("additionalProperties").filter(|others| others.is_object());
-        let names = shape.schema.get("propertyNames").and_then(|names| self.resolve(names).name);
+        let names = shape.schema.get("propertyNames").map(|names| self.resolve(names));
         let mut object = Some(Map::new());
         for entry in entries {
             let value = match (properties.and_then(|properties| properties.get(&entry.key)), others) {
                 (Some(schema), _) => self.value(self.resolve(schema), &entry.value, &format!("{path}/{}", entry.key)),
                 (None, Some(schema)) => {
-                    let well_named = self.name(names.unwrap_or_default(), entry);
+                    let well_named = self.name(names, entry);
                     self.value(self.resolve(schema), &entry.value, &format!("{path}/*")).filter(|_| well_named)
                 }
                 (None, None) => {
@@ -255,8 +255,17 @@ impl<'a> Walk<'a> {
     }
 
     /// Whether the key of a map is what its values are named by.
-    fn name(&mut self, kind: &str, entry: &Entry) -> bool {
-        match leaf::refuse(kind, &entry.key) {
+    fn name(&mut self, names: Option<Shape<'a>>, entry: &Entry) -> bool {
+        let Some(names) = names else { return true };
+        let mut words = Vec::new();
+        self.collect_words(&[names], &mut words);
+        if !words.is_empty() {
+            if !words.contains(&entry.key.as_str()) {
+                self.unknown_key(entry, &words);
+            }
+            return words.contains(&entry.key.as_str());
+        }
+        match leaf::refuse(names.name.unwrap_or_default(), &entry.key) {
             None => true,
             Some((what, remedy)) => {
                 self.problem(entry.key_place, what, remedy);

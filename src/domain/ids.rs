@@ -11,10 +11,18 @@ use super::BackupKind;
 
 /// Why a text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a valid {what}: use 1 to 63 of a-z, 0-9, `-`, `_`, `.`, starting with a letter or digit")]
+#[error("`{text}` is not a valid {what}: {remedy}")]
 pub struct InvalidName {
     what: &'static str,
     text: String,
+    remedy: &'static str,
+}
+
+const SHAPE: &str = "use 1 to 63 of a-z, 0-9, `-`, `_`, `.`, starting with a letter or digit";
+
+/// What else stands in a vault beside the folders of databases.
+fn is_taken_in_a_vault(text: &str) -> bool {
+    ["vault.json", "vault.json.sig", "evidence"].contains(&text) || text.starts_with("lifeboat-probe-")
 }
 
 fn is_name(text: &str) -> bool {
@@ -26,6 +34,9 @@ fn is_name(text: &str) -> bool {
 
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $what:literal) => {
+        name!($(#[$doc])* $type, $what, |_| false);
+    };
+    ($(#[$doc:meta])* $type:ident, $what:literal, $is_taken:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
@@ -41,10 +52,14 @@ macro_rules! name {
         impl FromStr for $type {
             type Err = InvalidName;
             fn from_str(text: &str) -> Result<Self, InvalidName> {
-                if is_name(text) {
-                    Ok(Self(text.to_owned()))
+                let is_taken: fn(&str) -> bool = $is_taken;
+                let invalid = |remedy| InvalidName { what: $what, text: text.to_owned(), remedy };
+                if !is_name(text) {
+                    Err(invalid(SHAPE))
+                } else if is_taken(text) {
+                    Err(invalid("every vault uses it for something else, so choose another one"))
                 } else {
-                    Err(InvalidName { what: $what, text: text.to_owned() })
+                    Ok(Self(text.to_owned()))
                 }
             }
         }
@@ -71,8 +86,9 @@ macro_rules! name {
 }
 
 name!(
-    /// A protected database cluster.
-    DatabaseName, "database name");
+    /// A protected database cluster. Its folder in a vault is named so, which is why
+    /// no name of anything else there is valid.
+    DatabaseName, "database name", is_taken_in_a_vault);
 name!(
     /// One server of a database.
     MemberName, "member name");
@@ -157,6 +173,16 @@ mod tests {
         for bad in ["", "Wallet", "a/b", "..", "-a", "a b", &"x".repeat(64)] {
             assert!(bad.parse::<DatabaseName>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn no_database_takes_the_place_of_what_else_a_vault_holds() {
+        for taken in ["vault.json", "evidence", "lifeboat-probe-00000000000000aa"] {
+            let error = taken.parse::<DatabaseName>().unwrap_err().to_string();
+            assert!(error.contains(taken) && error.contains("choose another"), "{error}");
+            assert!(taken.parse::<VaultName>().is_ok(), "{taken}");
+        }
+        assert!("evidence-store".parse::<DatabaseName>().is_ok());
     }
 
     #[test]

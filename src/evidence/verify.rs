@@ -59,9 +59,10 @@ pub fn verify(entries: &[StoredEntry], checkpoints: &[StoredCheckpoint], verifie
     for stored in checkpoints {
         chain.checkpoint(stored);
     }
+    chain.conclude();
     VerifyReport {
-        size: chain.heads.len() as u64,
-        head: chain.heads.last().cloned(),
+        size: entries.len() as u64,
+        head: entries.last().map(|stored| entry::leaf_hash(stored.text.as_bytes())),
         checkpoints: checkpoints.len(),
         key: verifier.fingerprint(),
         problems: chain.problems,
@@ -74,11 +75,14 @@ struct Chain<'a> {
     expected: u64,
     /// The leaf hash that the next entry must name.
     previous: String,
-    /// Leaf hashes of the entries so far.
-    heads: Vec<String>,
+    /// Leaf hashes of the entries so far, by index.
+    heads: BTreeMap<u64, String>,
     /// First entry of each run.
     runs: BTreeMap<String, u64>,
     problems: Vec<String>,
+    /// Checkpoints that knew more entries, and those that knew another one: size and problem.
+    cut: Vec<(u64, String)>,
+    anew: Vec<(u64, String)>,
 }
 
 impl<'a> Chain<'a> {
@@ -87,9 +91,11 @@ impl<'a> Chain<'a> {
             verifier,
             expected: 0,
             previous: NO_PREVIOUS.to_owned(),
-            heads: Vec::new(),
+            heads: BTreeMap::new(),
             runs: BTreeMap::new(),
             problems: Vec::new(),
+            cut: Vec::new(),
+            anew: Vec::new(),
         }
     }
 
@@ -106,7 +112,7 @@ impl<'a> Chain<'a> {
             Err(error) => self.problems.push(format!("entry {index}: cannot be read: {error}")),
         }
         self.previous.clone_from(&hash);
-        self.heads.push(hash);
+        self.heads.entry(index).or_insert(hash);
         self.expected = index.saturating_add(1);
     }
 
@@ -126,11 +132,13 @@ impl<'a> Chain<'a> {
 
     fn body(&mut self, stored: &StoredEntry, body: &Body<Value>) {
         let index = stored.index;
+        // Behind a gap no entry can follow the one before it: that is told already.
+        let is_behind_gap = index > self.expected;
         if body.index != index {
             self.problems
                 .push(format!("entry {index}: was signed as entry {}: reordered, inserted or copied", body.index));
         }
-        if body.previous != self.previous {
+        if body.previous != self.previous && !is_behind_gap {
             self.problems.push(format!(
                 "entry {index}: does not follow the entry before it: one before it was edited, deleted, inserted or reordered"
             ));
@@ -177,22 +185,40 @@ impl<'a> Chain<'a> {
                 return;
             }
         };
-        let size = self.heads.len() as u64;
+        let size = self.heads.last_key_value().map_or(0, |(last, _)| last.saturating_add(1));
         if found.origin != origin(&self.verifier.fingerprint()) {
             self.problems.push(format!("{subject}: belongs to another log, {}", found.origin));
         } else if found.size > size {
-            self.problems.push(format!(
+            let what = format!(
                 "{subject}: knew {} entries at {}, the log has {size}: its tail was cut off, or an old copy of the log was put back",
                 found.size, found.at
-            ));
-        } else if found.size.checked_sub(1).and_then(|last| self.heads.get(usize::try_from(last).ok()?))
-            != Some(&found.head)
-        {
-            self.problems.push(format!(
+            );
+            self.cut.push((found.size, what));
+        } else if !self.had(&found) {
+            let what = format!(
                 "{subject}: entry {} was another one at {}: the log was cut off and written anew",
                 found.size.saturating_sub(1),
                 found.at
-            ));
+            );
+            self.anew.push((found.size, what));
         }
+    }
+
+    /// Whether the log's last entry at a checkpoint is the one that it knew. One
+    /// that is missing now is told as that.
+    fn had(&self, checkpoint: &Checkpoint) -> bool {
+        let Some(last) = checkpoint.size.checked_sub(1) else { return false };
+        self.heads.get(&last).is_none_or(|head| *head == checkpoint.head)
+    }
+
+    /// Where the log ends too early or is another one, every checkpoint from
+    /// there on says so: the one that says most is told.
+    fn conclude(&mut self) {
+        let cut = self.cut.iter().max_by_key(|(size, _)| *size).map(|(_, what)| (what, self.cut.len()));
+        let anew = self.anew.iter().min_by_key(|(size, _)| *size).map(|(_, what)| (what, self.anew.len()));
+        self.problems.extend([cut, anew].into_iter().flatten().map(|(what, checkpoints)| match checkpoints {
+            1 => what.clone(),
+            several => format!("{what} ({} more checkpoints disagree, too)", several - 1),
+        }));
     }
 }

@@ -118,7 +118,11 @@ impl RestoreError {
     /// configured: the caller's to mend.
     pub fn is_callers(&self) -> bool {
         match self {
-            Self::Key(_) | Self::Unclear(_) | Self::UnknownCluster { .. } | Self::NoRoom { .. } => true,
+            Self::Key(_)
+            | Self::Vault(VaultError::NoIdentity { .. })
+            | Self::Unclear(_)
+            | Self::NoRoom { .. }
+            | Self::UnknownCluster { .. } => true,
             Self::Refused(refusal) => {
                 !matches!(refusal, Refusal::Gap { .. } | Refusal::NoHistory(_) | Refusal::NoParent { .. })
             }

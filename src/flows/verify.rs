@@ -88,10 +88,14 @@ pub async fn vault(
     stop: &CancellationToken,
     say: &Say<'_>,
 ) -> Result<Vec<Report>, StepError> {
-    let identities = match database.keys.identities().await {
-        Ok(identities) => identities,
-        Err(KeyError::NoIdentity) => Vec::new(),
-        Err(error) => return Err(error.into()),
+    let identities = match request.depth {
+        // Nothing is opened.
+        Asked::Quick => Vec::new(),
+        Asked::Sample(_) | Asked::Full => match database.keys.identities().await {
+            Ok(identities) => identities,
+            Err(KeyError::NoIdentity) => Vec::new(),
+            Err(error) => return Err(error.into()),
+        },
     };
     let others: Vec<SharedStore> = database
         .vaults

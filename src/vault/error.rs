@@ -43,7 +43,7 @@ pub enum VaultError {
         #[source]
         source: Box<VaultError>,
     },
-    #[error("the identity is not an age X25519 identity (`AGE-SECRET-KEY-1…`): {what}")]
+    #[error("this is no age identity: {what}")]
     BadIdentity { what: String },
     #[error("cannot encrypt: {what}; configure at least one recipient (`age1…`)")]
     Seal { what: String },

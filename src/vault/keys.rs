@@ -17,12 +17,23 @@ pub fn identities_from(text: &str) -> Result<Vec<Identity>, VaultError> {
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .map(|line| line.parse().map_err(|what: &str| VaultError::BadIdentity { what: what.to_owned() }))
+        .map(|line| line.parse().map_err(|what: &str| VaultError::BadIdentity { what: instead_of_one(line, what) }))
         .collect::<Result<_, _>>()?;
     if identities.is_empty() {
         return Err(VaultError::BadIdentity { what: "it is empty".to_owned() });
     }
     Ok(identities)
+}
+
+/// What stands where an identity belongs; the line itself may be a secret.
+fn instead_of_one(line: &str, what: &str) -> String {
+    if line.starts_with("age1") {
+        "this is a public key; name the file with the line `AGE-SECRET-KEY-1…`".to_owned()
+    } else if line.contains("PRIVATE KEY") || line.starts_with("ssh-") {
+        "this is an SSH key; make an age identity with `lifeboat keygen`".to_owned()
+    } else {
+        what.to_owned()
+    }
 }
 
 /// Reads the operators' recipients, `age1…` each.
@@ -133,5 +144,10 @@ mod tests {
         assert_eq!(identities_from(&text).unwrap()[0].to_public(), identity.to_public());
         assert!(identities_from("# nothing\n").is_err());
         assert!(identities_from("AGE-SECRET-KEY-1NONSENSE").is_err());
+        let public = identity.to_public().to_string();
+        for (other, remedy) in [(public.as_str(), "AGE-SECRET-KEY-1"), ("ssh-ed25519 AAAA", "lifeboat keygen")] {
+            let told = identities_from(other).map(drop).unwrap_err().to_string();
+            assert!(told.contains(remedy), "{told}");
+        }
     }
 }

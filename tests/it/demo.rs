@@ -118,6 +118,23 @@ async fn the_whole_story_passes_and_leaves_nothing() {
     demo.is_gone(&estate).await;
 }
 
+/// Nobody hears the story; it ends as it would have, and takes its servers with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_that_nobody_listens_to_leaves_nothing() {
+    let folder = scratch();
+    let script = format!(
+        "TMPDIR={0} '{1}' demo --json --report {0}/report.html 2>{0}/said | true; echo ${{PIPESTATUS[0]}}",
+        folder.path().display(),
+        env!("CARGO_BIN_EXE_lifeboat"),
+    );
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+    let said = Program::new("bash").args(["-c", &script]).output(STORY).await.unwrap();
+    assert_eq!(said.trim(), "0", "{}", std::fs::read_to_string(folder.path().join("said")).unwrap());
+    assert!(processes_of(folder.path()).is_empty());
+    let left = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.filter(|name| name.to_string_lossy().starts_with("lifeboat-demo-")).count(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_demo_that_is_kept_answers_and_goes_at_ctrl_c() {
     let mut demo = Demo::start(&["--keep"]);

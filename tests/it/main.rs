@@ -20,5 +20,6 @@ mod protect;
 mod readme;
 mod report;
 mod sample;
+mod shown_commands;
 mod tidy;
 mod vault;

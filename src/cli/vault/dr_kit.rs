@@ -11,15 +11,12 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
 
-use super::super::{Invocation, UsageError};
+use super::super::{Invocation, UsageError, signing_key};
 use crate::{
     clock::Clock,
     config::{self, Estate},
     durable,
-    vault::{
-        self, Object,
-        signature::{Signer, Verifier},
-    },
+    vault::{self, Object, signature::Verifier},
 };
 
 mod page;
@@ -36,21 +33,13 @@ pub struct Options {
 
 pub fn run(options: &Options, invocation: &Invocation) -> Result<u8> {
     let estate = config::load(&invocation.config)?;
-    let key = &estate.daemon.keys.signing.file;
-    if !key.exists() {
-        let what = format!("there is no signing key at {} yet; start the daemon or take a backup first", key.display());
-        return Err(UsageError(what).into());
-    }
-    let (signer, _) = Signer::load_or_create(key)?;
-    let verifier = signer.verifier();
+    let verifier = signing_key(&estate)?.verifier();
     let name = options.to.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let page = page::written(&estate, &verifier, &name, Clock::system().now());
     let files = contents(&estate, &invocation.config, &verifier, &page)?;
     let recipients = vault::recipients_from(&estate.daemon.keys.recipients)?;
     let kit = Object::seal(&tar_of(&files)?, true, &recipients)?;
-    durable::create_private(&options.to, &kit.stored).map_err(|error| {
-        UsageError(format!("cannot make {}: {error}; name a file that does not exist yet", options.to.display()))
-    })?;
+    durable::create_private(&options.to, &kit.stored).map_err(|error| UsageError::cannot_make(&options.to, &error))?;
     let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
     let told = json!({
         "file": options.to, "files": names, "fingerprint": verifier.fingerprint(),

@@ -9,10 +9,11 @@ use serde::Serialize;
 use crate::{
     app::{App, Role},
     cli::{Invocation, UsageError, open, progress, who},
-    decide::retention::{Expiry, Plan},
+    decide::retention::{Expiry, Plan, Reason},
     domain::{DatabaseName, RunId, SegmentSize, VaultName},
     flow::{NewRun, RunSummary},
     flows::{Database, Vault, prune, retention},
+    report::words,
 };
 
 #[derive(Debug, Args)]
@@ -125,11 +126,12 @@ fn describe(shown: &Shown) -> String {
     let (Some(plan), Some(digest)) = (&shown.plan, &shown.digest) else { return format!("{head}: no backup yet") };
     let mut table = crate::cli::table(["backup", "stays because"]);
     for kept in &plan.keep {
-        let reasons: Vec<String> = kept.reasons.iter().map(ToString::to_string).collect();
-        table.add_row([kept.backup.to_string(), reasons.join(", ")]);
+        table.add_row([kept.backup.to_string(), because(&kept.reasons)]);
     }
-    let mut lines =
-        vec![format!("{head}: every instant since {} stays restorable", plan.window_start), table.to_string()];
+    let mut lines = vec![
+        format!("{head}: every instant since {} stays restorable", words::instant(&plan.window_start)),
+        table.to_string(),
+    ];
     lines.extend(plan.refusals.iter().map(|doubt| format!("nothing goes: {doubt}")));
     lines.extend(expires(&plan.expire, shown.segment_size));
     lines.extend(plan.left.iter().map(|left| format!("left alone: {left}")));
@@ -144,6 +146,15 @@ fn describe(shown: &Shown) -> String {
         ));
     }
     lines.join("\n")
+}
+
+/// Why a backup stays. What a doubt alone keeps has no reason of its own; the
+/// doubt is told below the table.
+fn because(reasons: &[Reason]) -> String {
+    if reasons.is_empty() {
+        return "nothing goes now".to_owned();
+    }
+    reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn text<'a>(run: &'a serde_json::Value, name: &str) -> &'a str {
@@ -169,4 +180,15 @@ pub(in crate::cli) fn expires(expire: &Expiry, size: SegmentSize) -> Vec<String>
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_stays_has_a_reason() {
+        assert_eq!(because(&[]), "nothing goes now");
+        assert_eq!(because(&[Reason::Last]), Reason::Last.to_string());
+    }
 }

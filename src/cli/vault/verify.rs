@@ -7,13 +7,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{self, Role},
-    cli::{Invocation, UsageError, open, progress, progress::Line, restore, table, who},
+    cli::{Invocation, UsageError, interrupt::Interrupt, open, progress, progress::Line, restore, table, who},
     clock::Clock,
     config,
     domain::{ByteSize, DatabaseName, RunId, Share, VaultName, Verdict},
     flow::{NewRun, StepError},
     flows::{
-        Database, Vault,
+        Database, KeyError, Vault,
         verify::{self, Asked, Params, Request},
     },
     vault::verify::Report,
@@ -48,12 +48,22 @@ struct Depth {
     /// Read and decrypt everything.
     #[arg(long)]
     full: bool,
-    /// That, and the share of the content whose turn it is now, such as `5%`.
+    /// What `--quick` looks at, and the share of the content whose turn it is now, such as `5%`.
     #[arg(long, value_name = "SHARE")]
     sample: Option<Share>,
 }
 
 impl Depth {
+    /// An identity that is configured must be of use where content is read; what
+    /// cannot be read without one is told in the report.
+    async fn check_identity(&self, database: &Database) -> Result<(), KeyError> {
+        match database.keys.identities().await {
+            Err(KeyError::NoIdentity) | Ok(_) => Ok(()),
+            Err(_) if self.quick => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     fn asked(&self, database: &Database) -> Asked {
         let rotation = verify::rotation(&database.schedule.config.verify);
         match self.sample {
@@ -85,6 +95,7 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     for name in names {
         let trusted = options.signed_by.as_deref().map(restore::trusted).transpose()?;
         let database = app::open_for_restore(&estate, &name, trusted).await?;
+        options.depth.check_identity(&database).await?;
         for vault in chosen(&database, options.vault.as_ref())? {
             let found = of_vault(&database, vault, &options.depth).await?;
             // A vault that holds nothing of it has passed nothing.
@@ -104,8 +115,9 @@ fn chosen<'a>(database: &'a Database, name: Option<&VaultName>) -> Result<Vec<&'
     }
 }
 
-/// Verifies one vault, and shows how far it is. Ctrl-C ends it.
+/// Verifies one vault, and shows how far it is. An interrupt ends it.
 async fn of_vault(database: &Database, vault: &Vault, depth: &Depth) -> Result<Vec<Report>> {
+    let mut interrupt = Interrupt::listen()?;
     let name = &vault.store.place().vault;
     let line = Line::start(format!("verifying `{}` in `{name}`", database.name));
     let say = |what: &str, done: Option<u64>, total: Option<u64>| {
@@ -123,8 +135,7 @@ async fn of_vault(database: &Database, vault: &Vault, depth: &Depth) -> Result<V
     let mut verifying = std::pin::pin!(verify::vault(database, vault, request, &stop, &say));
     let found = tokio::select! {
         found = &mut verifying => found,
-        interrupt = tokio::signal::ctrl_c() => {
-            interrupt?;
+        () = interrupt.heard() => {
             stop.cancel();
             verifying.await
         }

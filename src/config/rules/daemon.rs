@@ -1,6 +1,6 @@
 //! Rules of `lifeboat.yaml`.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::Path};
 
 use super::{Report, Spot};
 use crate::{
@@ -88,6 +88,13 @@ fn vaults(root: Spot<'_>, report: &mut Report<'_>) {
     for (name, _, vault) in vaults.pairs() {
         let path = vault.get("path");
         let Some(text) = path.text() else { continue };
+        if holds_configuration(text, report.file) {
+            report.add(
+                path.place,
+                "the configuration and its keys lie in this folder, and whoever reads the vault would read them",
+                "give the vault a folder of its own, such as `path: vault`",
+            );
+        }
         let plain = text.trim_end_matches('/');
         if let Some((other, _)) = seen.iter().find(|(_, seen)| *seen == plain) {
             report.add(
@@ -103,6 +110,14 @@ fn vaults(root: Spot<'_>, report: &mut Report<'_>) {
         limits(vault.get("limits"), report);
         bucket(vault, report);
     }
+}
+
+/// Whether the folder of `lifeboat.yaml` is this one, or lies in it.
+fn holds_configuration(path: &str, daemon_file: &Path) -> bool {
+    let beside = daemon_file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // A folder that does not exist yet holds nothing.
+    let (Ok(folder), Ok(vault)) = (beside.canonicalize(), beside.join(path).canonicalize()) else { return false };
+    !path.trim().is_empty() && folder.starts_with(vault)
 }
 
 /// Vaults of one bucket whose objects would mix.

@@ -91,6 +91,9 @@ impl fmt::Display for Doubt {
             Self::NoParent { backup, parent } => {
                 write!(f, "backup {backup} needs {parent}, which this vault does not hold; copy it from another vault")
             }
+            Self::LastRunFailed { run, verdict: Verdict::Aborted } => {
+                write!(f, "the newest backup run {run} was ended before it was done; take a backup")
+            }
             Self::LastRunFailed { run, verdict } => {
                 write!(f, "the newest backup run {run} ended with {verdict}; mend it and take a backup")
             }

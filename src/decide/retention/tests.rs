@@ -214,7 +214,10 @@ fn every_doubt_keeps_everything() {
     let says = |text: String, words: &str| assert!(text.contains(words), "`{words}` is not in: {text}");
     says(doubtful(&|world| world.facts.problems.push("a manifest is missing".to_owned())), "a manifest is missing");
     says(doubtful(&|world| world.facts.last_run = Some((run(), Verdict::Error))), "ended with ERROR");
-    says(doubtful(&|world| world.facts.last_run = Some((run(), Verdict::Aborted))), "ended with ABORTED");
+    says(
+        doubtful(&|world| world.facts.last_run = Some((run(), Verdict::Aborted))),
+        "was ended before it was done; take a backup",
+    );
     says(doubtful(&|world| world.newest().size_bytes = 49), "the one before it had 100");
     says(doubtful(&|world| world.newest().state = BackupState::Degraded), "DEGRADED");
     says(doubtful(&|world| world.newest().state = BackupState::Uploaded), "is not complete");

@@ -47,6 +47,7 @@ impl Recover for Postgres {
         let pg_waldump = Binaries::of(data)?.path("pg_waldump");
         let last_name = newest.file_name(size);
         let back_max = RECORD_BYTES_MAX / size.bytes() + 1;
+        let mut said = "pg_waldump was not asked".to_owned();
         for back in 0..=back_max.min(newest.number) {
             let first = Segment { timeline: newest.timeline, number: newest.number - back };
             let first_name = first.file_name(size);
@@ -54,14 +55,16 @@ impl Recover for Postgres {
                 break;
             }
             // Dumping always to the end of the newest finds a record that starts in an older one.
-            if let Some(lsn) = last_dumped(&pg_waldump, wal_folder, &first_name, &last_name).await? {
+            let dumped = last_dumped(&pg_waldump, wal_folder, &first_name, &last_name).await?;
+            if let Some(lsn) = dumped.record {
                 return Ok(lsn);
             }
+            said = dumped.said;
         }
         Err(unfit(
             "find the last record of its WAL",
             format!(
-                "{} holds no whole record up to {last_name}; the segments are missing, damaged or of another major version",
+                "{} holds no whole record up to {last_name}; the segments are missing, damaged or of another major version ({said})",
                 wal_folder.display()
             ),
         ))
@@ -111,25 +114,36 @@ impl Postgres {
     }
 }
 
-/// The start of the last record that `pg_waldump` can read between two
-/// segments. It always ends with an error at the end of the log, so only
-/// what it printed counts.
-async fn last_dumped(
-    pg_waldump: &Path,
-    wal_folder: &Path,
-    first: &str,
-    last: &str,
-) -> Result<Option<Lsn>, EngineError> {
-    let last_line = Program::new("sh")
+/// What the last lines of `pg_waldump` tell.
+#[derive(Debug, PartialEq, Eq)]
+struct Dumped {
+    /// The start of the last record that it could read.
+    record: Option<Lsn>,
+    /// Its messages, on one line.
+    said: String,
+}
+
+impl Dumped {
+    fn of(lines: &str) -> Self {
+        let said: Vec<&str> = lines.lines().filter(|line| line.starts_with("pg_waldump: ")).collect();
+        Self { record: lines.lines().rev().find_map(record_start), said: said.join("; ") }
+    }
+}
+
+/// Dumps what lies between two segments. It always ends with an error at the end
+/// of the log, so only what it printed before counts; it writes that out before
+/// it says what is wrong.
+async fn last_dumped(pg_waldump: &Path, wal_folder: &Path, first: &str, last: &str) -> Result<Dumped, EngineError> {
+    let last_lines = Program::new("sh")
         .env("LC_ALL", "C")
-        .args(["-c", r#""$0" --path "$1" "$2" "$3" 2>/dev/null | tail -n 1"#])
+        .args(["-c", r#""$0" --path "$1" "$2" "$3" 2>&1 | tail -n 9"#])
         .arg(pg_waldump)
         .arg(wal_folder)
         .args([first, last])
         .output(LOOK_LIMIT)
         .await
         .map_err(|error| program_error("pg_waldump", error))?;
-    Ok(record_start(&last_line))
+    Ok(Dumped::of(&last_lines))
 }
 
 /// The position in a line of `pg_waldump`: `rmgr: … lsn: 0/03000148, prev 0/03000110, desc: …`.
@@ -147,5 +161,9 @@ mod tests {
         let line = "rmgr: Heap        len (rec/tot):     54/   150, tx:        735, lsn: 1/03000148, prev 0/03000110, desc: INSERT off 1";
         assert_eq!(record_start(line), Some(Lsn(0x1_0300_0148)));
         assert_eq!(record_start(""), None);
+        let error = "pg_waldump: error: could not find a valid record after 1/4000000";
+        let dumped = Dumped::of(&format!("{line}\n{error}\n"));
+        assert_eq!(dumped, Dumped { record: Some(Lsn(0x1_0300_0148)), said: error.to_owned() });
+        assert_eq!(Dumped::of(&format!("{error}\n")), Dumped { record: None, said: error.to_owned() });
     }
 }

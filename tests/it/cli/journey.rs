@@ -165,7 +165,7 @@ async fn refused(site: &Site, backup: &str) {
     let written = site.text("lifeboat.yaml");
     site.new_identity("stranger.age");
     site.edit("lifeboat.yaml", "{file: identity.age}", "{file: stranger.age}");
-    try_with(&[]).await.refused(1, &["none of the given identities opens"]);
+    try_with(&[]).await.refused(2, &["none of the given identities opens"]);
     assert_eq!(entries(&to), 0, "what was restored so far is removed");
     site.edit("lifeboat.yaml", "{file: stranger.age}", "{file: missing.age}");
     try_with(&[]).await.refused(2, &["keys.identity", "missing.age"]);

@@ -195,9 +195,13 @@ async fn the_command_shows_its_plan_and_runs_exactly_it() {
     let planned = site.run(&["plan"]).await.json(0);
     assert_eq!(planned["expires"][0]["plan"]["expire"], shown[0]["plan"]["expire"], "{planned:#}");
     let text = site.shown(&["vault", "prune"]).await;
-    for words in
-        ["restores the window of WAL", "daily: newest of", &format!("goes: backup {}", taken[2]), "--yes --plan "]
-    {
+    for words in [
+        " UTC stays restorable",
+        "restores the window of WAL",
+        "daily: newest of",
+        &format!("goes: backup {}", taken[2]),
+        "--yes --plan ",
+    ] {
         assert!(text.contains(words), "`{words}` is not in:\n{text}");
     }
     site.run(&["vault", "prune", "walet"]).await.refused(2, &["`walet`", "there are: wallet"]);

@@ -35,11 +35,11 @@ async fn a_server_that_cannot_be_backed_up_is_named_with_the_remedy() {
     let site = Site::write(lab.port);
     let address = format!("127.0.0.1:{}", lab.port);
     site.put_private("wallet.password", "another");
-    fails_as_foretold(&site, &["`only`", &address, "refused the login of `lifeboat`", "pg_hba.conf"]).await;
+    fails_as_foretold(&site, &["`connection`", &address, "refused the login of `lifeboat`", "pg_hba.conf"]).await;
     let shown = site.shown(&["backup", "wallet"]).await;
     assert_eq!(shown.matches("refused the login").count(), 1, "{shown}");
     std::fs::remove_file(site.path("wallet.password")).unwrap();
-    for args in [&["backup", "wallet"][..], &["check", "--connect"], &["serve"]] {
+    for args in [&["backup", "wallet"][..], &["serve"]] {
         site.run(args).await.refused(2, &["password of `wallet`", "wallet.password", "No such file"]);
     }
     site.put_private("wallet.password", PASSWORD);
@@ -48,7 +48,7 @@ async fn a_server_that_cannot_be_backed_up_is_named_with_the_remedy() {
     lab.psql("ALTER ROLE lifeboat REPLICATION").await;
     let nobody = free_port();
     site.edit("schedules/wallet.yaml", &format!("port: {}", lab.port), &format!("port: {nobody}"));
-    fails_as_foretold(&site, &["`only`", &format!("127.0.0.1:{nobody}"), "cannot be reached", "refused"]).await;
+    fails_as_foretold(&site, &["`connection`", &format!("127.0.0.1:{nobody}"), "cannot be reached", "refused"]).await;
     site.edit("schedules/wallet.yaml", &format!("port: {nobody}"), &format!("port: {}", lab.port));
     site.run(&["backup", "walet"]).await.refused(2, &["`walet`", "there are: wallet"]);
     site.run(&["restore-test", "walet"]).await.refused(2, &["`walet`", "there are: wallet"]);
@@ -61,6 +61,10 @@ async fn without_the_right_identity_nothing_is_tested(site: &Site) {
     site.new_identity("stranger.age");
     site.edit("lifeboat.yaml", "{file: identity.age}", "{file: stranger.age}");
     failed(&site.run(&["restore-test", "wallet"]).await, &["none of the given identities opens"]);
+    let to = site.path("closed");
+    let restore = site.run(&["restore", "wallet", "--to", to.to_str().unwrap()]).await;
+    restore.refused(2, &["none of the given identities opens"]);
+    assert!(!to.exists());
     site.edit("lifeboat.yaml", "{file: stranger.age}", "{file: missing.age}");
     site.run(&["restore-test", "wallet"]).await.refused(2, &["keys.identity", "missing.age"]);
     site.edit("lifeboat.yaml", "  identity: {file: missing.age}\n", "");

@@ -55,11 +55,14 @@ impl Ran {
     }
 
     /// One clear error on standard error: exactly one line that holds all of
-    /// `words`, tells nothing twice and no password; nothing on standard output.
+    /// `words`, tells nothing twice and no password; the same and no result on
+    /// standard output.
     #[track_caller]
     pub(super) fn refused(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, code, "{self:?}");
-        assert_eq!(self.stdout, "", "a refusal prints no result");
+        let document: Value = serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"));
+        let text = document["error"].as_str().unwrap();
+        assert_eq!(self.stderr.trim_end(), format!("lifeboat: {text}"), "a refusal prints no result: {document}");
         assert_eq!(self.stderr.trim_end().lines().count(), 1, "one error, one line: {}", self.stderr);
         self.tells(words);
     }

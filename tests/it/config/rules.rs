@@ -129,6 +129,10 @@ fn rules_of_the_daemon() {
     assert_each(&[
         (&[(D, OTHER_KEY, ""), (D, "    - age1", "    ‸- age1")], "one recipient", "single_recipient_reason"),
         (&[(D, OTHER_KEY, &format!("\n    - ‸{KEY}"))], "listed twice", "keep one"),
+        (&[(D, "path: /mnt/dr/vault", "path: ‸\"\"")], "empty", "write it"),
+        (&[(D, "path: /mnt/dr/vault", "path: ‸.")], "configuration and its keys", "a folder of its own"),
+        (&[(D, "path: /mnt/dr/vault", "path: ‸./schedules/..")], "configuration and its keys", "a folder of its own"),
+        (&[(D, "path: /mnt/dr/vault", "path: ‸/")], "configuration and its keys", "a folder of its own"),
         (&[(D, "  identity", "  ‸single_recipient_reason: lab\n  identity")], "2 recipients", "remove"),
         (&[(D, "{file: /run/secrets/age.key}", "{command: [‸age-key]}")], "not an absolute path", "full path"),
         (&[(D, "/mnt/dr/vault", "‸/var/lib/lifeboat/vault")], "vault `primary` too", "its own folder"),
@@ -208,6 +212,8 @@ fn rules_of_a_schedule() {
 #[test]
 fn rules_of_what_is_kept() {
     assert_each(&[
+        (&[(S, "{daily: 31}", "{‸dayly: 31}")], "unknown key `dayly`", "did you mean `daily`?"),
+        (&[(S, "{daily: 31}", "{daily: 31, ‸fortnightly: 2}")], "`fortnightly`", "`weekly`"),
         (&[(S, ", keep: {daily: 31}", ", ‸keep: {}")], "keeps none of them", "daily: 31"),
         (&[(S, "{daily: 31}", "{daily: 31, weekly: ‸0}")], "`weekly: 0` keeps nothing", "at least 1"),
         (

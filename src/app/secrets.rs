@@ -1,0 +1,76 @@
+//! Whether this node has what its files refer to: every secret is read, and what
+//! must be an age identity is held against the recipients. A node that lacks one
+//! finds out here, and not on the day it has to restore.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::SetUpError;
+use crate::{
+    config::{Estate, SecretError, SecretRef, vault::VaultConfig},
+    domain::with_causes,
+    flows::KeyError,
+    vault::{self, signature::Signer},
+};
+
+/// A sentence per secret that cannot be read or used here. Runs the commands
+/// that the files name for secrets, and connects nowhere itself.
+pub async fn unusable(estate: &Estate) -> Vec<String> {
+    let mut problems = Vec::new();
+    let keys = &estate.daemon.keys;
+    for (name, reference) in [("identity", &keys.identity), ("escrow", &keys.escrow)] {
+        let Some(reference) = reference else { continue };
+        problems.extend(unfit(name, reference, &keys.recipients).await);
+    }
+    // Where it is absent it is made at the first start.
+    if keys.signing.file.exists()
+        && let Err(error) = Signer::load_or_create(&keys.signing.file)
+    {
+        problems.push(with_causes(&error));
+    }
+    for (name, vault) in &estate.daemon.vaults {
+        let VaultConfig::S3(bucket) = vault else { continue };
+        let keys = [("credentials", &bucket.credentials), ("delete_credentials", &bucket.delete_credentials)];
+        for (which, key) in keys.into_iter().filter_map(|(which, key)| Some((which, key.as_ref()?))) {
+            for reference in [Some(&key.secret_access_key), key.session_token.as_ref()].into_iter().flatten() {
+                if let Err(error) = reference.read().await {
+                    problems.push(format!("`{which}` of vault `{name}` cannot be read: {}", with_causes(&error)));
+                }
+            }
+        }
+    }
+    for schedule in estate.schedules.iter().map(|schedule| &schedule.config) {
+        if let Err(error) = password(schedule).await {
+            problems.push(with_causes(&error));
+        }
+    }
+    problems
+}
+
+/// The password of a schedule's role; none where it names none.
+pub(super) async fn password(schedule: &crate::config::ScheduleConfig) -> Result<Option<SecretString>, SetUpError> {
+    let failed = |source: SecretError| SetUpError::Password { database: schedule.database.clone(), source };
+    match &schedule.login.password {
+        Some(reference) => reference.read().await.map(Some).map_err(failed),
+        None => Ok(None),
+    }
+}
+
+/// Why a reference is of no use as the age identity `keys.NAME`.
+async fn unfit(name: &'static str, reference: &SecretRef, recipients: &[String]) -> Option<String> {
+    let text = match reference.read().await {
+        Ok(text) => text,
+        Err(source) => return Some(with_causes(&KeyError::Secret { name, source })),
+    };
+    let origin = reference.origin();
+    let public: Vec<String> = match vault::identities_from(text.expose_secret()) {
+        Ok(identities) => identities.iter().map(|identity| identity.to_public().to_string()).collect(),
+        Err(source) => return Some(with_causes(&KeyError::Unfit { name, origin, source: source.into() })),
+    };
+    let opens = public.iter().any(|key| recipients.contains(key));
+    (!opens).then(|| {
+        format!(
+            "`keys.{name}` ({origin}) will open no new backup: its public key {} is none of `keys.recipients`; add it there, or name the identity of one of them",
+            public.join(", ")
+        )
+    })
+}
