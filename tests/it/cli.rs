@@ -17,6 +17,7 @@ mod recovery_kit;
 mod refusals;
 mod shared_state;
 mod site;
+mod status;
 mod streaming;
 mod vaults;
 mod verify;

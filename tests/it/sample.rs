@@ -258,6 +258,7 @@ pub(crate) fn database(name: &str) -> DatabaseStatus {
             durable_lsn: Some(Lsn(0x4_2A00_01C8)),
             error: None,
         },
+        last_heartbeat: Some(at("2026-11-21T05:41:11Z")),
         newest_backup: Some(backup(name)),
         weakest_state: Some(BackupState::WalComplete),
         last_restore_test: Some(LastRestoreTest {
