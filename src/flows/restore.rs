@@ -16,7 +16,7 @@ use crate::{
     clock::Clock,
     decide::{
         cluster::Unclear,
-        recovery::{self, Coverage, Facts, Refusal, Selection},
+        recovery::{Coverage, Facts, Refusal, Selection, search::Unreachable},
     },
     domain::{Backup, BackupId, Opener, Phase, RecoveryTarget, Timeline, record::Source},
     engine::{EngineError, RecoveryPlan},
@@ -25,8 +25,10 @@ use crate::{
 };
 
 mod choice;
+mod locate;
 
 pub use choice::doubt;
+pub use locate::refuse_unreachable;
 
 /// What to restore, and where to.
 #[derive(Debug, Clone)]
@@ -70,6 +72,8 @@ pub enum RestoreError {
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error(transparent)]
+    Unreachable(#[from] Unreachable),
+    #[error(transparent)]
     Unclear(Box<Unclear>),
     #[error("no vault holds a backup of `{database}` with system id {system_id}; there are: {known}")]
     UnknownCluster { database: String, system_id: String, known: String },
@@ -94,6 +98,7 @@ impl RestoreError {
             Self::Vault(error) => error.is_permanent(),
             Self::Engine(error) => error.is_permanent(),
             Self::Refused(_)
+            | Self::Unreachable(_)
             | Self::Unclear(_)
             | Self::UnknownCluster { .. }
             | Self::Key(_)
@@ -112,7 +117,7 @@ impl RestoreError {
     /// configured: the caller's to mend.
     pub fn is_callers(&self) -> bool {
         match self {
-            Self::Key(_) | Self::Unclear(_) | Self::UnknownCluster { .. } => true,
+            Self::Key(_) | Self::Unreachable(_) | Self::Unclear(_) | Self::UnknownCluster { .. } => true,
             Self::Refused(refusal) => !matches!(refusal, Refusal::Gap { .. } | Refusal::NoHistory(_)),
             _ => false,
         }
@@ -207,14 +212,15 @@ async fn from_held(
         database: database.name.to_string(),
     };
     let facts = facts(found, Clock::system().now()).await?.ok_or_else(nothing)?;
-    let selection = recovery::choose(&facts, &request.target, request.backup.as_ref())?;
+    let sources: Vec<SharedStore> = found.iter().map(|(vault, _)| Arc::clone(&vault.store)).collect();
+    let fetch = Fetch { sources: &sources, identities: &identities, stop };
+    let look = request.data.join("lifeboat_look");
+    let selection = locate::select(database, found, (&facts, &fetch), request, look, say).await?;
     let holder = found.iter().find_map(|(vault, held)| Some((vault, held, held.catalog.find(&selection.backup)?)));
     let (vault, Inventory { listing, .. }, entry) = holder.ok_or_else(nothing)?;
     let store = &vault.store;
     stopwatch.lap("select");
     let size = entry.manifest.size_bytes;
-    let sources: Vec<SharedStore> = found.iter().map(|(vault, _)| Arc::clone(&vault.store)).collect();
-    let fetch = Fetch { sources: &sources, identities: &identities, stop };
     vault::fetch_backup(&fetch, entry, &request.data, |done| {
         say("fetched and verified", Some(done), Some(size));
     })

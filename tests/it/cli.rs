@@ -12,6 +12,7 @@ mod journey;
 mod keys;
 mod left;
 mod locks;
+mod points;
 mod prune;
 mod recovery_kit;
 mod refusals;
