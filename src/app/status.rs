@@ -95,19 +95,8 @@ impl App {
         let beats = self.beats(&database.name, now - window(objectives.rpo), now).await?;
         let last_heartbeat = beats.iter().map(|beat| beat.acknowledged_at).max();
         let exposure = held.exposure(&beats, now);
-        let of = |kind: &str| {
-            entries
-                .iter()
-                .rev()
-                .find(move |entry| entry.record.kind == kind && entry.record.subject == database.name.as_str())
-        };
-        let last_restore_test = of(flows::restore_test::NAME).map(|entry| LastRestoreTest {
-            run_id: RunId::from(entry.record.run_id.clone()),
-            at: entry.record.finished_at,
-            verdict: entry.record.verdict,
-            restore_seconds: entry.record.measured.restore_seconds,
-            rpo_seconds: entry.record.measured.rpo_seconds,
-        });
+        let last_restore_test = last_test(entries, &database.name, |verdict| verdict != Verdict::Aborted);
+        let last_proven = last_test(entries, &database.name, |verdict| verdict == Verdict::Pass);
         let newest_backup = held.backups.iter().max_by_key(|backup| backup.finished_at).cloned();
         Ok(DatabaseStatus {
             database: database.name.clone(),
@@ -132,6 +121,7 @@ impl App {
             wal_streaming: streaming(database, exposure::is_silent(now, last_heartbeat)),
             last_heartbeat,
             last_restore_test,
+            last_proven,
             last_drill: self.last_drill(&database.name, entries),
             next_runs: next_runs(database, now),
             findings: findings
@@ -304,6 +294,21 @@ fn streaming(database: &Database, is_silent: bool) -> WalStreaming {
     WalStreaming { state, durable_lsn, error }
 }
 
+/// The last restore test with such a verdict.
+fn last_test(entries: &[Entry], database: &DatabaseName, is_such: fn(Verdict) -> bool) -> Option<LastRestoreTest> {
+    let is_one = |entry: &&Entry| {
+        let record = &entry.record;
+        record.kind == flows::restore_test::NAME && record.subject == database.as_str() && is_such(record.verdict)
+    };
+    entries.iter().rev().find(is_one).map(|entry| LastRestoreTest {
+        run_id: RunId::from(entry.record.run_id.clone()),
+        at: entry.record.finished_at,
+        verdict: entry.record.verdict,
+        restore_seconds: entry.record.measured.restore_seconds,
+        rpo_seconds: entry.record.measured.rpo_seconds,
+    })
+}
+
 /// What the last restore test took; a restore now takes about as long.
 fn estimate(entries: &[Entry], database: &DatabaseName) -> Option<f64> {
     let of_database =
@@ -351,7 +356,7 @@ fn publish(status: &EstateStatus) {
         if let Some(backup) = &database.newest_backup {
             gauge!(telemetry::BACKUP_AGE_SECONDS, "database" => name.clone()).set(age(backup.finished_at));
         }
-        if let Some(test) = database.last_restore_test.as_ref().filter(|test| test.verdict == Verdict::Pass) {
+        if let Some(test) = &database.last_proven {
             gauge!(telemetry::LAST_PROVEN_AGE_SECONDS, "database" => name.clone()).set(age(test.at));
         }
         if let Some(seconds) = database.would_take_seconds {

@@ -57,7 +57,10 @@ pub struct DatabaseStatus {
     pub newest_backup: Option<Backup>,
     /// Over all kept backups; none when there is none.
     pub weakest_state: Option<BackupState>,
+    /// The last one that came to a judgement: one that a person ended says nothing.
     pub last_restore_test: Option<LastRestoreTest>,
+    /// The last one that passed.
+    pub last_proven: Option<LastRestoreTest>,
     /// An estimate of how long a restore takes now, in seconds; never an RTO.
     pub would_take_seconds: Option<f64>,
     pub last_drill: Option<LastDrill>,
@@ -179,7 +182,7 @@ impl DatabaseStatus {
     #[must_use]
     pub fn judged(mut self, now: Timestamp) -> Self {
         (self.verdict, self.headline) = self.alarm(now).or_else(|| self.doubt(now)).unwrap_or_else(|| {
-            let at = self.last_restore_test.as_ref().map_or(now, |test| test.at);
+            let at = self.last_proven.as_ref().map_or(now, |test| test.at);
             (
                 Verdict::Pass,
                 format!("Recoverable; last proven {} ago.", words::seconds(&words::between(&at, &now).max(0.0))),

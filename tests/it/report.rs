@@ -154,7 +154,7 @@ fn judged(change: impl FnOnce(&mut DatabaseStatus)) -> (Verdict, String) {
 #[test]
 fn a_status_names_what_endangers_first_and_never_takes_silence_for_safety() {
     type Change = fn(&mut DatabaseStatus);
-    let cases: [(Verdict, &str, Change); 6] = [
+    let cases: [(Verdict, &str, Change); 8] = [
         (Verdict::Pass, "last proven 37 min", |_| {}),
         (Verdict::Pass, "last proven", |wallet| wallet.wal_streaming.state = StreamingState::Elsewhere),
         (Verdict::Fail, "No daemon streams WAL (the last heartbeat was 1 s ago)", |wallet| {
@@ -166,6 +166,12 @@ fn a_status_names_what_endangers_first_and_never_takes_silence_for_safety() {
         }),
         (Verdict::Inconclusive, "not measured: the last heartbeat was 41 min", |wallet| {
             wallet.last_heartbeat = Some("2026-11-21T05:00:12Z".parse().unwrap());
+        }),
+        (Verdict::Fail, "The last restore test ended FAIL", |wallet| {
+            wallet.last_restore_test.as_mut().unwrap().verdict = Verdict::Fail;
+        }),
+        (Verdict::Inconclusive, "never proven", |wallet| {
+            (wallet.last_restore_test, wallet.last_proven) = (None, None);
         }),
         (Verdict::Fail, "Vault primary lacks commits", |wallet| {
             wallet.last_heartbeat = Some("2026-11-21T05:00:12Z".parse().unwrap());
