@@ -8,6 +8,17 @@ use std::{
     path::Path,
 };
 
+/// How often a folder may vanish before a file gets its name in it.
+const LINK_ATTEMPTS: usize = 100;
+
+/// Removes `folder` and its parents below `root` as far as they are empty.
+pub fn remove_empty_folders(folder: &Path, root: &Path) {
+    let mut folder = Some(folder).filter(|folder| folder.starts_with(root));
+    while let Some(empty) = folder.filter(|folder| *folder != root && fs::remove_dir(folder).is_ok()) {
+        folder = empty.parent();
+    }
+}
+
 /// Makes what was done to the names in `folder` durable.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     // The parent of a bare name is the current folder.
@@ -32,10 +43,21 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
 
 /// Gives the finished temporary file its final name, unless that name is taken:
 /// then `AlreadyExists`, and the existing file is untouched. The temporary name
-/// is gone afterwards either way.
+/// is gone afterwards either way. Missing folders are made.
 pub fn publish(temporary: &Path, target: &Path) -> io::Result<()> {
     File::open(temporary)?.sync_all()?;
-    let linked = fs::hard_link(temporary, target);
+    let link = || {
+        target.parent().map_or(Ok(()), create_folder)?;
+        fs::hard_link(temporary, target)
+    };
+    // Whoever deletes removes a folder that is empty just then.
+    let mut linked = link();
+    for _ in 0..LINK_ATTEMPTS {
+        match &linked {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => linked = link(),
+            Ok(()) | Err(_) => break,
+        }
+    }
     let removed = fs::remove_file(temporary);
     linked?;
     removed?;

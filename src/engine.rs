@@ -22,6 +22,9 @@ use crate::domain::{
 };
 
 pub mod postgres;
+mod record;
+
+pub use record::{FoundRecord, SoughtRecord, WalRange};
 
 /// What can go wrong at a database server. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -327,6 +330,15 @@ pub trait Recover: Send + Sync {
         newest: Segment,
         size: SegmentSize,
     ) -> Result<Lsn, EngineError>;
+
+    /// The first sought record in a range of WAL that a server of this version
+    /// wrote; none when the readable part of the range holds none.
+    async fn find_record(
+        &self,
+        server_version: &str,
+        range: &WalRange<'_>,
+        sought: &SoughtRecord,
+    ) -> Result<Option<FoundRecord>, EngineError>;
 
     /// Writes settings, generated from an allow-list, into the restored folder,
     /// so that the server recovers to `plan.target` by itself when it is started.

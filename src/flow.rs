@@ -244,6 +244,8 @@ pub struct Progress {
     pub message: String,
     pub done: Option<u64>,
     pub total: Option<u64>,
+    /// To be read by whoever asked for the run, also when it has ended.
+    pub is_lasting: bool,
 }
 
 /// Reads a journaled value as the type that a step stored.

@@ -7,15 +7,16 @@ use metrics::gauge;
 
 use super::App;
 use crate::{
-    db::{findings, heartbeats},
+    db::{DbError, findings, heartbeats},
     decide::{
         chain::Break,
         copy::{self, Holding, Lag},
         due::Schedule,
-        exposure, recovery,
+        exposure::{self, Tip},
+        recovery,
         retention::beats,
     },
-    domain::{Backup, Beat, DatabaseName, Lsn, RecoveryTarget, RunId, Span, Timeline, VaultName, Verdict, with_causes},
+    domain::{Backup, Beat, DatabaseName, RecoveryTarget, RunId, Span, VaultName, Verdict, with_causes},
     evidence::{self, Entry, Filter, Month},
     flow::{StepError, runner::FlowError},
     flows::{
@@ -48,7 +49,7 @@ fn window(rpo: Span) -> SignedDuration {
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
     #[error(transparent)]
-    State(#[from] crate::db::DbError),
+    State(#[from] DbError),
     #[error(transparent)]
     Run(#[from] FlowError),
     #[error(transparent)]
@@ -92,21 +93,11 @@ impl App {
     ) -> Result<DatabaseStatus, StatusError> {
         let config = &database.schedule.config;
         let objectives = config.objectives;
-        let beats = heartbeats::between(&self.resources.db, &database.name, now - window(objectives.rpo), now).await?;
+        let beats = self.beats(&database.name, now - window(objectives.rpo), now).await?;
+        let last_heartbeat = beats.iter().map(|beat| beat.acknowledged_at).max();
         let exposure = held.exposure(&beats, now);
-        let of = |kind: &str| {
-            entries
-                .iter()
-                .rev()
-                .find(move |entry| entry.record.kind == kind && entry.record.subject == database.name.as_str())
-        };
-        let last_restore_test = of(flows::restore_test::NAME).map(|entry| LastRestoreTest {
-            run_id: RunId::from(entry.record.run_id.clone()),
-            at: entry.record.finished_at,
-            verdict: entry.record.verdict,
-            restore_seconds: entry.record.measured.restore_seconds,
-            rpo_seconds: entry.record.measured.rpo_seconds,
-        });
+        let last_restore_test = last_test(entries, &database.name, |verdict| verdict != Verdict::Aborted);
+        let last_proven = last_test(entries, &database.name, |verdict| verdict == Verdict::Pass);
         let newest_backup = held.backups.iter().max_by_key(|backup| backup.finished_at).cloned();
         Ok(DatabaseStatus {
             database: database.name.clone(),
@@ -115,9 +106,7 @@ impl App {
             // Both are set by `EstateStatus::new`.
             verdict: Verdict::Inconclusive,
             headline: String::new(),
-            recoverable_to: newest_backup
-                .as_ref()
-                .map(|backup| held.newest_commit(&beats).unwrap_or(backup.finished_at)),
+            recoverable_to: newest_backup.as_ref().map(|backup| held.until(&beats).unwrap_or(backup.finished_at)),
             weakest_state: held.backups.iter().map(|backup| backup.state).min(),
             would_take_seconds: estimate(entries, &database.name),
             newest_backup,
@@ -130,9 +119,11 @@ impl App {
                 })
                 .collect(),
             copies: held.copies(config.copy.lag_max, now),
-            wal_streaming: streaming(database),
+            wal_streaming: streaming(database, exposure::is_silent(now, last_heartbeat)),
             broken_windows: held.breaks.iter().map(broken_window).collect(),
+            last_heartbeat,
             last_restore_test,
+            last_proven,
             last_drill: self.last_drill(&database.name, entries),
             next_runs: next_runs(database, now),
             findings: findings
@@ -141,6 +132,15 @@ impl App {
                 .map(|f| f.message.clone())
                 .collect(),
         })
+    }
+
+    /// The heartbeats acknowledged in this stretch; the newest one in any case.
+    async fn beats(&self, database: &DatabaseName, from: Timestamp, to: Timestamp) -> Result<Vec<Beat>, DbError> {
+        let beats = heartbeats::between(&self.resources.db, database, from, to).await?;
+        if beats.is_empty() {
+            return Ok(heartbeats::newest(&self.resources.db, database).await?.into_iter().collect());
+        }
+        Ok(beats)
     }
 
     fn last_drill(&self, database: &DatabaseName, entries: &[Entry]) -> Option<LastDrill> {
@@ -165,14 +165,11 @@ impl App {
     }
 
     /// Up to where the latest state can be restored, behind no gap; none when nothing can.
-    async fn restorable_tip(
-        &self,
-        vault: &flows::Vault,
-        held: &Inventory,
-    ) -> Result<Option<(Timeline, Lsn)>, StatusError> {
-        let facts = restore::facts(&[(vault, held)], self.clock.now()).await?;
-        let latest = facts.and_then(|facts| recovery::choose(&facts, &RecoveryTarget::Latest, None).ok());
-        Ok(latest.map(|latest| (latest.timeline, latest.end)))
+    async fn restorable_tip(&self, vault: &flows::Vault, held: &Inventory) -> Result<Option<Tip>, StatusError> {
+        let Some(facts) = restore::facts(&[(vault, held)], self.clock.now()).await? else { return Ok(None) };
+        let Ok(latest) = recovery::choose(&facts, &RecoveryTarget::Latest, None) else { return Ok(None) };
+        let backup = facts.backups.iter().find(|backup| backup.id == latest.backup);
+        Ok(backup.map(|backup| Tip { timeline: latest.timeline, lsn: latest.end, backup_ended_at: backup.finished_at }))
     }
 
     /// What the vaults hold of a database, read from their listings.
@@ -225,7 +222,7 @@ impl App {
 pub(crate) struct Held {
     pub(crate) backups: Vec<Backup>,
     /// Per vault up to where the latest state can be restored.
-    tips: Vec<(VaultName, Option<(Timeline, Lsn)>)>,
+    tips: Vec<(VaultName, Option<Tip>)>,
     /// What each vault that can be looked at holds of each history, as far as a rule
     /// keeps it: what waits there for its expiry is not lacking elsewhere.
     vaults: Vec<(VaultName, BTreeMap<Layout, Holding>)>,
@@ -235,7 +232,7 @@ pub(crate) struct Held {
 impl Held {
     fn publish(&self, database: &DatabaseName) {
         for (vault, tip) in &self.tips {
-            if let Some((_, lsn)) = tip {
+            if let Some(Tip { lsn, .. }) = tip {
                 #[expect(
                     clippy::cast_precision_loss,
                     reason = "a monitor compares it with seconds ago, not with a byte"
@@ -248,7 +245,7 @@ impl Held {
 
     fn exposure(&self, beats: &[Beat], now: Timestamp) -> Vec<(VaultName, Option<f64>)> {
         let seconds = |tip| exposure::exposure(now, beats, tip).map(|exposure| exposure.as_secs_f64());
-        self.tips.iter().map(|(vault, tip)| (vault.clone(), seconds(*tip))).collect()
+        self.tips.iter().map(|(vault, tip)| (vault.clone(), seconds(tip.as_ref()))).collect()
     }
 
     /// What each vault lacks that another one has.
@@ -284,14 +281,14 @@ impl Held {
         })
     }
 
-    /// The newest acknowledged heartbeat that some vault holds.
-    fn newest_commit(&self, beats: &[Beat]) -> Option<Timestamp> {
-        let is_held = |beat: &&Beat| self.tips.iter().any(|(_, tip)| exposure::is_durable(beat, *tip));
-        beats.iter().filter(is_held).map(|beat| beat.acknowledged_at).max()
+    /// The newest instant up to which some vault is known to hold everything.
+    fn until(&self, beats: &[Beat]) -> Option<Timestamp> {
+        self.tips.iter().filter_map(|(_, tip)| exposure::held_until(beats, tip.as_ref())).max()
     }
 }
 
-fn streaming(database: &Database) -> WalStreaming {
+/// `is_silent` tells that nobody acknowledges heartbeats, here or elsewhere.
+fn streaming(database: &Database, is_silent: bool) -> WalStreaming {
     let streaming = &database.streaming;
     let durable_lsn =
         streaming.snapshot().and_then(|snapshot| snapshot.vaults.values().map(|vault| vault.durable).min());
@@ -299,8 +296,8 @@ fn streaming(database: &Database) -> WalStreaming {
     let state = match (streaming.is_connected(), &error) {
         (true, _) => StreamingState::Streaming,
         (false, Some(_)) => StreamingState::CatchingUp,
-        // Not in this process: the daemon streams, or nobody does; exposure tells.
-        (false, None) => StreamingState::Off,
+        (false, None) if is_silent => StreamingState::Stopped,
+        (false, None) => StreamingState::Elsewhere,
     };
     WalStreaming { state, durable_lsn, error }
 }
@@ -317,6 +314,21 @@ fn broken_window(broken: &Break) -> BrokenWindow {
         until: broken.until,
         message: broken.to_string(),
     }
+}
+
+/// The last restore test with such a verdict.
+fn last_test(entries: &[Entry], database: &DatabaseName, is_such: fn(Verdict) -> bool) -> Option<LastRestoreTest> {
+    let is_one = |entry: &&Entry| {
+        let record = &entry.record;
+        record.kind == flows::restore_test::NAME && record.subject == database.as_str() && is_such(record.verdict)
+    };
+    entries.iter().rev().find(is_one).map(|entry| LastRestoreTest {
+        run_id: RunId::from(entry.record.run_id.clone()),
+        at: entry.record.finished_at,
+        verdict: entry.record.verdict,
+        restore_seconds: entry.record.measured.restore_seconds,
+        rpo_seconds: entry.record.measured.rpo_seconds,
+    })
 }
 
 /// What the last restore test took; a restore now takes about as long.
@@ -366,7 +378,7 @@ fn publish(status: &EstateStatus) {
         if let Some(backup) = &database.newest_backup {
             gauge!(telemetry::BACKUP_AGE_SECONDS, "database" => name.clone()).set(age(backup.finished_at));
         }
-        if let Some(test) = database.last_restore_test.as_ref().filter(|test| test.verdict == Verdict::Pass) {
+        if let Some(test) = &database.last_proven {
             gauge!(telemetry::LAST_PROVEN_AGE_SECONDS, "database" => name.clone()).set(age(test.at));
         }
         if let Some(seconds) = database.would_take_seconds {

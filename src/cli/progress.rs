@@ -81,10 +81,16 @@ pub async fn drive(app: &App, run: NewRun) -> Result<RunSummary> {
     loop {
         tokio::select! {
             summary = &mut driving => {
+                while let Ok(said) = progress.try_recv() {
+                    if said.run_id == id && said.is_lasting {
+                        line.keep(&said.message);
+                    }
+                }
                 line.clear();
                 return summary.with_context(|| format!("drive {id}"));
             }
             said = progress.recv() => match said {
+                Ok(said) if said.run_id == id && said.is_lasting => line.keep(&said.message),
                 Ok(said) if said.run_id == id => line.say(describe(&said)),
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
                 Err(broadcast::error::RecvError::Closed) => progress = app.runner.progress(),

@@ -85,7 +85,7 @@ impl TargetOptions {
             return Ok(Some(RecoveryTarget::Time(at)));
         }
         if let Some(xid) = &self.xid
-            && !xid.bytes().all(|byte| byte.is_ascii_digit())
+            && xid.parse::<u64>().is_err()
         {
             return Err(UsageError(format!("`{xid}` is not a transaction number")));
         }

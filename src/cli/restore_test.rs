@@ -9,7 +9,10 @@ use crate::{
     app::Role,
     domain::{DatabaseName, RunId},
     flow::NewRun,
-    flows::{restore::RestoreError, restore_test},
+    flows::{
+        restore::{self, RestoreError},
+        restore_test,
+    },
 };
 
 #[derive(Debug, Args)]
@@ -33,6 +36,12 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     }
     // Before there is a run, and evidence of it.
     database.keys.identities().await.map_err(RestoreError::from)?;
+    if let restore_test::Point::Asked(target) = &point {
+        let line = progress::Line::start("looking whether the vault reaches that point");
+        let looked = restore::refuse_unreachable(database, target, &|message, _, _| line.say(message.to_owned())).await;
+        line.clear();
+        looked?;
+    }
     let id = RunId::new(restore_test::NAME, database.name.as_str(), "manual", &app.stamp());
     let params = restore_test::Params { database: database.name.clone(), point, due_at: None };
     let summary = progress::drive(&app, NewRun::new(id, &database.name, &params, who())?).await?;

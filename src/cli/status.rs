@@ -6,7 +6,11 @@ use anyhow::Result;
 use super::{Invocation, age, open};
 use crate::{
     app::Role,
-    report::{status::EstateStatus, words},
+    domain::Verdict,
+    report::{
+        status::{DatabaseStatus, EstateStatus},
+        words,
+    },
 };
 
 pub async fn run(invocation: &Invocation) -> Result<u8> {
@@ -51,10 +55,7 @@ fn text(status: &EstateStatus) -> String {
                     age(status.generated_at.duration_since(backup.finished_at))
                 )
             }),
-            database
-                .last_restore_test
-                .as_ref()
-                .map_or("never".to_owned(), |test| format!("{} ({})", test.at, test.verdict)),
+            proven(database),
             database.would_take_seconds.map_or("unknown".to_owned(), |seconds| format!("about {seconds:.0} s")),
         ]);
     }
@@ -78,6 +79,15 @@ fn text(status: &EstateStatus) -> String {
         text = format!("{text}\nFINDING {}: {}", finding.subject, finding.message);
     }
     text
+}
+
+/// When it was last proven, and how a test ended since.
+fn proven(database: &DatabaseStatus) -> String {
+    let proven = database.last_proven.as_ref().map_or("never".to_owned(), |test| test.at.to_string());
+    match &database.last_restore_test {
+        Some(test) if test.verdict != Verdict::Pass => format!("{proven}\nlast test: {} {}", test.verdict, test.at),
+        Some(_) | None => proven,
+    }
 }
 
 pub async fn findings(invocation: &Invocation) -> Result<u8> {

@@ -14,6 +14,7 @@ use super::parent;
 use crate::domain::{BackupId, Lsn, RecoveryTarget, Segment, SegmentSize, Timeline};
 
 pub mod gaps;
+pub mod search;
 
 /// A backup that may be restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,14 +189,15 @@ pub struct Selection {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bounds {
     pub oldest: (BackupId, Lsn, Timestamp),
-    /// End of the newest timeline's WAL.
+    /// End of the newest timeline's WAL: the last point lies before it.
     pub newest: Lsn,
 }
 
 impl fmt::Display for Bounds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (backup, lsn, at) = &self.oldest;
-        write!(f, "the oldest recovery point is LSN {lsn}, {at} (backup {backup}), the newest is LSN {}", self.newest)
+        let newest = self.newest;
+        write!(f, "the oldest recovery point is LSN {lsn}, {at} (backup {backup}), the newest lies before LSN {newest}")
     }
 }
 

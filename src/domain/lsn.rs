@@ -15,6 +15,9 @@ pub enum InvalidLsn {
     Size(u64),
 }
 
+/// A record is at most 1 GiB long.
+pub const RECORD_BYTES_MAX: u64 = 1 << 30;
+
 /// A byte position in the WAL of one cluster.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -231,9 +231,19 @@ impl StepContext {
 
     /// Tells people how far the step is; cheap, never fails, never journaled.
     pub fn progress(&self, message: impl Into<String>, done: Option<u64>, total: Option<u64>) {
+        self.send(message.into(), (done, total), false);
+    }
+
+    /// Tells whoever asked for the run, and nobody else, something that evidence
+    /// and log must not hold.
+    pub fn tell(&self, message: impl Into<String>) {
+        self.send(message.into(), (None, None), true);
+    }
+
+    fn send(&self, message: String, (done, total): (Option<u64>, Option<u64>), is_lasting: bool) {
         let (run_id, step) = (self.run.run_id.clone(), self.scope.name.clone());
         // Nobody listening is no failure.
-        drop(self.run.progress.send(Progress { run_id, step, message: message.into(), done, total }));
+        drop(self.run.progress.send(Progress { run_id, step, message, done, total, is_lasting }));
     }
 
     /// When each step began and succeeded, in order.

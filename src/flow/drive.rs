@@ -188,6 +188,7 @@ impl Driver {
                 Ok(conclusion) => {
                     let verdict = conclusion.verdict.to_string();
                     self.journal().append(Event::Concluded { conclusion }).await?;
+                    tracing::info!(run = %cx.run_id(), verdict, "a run ended");
                     metrics::counter!(telemetry::RUNS_TOTAL, "flow" => self.flow.name(), "verdict" => verdict)
                         .increment(1);
                     return Ok(());

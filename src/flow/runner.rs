@@ -228,7 +228,9 @@ impl Runner {
         for (id, flow) in listed {
             let Some(flow) = self.flow(&flow) else { continue };
             let Ok(place) = Arc::clone(places).try_acquire_owned() else { return Ok(()) };
-            let Some(lease) = self.claim(&RunId::from(id)).await? else { continue };
+            let id = RunId::from(id);
+            let Some(lease) = self.claim(&id).await? else { continue };
+            tracing::info!(run = %id, "driving a run");
             let (runner, stop) = (Arc::clone(self), driving.stop().clone());
             driving.spawn(async move {
                 let wake = Arc::clone(&runner);

@@ -16,7 +16,7 @@ use crate::{
     clock::Clock,
     decide::{
         cluster::Unclear,
-        recovery::{self, Coverage, Facts, Refusal, Selection},
+        recovery::{Coverage, Facts, Refusal, Selection, search::Unreachable},
     },
     domain::{Backup, BackupId, ByteSize, Opener, Phase, RecoveryTarget, Timeline, record::Source},
     engine::{EngineError, RecoveryPlan},
@@ -26,8 +26,10 @@ use crate::{
 
 mod chain;
 mod choice;
+mod locate;
 
 pub use choice::doubt;
+pub use locate::refuse_unreachable;
 
 /// What to restore, and where to.
 #[derive(Debug, Clone)]
@@ -71,6 +73,8 @@ pub enum RestoreError {
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error(transparent)]
+    Unreachable(#[from] Unreachable),
+    #[error(transparent)]
     Unclear(Box<Unclear>),
     #[error("no vault holds a backup of `{database}` with system id {system_id}; there are: {known}")]
     UnknownCluster { database: String, system_id: String, known: String },
@@ -99,6 +103,7 @@ impl RestoreError {
             Self::Vault(error) => error.is_permanent(),
             Self::Engine(error) => error.is_permanent(),
             Self::Refused(_)
+            | Self::Unreachable(_)
             | Self::Unclear(_)
             | Self::UnknownCluster { .. }
             | Self::NoRoom { .. }
@@ -120,6 +125,7 @@ impl RestoreError {
         match self {
             Self::Key(_)
             | Self::Vault(VaultError::NoIdentity { .. })
+            | Self::Unreachable(_)
             | Self::Unclear(_)
             | Self::NoRoom { .. }
             | Self::UnknownCluster { .. } => true,
@@ -219,15 +225,16 @@ async fn from_held(
         database: database.name.to_string(),
     };
     let facts = facts(found, Clock::system().now()).await?.ok_or_else(nothing)?;
-    let selection = recovery::choose(&facts, &request.target, request.backup.as_ref())?;
+    let sources: Vec<SharedStore> = found.iter().map(|(vault, _)| Arc::clone(&vault.store)).collect();
+    let fetch = Fetch { sources: &sources, identities: &identities, stop };
+    let look = request.data.join("lifeboat_look");
+    let selection = locate::select(database, found, (&facts, &fetch), request, look, say).await?;
     let holder = found.iter().find_map(|(vault, held)| Some((vault, held, held.catalog.find(&selection.backup)?)));
     let (vault, Inventory { listing, .. }, entry) = holder.ok_or_else(nothing)?;
     let store = &vault.store;
     stopwatch.lap("select");
     let all = |backup| found.iter().find_map(|(_, held)| held.catalog.find(backup));
     let chain: Vec<&CatalogEntry> = selection.chain.iter().filter_map(all).collect();
-    let sources: Vec<SharedStore> = found.iter().map(|(vault, _)| Arc::clone(&vault.store)).collect();
-    let fetch = Fetch { sources: &sources, identities: &identities, stop };
     chain::fetch(&database.engine, &fetch, &chain, &request.data, say).await?;
     stopwatch.lap("fetch_backup");
     say("fetching WAL", None, None);

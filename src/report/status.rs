@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::words;
 use crate::{
+    decide::exposure,
     domain::{Backup, BackupState, DatabaseName, Lsn, Objectives, Region, RunId, Timeline, VaultName, Verdict},
     flow::RunSummary,
 };
@@ -53,10 +54,15 @@ pub struct DatabaseStatus {
     pub wal_streaming: WalStreaming,
     /// Where instants are missing between recovery points that are kept, oldest first.
     pub broken_windows: Vec<BrokenWindow>,
+    /// When the newest heartbeat was acknowledged; none when none ever was.
+    pub last_heartbeat: Option<Timestamp>,
     pub newest_backup: Option<Backup>,
     /// Over all kept backups; none when there is none.
     pub weakest_state: Option<BackupState>,
+    /// The last one that came to a judgement: one that a person ended says nothing.
     pub last_restore_test: Option<LastRestoreTest>,
+    /// The last one that passed.
+    pub last_proven: Option<LastRestoreTest>,
     /// An estimate of how long a restore takes now, in seconds; never an RTO.
     pub would_take_seconds: Option<f64>,
     pub last_drill: Option<LastDrill>,
@@ -64,11 +70,11 @@ pub struct DatabaseStatus {
     pub findings: Vec<String>,
 }
 
-/// Acknowledged commits that a vault does not have yet.
+/// Commits that a vault is not known to have yet.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct VaultExposure {
     pub vault: VaultName,
-    /// Age of the oldest of them; 0 when there is none; none when unknown.
+    /// Age of the oldest that it may lack; 0 when it has all; none when unknown.
     pub seconds: Option<f64>,
     pub over_objective: bool,
 }
@@ -92,9 +98,10 @@ pub enum StreamingState {
     Streaming,
     /// Connecting again, or catching up.
     CatchingUp,
+    /// No process is known to stream: none in this process, and heartbeats are silent.
     Stopped,
-    /// Switched off in the schedule.
-    Off,
+    /// Another process acknowledges heartbeats, so it streams too.
+    Elsewhere,
 }
 
 impl StreamingState {
@@ -103,7 +110,7 @@ impl StreamingState {
             Self::Streaming => "streaming",
             Self::CatchingUp => "catching up",
             Self::Stopped => "stopped",
-            Self::Off => "off",
+            Self::Elsewhere => "by another process",
         }
     }
 }
@@ -198,8 +205,8 @@ impl DatabaseStatus {
     /// reason for doubt, else how much is proven.
     #[must_use]
     pub fn judged(mut self, now: Timestamp) -> Self {
-        (self.verdict, self.headline) = self.alarm().or_else(|| self.doubt()).unwrap_or_else(|| {
-            let at = self.last_restore_test.as_ref().map_or(now, |test| test.at);
+        (self.verdict, self.headline) = self.alarm(now).or_else(|| self.doubt(now)).unwrap_or_else(|| {
+            let at = self.last_proven.as_ref().map_or(now, |test| test.at);
             (
                 Verdict::Pass,
                 format!("Recoverable; last proven {} ago.", words::seconds(&words::between(&at, &now).max(0.0))),
@@ -208,9 +215,14 @@ impl DatabaseStatus {
         self
     }
 
-    fn alarm(&self) -> Option<(Verdict, String)> {
+    fn alarm(&self, now: Timestamp) -> Option<(Verdict, String)> {
         let text = if self.newest_backup.is_none() || self.recoverable_to.is_none() {
             "Not recoverable: there is no usable backup.".to_owned()
+        } else if self.wal_streaming.state == StreamingState::Stopped {
+            format!(
+                "No daemon streams WAL ({}): new commits reach no vault. Start `lifeboat serve`, or see that it reaches the primary.",
+                self.heard(now)
+            )
         } else if self.broken_windows.iter().any(|window| window.until.is_none()) {
             "The chain of WAL is broken: what is written now cannot be restored before a full backup is complete."
                 .to_owned()
@@ -221,8 +233,6 @@ impl DatabaseStatus {
                 words::seconds_or_not(&exposure.seconds),
                 self.objectives.rpo
             )
-        } else if self.wal_streaming.state == StreamingState::Stopped {
-            "WAL streaming has stopped: new commits reach no vault.".to_owned()
         } else if let Some(test) = self.last_restore_test.as_ref().filter(|test| test.verdict > Verdict::Inconclusive) {
             format!("The last restore test ended {}.", test.verdict)
         } else if let Some(seconds) =
@@ -239,10 +249,21 @@ impl DatabaseStatus {
         Some((Verdict::Fail, text))
     }
 
-    fn doubt(&self) -> Option<(Verdict, String)> {
+    /// When a heartbeat was last acknowledged, in words.
+    fn heard(&self, now: Timestamp) -> String {
+        self.last_heartbeat.map_or_else(
+            || "there never was a heartbeat".to_owned(),
+            |at| format!("the last heartbeat was {}", words::ago(&at, &now)),
+        )
+    }
+
+    fn doubt(&self, now: Timestamp) -> Option<(Verdict, String)> {
         let text = match &self.last_restore_test {
             None => "Backed up, but never proven by a restore test.".to_owned(),
             Some(test) if test.verdict != Verdict::Pass => format!("The last restore test ended {}.", test.verdict),
+            Some(_) if exposure::is_silent(now, self.last_heartbeat) => {
+                format!("What the vaults lack is not measured: {}.", self.heard(now))
+            }
             Some(_) if self.exposure.iter().any(|exposure| exposure.seconds.is_none()) => {
                 "Exposure of a vault is unknown.".to_owned()
             }

@@ -114,11 +114,19 @@ impl Store for DirectoryStore {
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        let path = self.path(key);
-        self.blocking(format!("`{key}`"), "deleted", move || match fs::remove_file(&path) {
-            Err(error) if is_absent(&error) => Ok(()),
-            Err(error) => Err(error),
-            Ok(()) => path.parent().map_or(Ok(()), durable::sync_folder),
+        let (root, path) = (self.root.clone(), self.path(key));
+        self.blocking(format!("`{key}`"), "deleted", move || {
+            let removed = fs::remove_file(&path);
+            let folder = path.parent().unwrap_or(&root);
+            match removed.and_then(|()| durable::sync_folder(folder)) {
+                // The folder too, where another deleted its last object.
+                Err(error) if is_absent(&error) => Ok(()),
+                Err(error) => Err(error),
+                Ok(()) => {
+                    durable::remove_empty_folders(folder, &root);
+                    Ok(())
+                }
+            }
         })
         .await
     }
@@ -207,10 +215,7 @@ impl ObjectWriter for DirectoryWriter {
         flushed.map_err(|source| self.store.failed(format!("`{}`", self.key), "written", source))?;
         let Self { store, key, temporary, size_bytes, .. } = *self;
         let target = store.path(&key);
-        let published = tokio::task::spawn_blocking(move || {
-            target.parent().map_or(Ok(()), durable::create_folder)?;
-            durable::publish(&temporary, &target)
-        });
+        let published = tokio::task::spawn_blocking(move || durable::publish(&temporary, &target));
         match published.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
             Ok(()) => Ok(ObjectInfo { key, size_bytes }),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

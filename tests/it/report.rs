@@ -7,7 +7,14 @@ use lifeboat::{
     db::Db,
     domain::{EvidenceRecord, Verdict},
     evidence::{EvidenceLog, Filter, Month},
-    report::{Report, STYLE, build, build::Line, csv::csv, html::html, page},
+    report::{
+        Report, STYLE, build,
+        build::Line,
+        csv::csv,
+        html::html,
+        page,
+        status::{DatabaseStatus, StreamingState},
+    },
     vault::signature::Signer,
 };
 
@@ -133,6 +140,47 @@ async fn nothing_that_came_from_elsewhere_becomes_markup() {
     assert!(page.matches("&#60;script&#62;").count() > 20, "the planted text is not shown at all");
     for outside in ["src=", "href=", "url(", "@import", "<link"] {
         assert!(!page.contains(outside), "not self-contained: {outside}");
+    }
+}
+
+/// Verdict and headline of a sound database after `change`.
+fn judged(change: impl FnOnce(&mut DatabaseStatus)) -> (Verdict, String) {
+    let mut database = sample::database("wallet");
+    change(&mut database);
+    let judged = database.judged("2026-11-21T05:41:12Z".parse().unwrap());
+    (judged.verdict, judged.headline)
+}
+
+#[test]
+fn a_status_names_what_endangers_first_and_never_takes_silence_for_safety() {
+    type Change = fn(&mut DatabaseStatus);
+    let cases: [(Verdict, &str, Change); 8] = [
+        (Verdict::Pass, "last proven 37 min", |_| {}),
+        (Verdict::Pass, "last proven", |wallet| wallet.wal_streaming.state = StreamingState::Elsewhere),
+        (Verdict::Fail, "No daemon streams WAL (the last heartbeat was 1 s ago)", |wallet| {
+            wallet.wal_streaming.state = StreamingState::Stopped;
+            wallet.exposure[0].over_objective = true;
+        }),
+        (Verdict::Fail, "(there never was a heartbeat)", |wallet| {
+            (wallet.wal_streaming.state, wallet.last_heartbeat) = (StreamingState::Stopped, None);
+        }),
+        (Verdict::Inconclusive, "not measured: the last heartbeat was 41 min", |wallet| {
+            wallet.last_heartbeat = Some("2026-11-21T05:00:12Z".parse().unwrap());
+        }),
+        (Verdict::Fail, "The last restore test ended FAIL", |wallet| {
+            wallet.last_restore_test.as_mut().unwrap().verdict = Verdict::Fail;
+        }),
+        (Verdict::Inconclusive, "never proven", |wallet| {
+            (wallet.last_restore_test, wallet.last_proven) = (None, None);
+        }),
+        (Verdict::Fail, "Vault primary lacks commits", |wallet| {
+            wallet.last_heartbeat = Some("2026-11-21T05:00:12Z".parse().unwrap());
+            wallet.exposure[0].over_objective = true;
+        }),
+    ];
+    for (verdict, words, change) in cases {
+        let (got, headline) = judged(change);
+        assert!(got == verdict && headline.contains(words), "{got}: {headline}");
     }
 }
 

@@ -237,6 +237,16 @@ pub(crate) fn backup(database: &str) -> Backup {
     }
 }
 
+fn passed_test(name: &str) -> LastRestoreTest {
+    LastRestoreTest {
+        run_id: RunId::from(format!("restore_test/{name}/scheduled/20261121t050000z")),
+        at: at("2026-11-21T05:04:10Z"),
+        verdict: Verdict::Pass,
+        restore_seconds: Some(241.0),
+        rpo_seconds: Some(0.9),
+    }
+}
+
 /// A database that is recoverable and proven.
 pub(crate) fn database(name: &str) -> DatabaseStatus {
     let exposure = |vault: &str, seconds: f64| VaultExposure {
@@ -259,15 +269,11 @@ pub(crate) fn database(name: &str) -> DatabaseStatus {
             error: None,
         },
         broken_windows: Vec::new(),
+        last_heartbeat: Some(at("2026-11-21T05:41:11Z")),
         newest_backup: Some(backup(name)),
         weakest_state: Some(BackupState::WalComplete),
-        last_restore_test: Some(LastRestoreTest {
-            run_id: RunId::from(format!("restore_test/{name}/scheduled/20261121t050000z")),
-            at: at("2026-11-21T05:04:10Z"),
-            verdict: Verdict::Pass,
-            restore_seconds: Some(241.0),
-            rpo_seconds: Some(0.9),
-        }),
+        last_restore_test: Some(passed_test(name)),
+        last_proven: Some(passed_test(name)),
         would_take_seconds: Some(263.0),
         last_drill: Some(LastDrill {
             run_id: RunId::from(format!("drill/{name}-switchover/manual/20261118t090000z")),
@@ -292,7 +298,7 @@ pub(crate) fn estate() -> EstateStatus {
     ledger.wal_streaming.error = Some("vault `dr`: no space left; free space or enlarge the volume".into());
     ledger.findings = vec!["Vault dr has taken no WAL for 22 minutes; free space on its volume.".into()];
     let mut odds = database("odds");
-    odds.last_restore_test = None;
+    (odds.last_restore_test, odds.last_proven) = (None, None);
     odds.last_drill = None;
     odds.would_take_seconds = None;
     odds.weakest_state = Some(BackupState::Uploaded);

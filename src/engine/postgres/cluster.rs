@@ -20,6 +20,11 @@ pub struct Binaries {
     folder: PathBuf,
 }
 
+/// `15` of `15.14 (Debian 15.14-0+deb12u1)`.
+pub(super) fn major(server_version: &str) -> Option<u32> {
+    server_version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
 /// Where the programs of a major version are found: Debian's packages, PostgreSQL's
 /// own for Red Hat and its like, and what was installed by hand.
 fn folders(major: u32) -> [PathBuf; 3] {
@@ -187,5 +192,19 @@ impl LocalCluster {
         let tail: Vec<&str> = log.lines().rev().take(5).collect();
         let tail = tail.into_iter().rev().collect::<Vec<_>>().join(" | ");
         EngineError::Recovery { expected: format!("{verb} in {}: {error}", self.folder.display()), log: tail }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_major_version_is_read_as_distributions_write_it() {
+        for (text, version) in
+            [("15.14 (Debian 15.14-0+deb12u1)", Some(15)), ("18beta1", Some(18)), ("9.6.24", Some(9)), ("", None)]
+        {
+            assert_eq!(major(text), version, "{text}");
+        }
     }
 }

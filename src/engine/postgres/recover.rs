@@ -18,19 +18,18 @@ use super::{
     settings::{self, FolderFacts},
 };
 use crate::{
-    domain::{Lsn, Segment, SegmentSize},
-    engine::{EngineError, Instance, IsolatedParams, Recover, RecoveryPlan},
+    domain::{Lsn, Segment, SegmentSize, lsn::RECORD_BYTES_MAX},
+    engine::{EngineError, FoundRecord, Instance, IsolatedParams, Recover, RecoveryPlan, SoughtRecord, WalRange},
     process::Program,
 };
 use async_trait::async_trait;
 
 mod combine;
 mod folder;
+mod search;
 
 /// How long a look at the folder with one of PostgreSQL's programs may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(300);
-/// A record is at most 1 GiB long, so the last whole one starts at most that far back.
-const RECORD_BYTES_MAX: u64 = 1 << 30;
 #[async_trait]
 impl Recover for Postgres {
     async fn combine(&self, chain: &[PathBuf], data: &Path) -> Result<(), EngineError> {
@@ -46,6 +45,7 @@ impl Recover for Postgres {
     ) -> Result<Lsn, EngineError> {
         let pg_waldump = Binaries::of(data)?.path("pg_waldump");
         let last_name = newest.file_name(size);
+        // The last whole record starts at most that far back.
         let back_max = RECORD_BYTES_MAX / size.bytes() + 1;
         let mut said = "pg_waldump was not asked".to_owned();
         for back in 0..=back_max.min(newest.number) {
@@ -68,6 +68,15 @@ impl Recover for Postgres {
                 wal_folder.display()
             ),
         ))
+    }
+
+    async fn find_record(
+        &self,
+        server_version: &str,
+        range: &WalRange<'_>,
+        sought: &SoughtRecord,
+    ) -> Result<Option<FoundRecord>, EngineError> {
+        search::find(server_version, range, sought).await
     }
 
     async fn configure(&self, plan: &RecoveryPlan) -> Result<(), EngineError> {

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Chosen, Params, Proof, verdict_of, wants_heartbeat};
 use crate::{
-    db::heartbeats,
+    db::{findings, heartbeats},
     decide::rpo::{self, DisasterFacts},
     domain::{
         Beat, Check, EvidenceRecord, Opener, RecoveryTarget, Verdict,
@@ -56,6 +56,7 @@ pub(super) async fn conclude(
         restored.prove(database, cx, ended_at.unwrap_or(record.started_at)).await?;
     }
     let evidence = resources.evidence.append(&record).await?;
+    tell(resources, &record).await?;
     let output = json!({
         "run_id": record.run_id,
         "database": params.database,
@@ -74,6 +75,38 @@ pub(super) async fn conclude(
         "evidence": evidence,
     });
     Ok(Conclusion { verdict, output })
+}
+
+/// A test that failed is a finding until one passes. One that was ended, or
+/// measured nothing, tells neither.
+async fn tell(resources: &Resources, record: &EvidenceRecord) -> Result<(), StepError> {
+    let id = format!("{}/{}", super::NAME, record.subject);
+    match record.verdict {
+        Verdict::Pass => findings::close(&resources.db, &id).await?,
+        Verdict::Fail | Verdict::Error => {
+            let message = format!(
+                "the last restore test ended {}: {}; `lifeboat evidence show {}` tells more, and a test that passes closes this",
+                record.verdict,
+                why(record),
+                record.run_id
+            );
+            findings::open(&resources.db, &id, &record.subject, &message).await?;
+        }
+        Verdict::Inconclusive | Verdict::Aborted => {}
+    }
+    Ok(())
+}
+
+/// What of a record is not as it should be, in words.
+fn why(record: &EvidenceRecord) -> String {
+    let failed = record.checks.iter().chain(&record.isolation).filter(|check| check.verdict == Verdict::Fail);
+    let checks = failed.map(|check| format!("`{}` gave {} instead of {}", check.name, check.actual, check.expected));
+    let told: Vec<String> = record.findings.iter().cloned().chain(checks).collect();
+    if told.is_empty() {
+        let parts = record.verdicts.iter().filter(|(_, verdict)| **verdict > Verdict::Inconclusive);
+        return parts.map(|(part, verdict)| format!("{part} {verdict}")).collect::<Vec<_>>().join(", ");
+    }
+    told.join("; ")
 }
 
 /// What the steps told, as far as they came.

@@ -22,6 +22,9 @@ use crate::{
     },
 };
 
+/// What evidence says of a query that failed.
+const FAILED: &str = "the query failed; `lifeboat restore-test` and the daemon's log tell why";
+
 /// What the isolated instance told before it was stopped.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Proof {
@@ -112,12 +115,17 @@ impl Prove {
                 checks.push(match instance.query(&check.dbname, &check.sql).await {
                     Ok(answer) => {
                         let holds = answer.as_deref() == Some(check.expect.as_str());
+                        if !holds {
+                            let answer = answer.as_deref().map_or("no row, or null".to_owned(), |it| format!("`{it}`"));
+                            cx.tell(format!("check `{}` gave {answer} instead of `{}`", check.sql, check.expect));
+                        }
                         Check::judge(check.sql.clone(), check.expect.clone(), digest_unless(holds, answer), holds)
                     }
                     Err(error) => {
                         // The server's message may quote rows: it goes to the log, not into evidence.
                         tracing::warn!(query = check.sql, %error, "a check failed");
-                        Check::judge(check.sql.clone(), check.expect.clone(), "the query failed; see the log", false)
+                        cx.tell(format!("check `{}` failed: {}", check.sql, with_causes(&error)));
+                        Check::judge(check.sql.clone(), check.expect.clone(), FAILED, false)
                     }
                 });
             }
@@ -149,7 +157,10 @@ fn digest_unless(holds: bool, answer: Option<String>) -> String {
     use sha2::Digest;
     match answer {
         Some(answer) if holds => answer,
-        Some(answer) => format!("sha256:{}", hex::encode(sha2::Sha256::digest(answer.as_bytes()))),
+        Some(answer) => {
+            let digest = hex::encode(sha2::Sha256::digest(answer.as_bytes()));
+            format!("sha256:{digest} (a digest, as it may be personal data; `lifeboat restore-test` shows it)")
+        }
         None => "no row, or null".to_owned(),
     }
 }

@@ -20,6 +20,9 @@ async fn a_daemon_protects_answers_proves_and_ends() {
     assert_eq!(site.run(&["status"]).await.json(1)["verdict"], "FAIL", "nothing is protected yet");
     let mut daemon = site.serve(&["-vv"]);
     eventually("a second scheduled backup", SOON, || async { ended_backups(&site).await >= 2 }).await;
+    for told in ["driving a run", "a run ended"] {
+        assert!(site.text("log").contains(told), "`{told}` is not logged");
+    }
     answers(&site).await;
     second_daemon_is_refused(&site).await;
     let tested = restore_tested(&site).await;

@@ -138,7 +138,7 @@ async fn refused(site: &Site, backup: &str) {
     let try_with = async |args: &[&str]| {
         site.run(&[&["restore", "wallet", "--to", to.to_str().unwrap()][..], args].concat()).await
     };
-    let bounds = ["the oldest recovery point is", backup, "the newest is LSN"];
+    let bounds = ["the oldest recovery point is", backup, "the newest lies before LSN"];
     let future = (Clock::system().now() + jiff::SignedDuration::from_hours(1)).to_string();
     try_with(&["--at", &future]).await.refused(2, &bounds);
     try_with(&["--at", "2001-01-01T00:00:00Z"]).await.refused(2, &bounds);

@@ -198,7 +198,7 @@ fn rules_of_a_schedule() {
         (
             &[(
                 S,
-                "checks:\n    - heartbeat\n    - {sql: \"select coalesce(sum(amount), 0) from ledger\", dbname: wallet, expect: \"0.00\"}",
+                "checks:\n    - heartbeat\n    - {sql: \"select coalesce(sum(amount), 0)::numeric(20, 2) from ledger\", dbname: wallet, expect: \"0.00\"}",
                 "checks: ‸[]",
             )],
             "checks nothing",

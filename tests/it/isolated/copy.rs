@@ -12,7 +12,7 @@ use std::{
 use lifeboat::{
     domain::{Lsn, RecoveryTarget, Segment, SegmentSize, Timeline},
     engine::{
-        EngineError, Instance, IsolatedParams, Recover, RecoveryPlan,
+        EngineError, FoundRecord, Instance, IsolatedParams, Recover, RecoveryPlan, SoughtRecord, WalRange,
         postgres::{Login, Member, Postgres, Tls, cluster::LocalCluster},
     },
 };
@@ -84,6 +84,22 @@ impl Copy {
 
     pub(super) fn wal(&self) -> PathBuf {
         self.folder.join("wal")
+    }
+
+    /// Looks in the WAL folder for a record from here on, of each number in the
+    /// newest timeline that has it.
+    pub(super) async fn find(&self, sought: SoughtRecord, from: Lsn) -> Option<FoundRecord> {
+        let size = SegmentSize::DEFAULT;
+        let names = fs::read_dir(self.wal()).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut held: Vec<Segment> =
+            names.filter_map(|name| Segment::parse(name.to_str().unwrap(), size).ok()).collect();
+        held.sort();
+        let newest: std::collections::BTreeMap<u64, Segment> =
+            held.into_iter().map(|segment| (segment.number, segment)).collect();
+        let segments: Vec<Segment> = newest.into_values().collect();
+        let to = segments.last().unwrap().end(size);
+        let range = WalRange { folder: &self.wal(), segments: &segments, size, from, to };
+        self.postgres.find_record("15.8 (Debian)", &range, &sought).await.unwrap()
     }
 
     /// Fills the WAL folder with what the lab has written, but for the last

@@ -9,8 +9,8 @@ use std::{
 
 use jiff::Timestamp;
 use lifeboat::{
-    domain::{Lsn, RecoveryTarget, Timeline},
-    engine::{EngineError, Recover},
+    domain::{Lsn, RecoveryTarget, SegmentSize, Timeline},
+    engine::{EngineError, Recover, SoughtRecord},
 };
 
 use super::copy::{Copy, LIMIT, beat, processes_in, switch_segment};
@@ -62,7 +62,7 @@ async fn a_segment_without_a_record_of_its_own_sends_the_search_back() {
     let expected = copy.last_record(before).await;
     // The log ended right behind the header of a new segment.
     let next = lifeboat::domain::Segment { timeline: before.timeline, number: before.number + 1 };
-    let size = lifeboat::domain::SegmentSize::DEFAULT;
+    let size = SegmentSize::DEFAULT;
     fs::write(copy.wal().join(next.file_name(size)), vec![0_u8; 16 << 20]).unwrap();
     assert_eq!(copy.last_record(next).await, expected);
 }
@@ -164,13 +164,24 @@ async fn recovery_follows_the_timeline_that_a_promotion_opened() {
     beat(&lab, 1..=2).await;
     let copy = Copy::of(&lab).await;
     beat(&lab, 3..=4).await;
+    let start: Lsn = lab.psql("select pg_create_restore_point('before')").await.parse().unwrap();
     lab.cluster.stop("fast").await.unwrap();
     fs::write(lab.cluster.data().join("standby.signal"), "").unwrap();
     lab.cluster.start(Duration::from_secs(30)).await.unwrap();
     lab.psql("select pg_promote()").await;
-    beat(&lab, 5..=6).await;
+    beat(&lab, 5..=5).await;
+    let after: Lsn = lab.psql("select pg_create_restore_point('after')").await.parse().unwrap();
+    // A commit flushes the point's record, which nobody waits for.
+    beat(&lab, 6..=6).await;
     let newest = copy.archive(&lab, 0).await;
     assert_eq!(newest.timeline, Timeline(2));
+    // A look into the WAL follows it too.
+    let from = Lsn(SegmentSize::DEFAULT.floor(start).0 - SegmentSize::DEFAULT.bytes());
+    for (name, ends_at) in [("before", Some(start)), ("after", Some(after)), ("aft", None)] {
+        let found = copy.find(SoughtRecord::RestorePoint(name.to_owned()), from).await;
+        // What the function answers is the record's end.
+        assert_eq!(found.map(|found| found.start < ends_at.unwrap()), ends_at.map(|_| true), "{name}: {found:?}");
+    }
     let last = copy.last_record(newest).await;
     let instance = copy.recover(RecoveryTarget::Lsn(last)).await.unwrap();
     assert_eq!(instance.heartbeats().await.unwrap().present, [1, 2, 3, 4, 5, 6]);

@@ -75,6 +75,34 @@ async fn a_directory_conforms() {
     conforms(directory(&folder.path().join("vault")).as_ref()).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_keeps_no_empty_folder_and_loses_no_object_over_it() {
+    let folder = scratch();
+    let root = folder.path().join("vault");
+    let store = directory(&root);
+    for name in ["a/b/one", "a/b/two"] {
+        put(store.as_ref(), &key(name), name).await.unwrap();
+    }
+    store.delete(&key("a/b/one")).await.unwrap();
+    assert!(root.join("a/b").is_dir());
+    store.delete(&key("a/b/two")).await.unwrap();
+    assert!(!root.join("a").exists() && root.is_dir());
+    // One comes into a folder while the last one goes from it.
+    let writers = (0..4).map(|nth| {
+        let store = Arc::clone(&store);
+        async move {
+            for round in 0..50 {
+                let mine = key(&format!("x/y/{nth}-{round}"));
+                put(store.as_ref(), &mine, "content").await.unwrap();
+                assert!(stat(store.as_ref(), &mine).await.unwrap().is_some());
+                store.delete(&mine).await.unwrap();
+            }
+        }
+    });
+    futures::future::join_all(writers).await;
+    assert!(!root.join("x").exists());
+}
+
 #[tokio::test]
 async fn memory_conforms() {
     conforms(memory().as_ref()).await;

@@ -8,9 +8,8 @@ use postgres_protocol::message::frontend;
 use sqlx::PgConnection;
 
 use super::{
-    super::{Member, Postgres, sql, wire::Connection},
+    super::{Member, Postgres, cluster::major, sql, wire::Connection},
     INSPECT_LIMIT,
-    preflight::major,
 };
 use crate::{
     domain::{Lsn, Timeline},

@@ -2,7 +2,7 @@
 //! only looks and changes nothing; each finding carries the exact remedy.
 
 use super::{
-    super::{Member, Postgres, failure, sql, wire::Connection},
+    super::{Member, Postgres, cluster::major, failure, sql, wire::Connection},
     INSPECT_LIMIT, beat, choose_primary,
 };
 use crate::engine::{EngineError, MemberFacts};
@@ -85,11 +85,6 @@ pub(super) async fn preflight(postgres: &Postgres) -> Result<MemberFacts, Vec<En
     if wrong.is_empty() { Ok(facts) } else { Err(wrong) }
 }
 
-/// `15` of `15.14 (Debian 15.14-0+deb12u1)`.
-pub(super) fn major(server_version: &str) -> Option<u32> {
-    server_version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-}
-
 async fn state(postgres: &Postgres, member: &Member) -> Result<State, EngineError> {
     let mut session = sql::connect(postgres, member, &postgres.login.dbname).await?;
     sqlx::query_as(STATE)
@@ -131,18 +126,4 @@ fn judge(postgres: &Postgres, member: &Member, state: &State) -> Vec<EngineError
         wrong.push(beat::lacks_table(postgres, &member.name));
     }
     wrong
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_major_version_is_read_as_distributions_write_it() {
-        for (text, version) in
-            [("15.14 (Debian 15.14-0+deb12u1)", Some(15)), ("18beta1", Some(18)), ("9.6.24", Some(9)), ("", None)]
-        {
-            assert_eq!(major(text), version, "{text}");
-        }
-    }
 }

@@ -1,0 +1,185 @@
+//! Finds what names and sizes of objects do not tell: where in the WAL a point
+//! lies, and whether a whole record is there for recovery to stop at. Segments
+//! are fetched for the look alone and go again.
+//!
+//! What must never happen: a claim that a point can be restored to which
+//! recovery cannot reach.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Request, RestoreError, Say};
+use crate::{
+    clock::Clock,
+    decide::recovery::{
+        self, Facts, Refusal, Selection, WalPiece,
+        search::{Search, Unreachable, ahead, behind, reaching, stretches},
+    },
+    domain::{Lsn, Opener, RecoveryTarget},
+    engine::{FoundRecord, SoughtRecord, WalRange},
+    flows::{Database, Vault},
+    process,
+    vault::{self, Fetch, Inventory, Layout, VaultError},
+};
+
+/// Chooses backup and WAL for the request's target, after a look into the WAL
+/// where only that tells where the point lies. `folder` is made for each look and
+/// removed again. All of `found` is one history.
+pub(super) async fn select(
+    database: &Database,
+    found: &[(&Vault, &Inventory)],
+    (facts, fetch): (&Facts, &Fetch<'_>),
+    request: &Request,
+    folder: PathBuf,
+    say: &Say<'_>,
+) -> Result<Selection, RestoreError> {
+    let (_, first) = found.first().ok_or(Refusal::NoBackup)?;
+    let entry = found.iter().find_map(|(_, held)| held.catalog.entries.last()).ok_or(Refusal::NoBackup)?;
+    let (layout, server_version) = (first.listing.layout(), entry.manifest.server_version.as_str());
+    let reader = Reader { database, fetch: *fetch, layout, server_version, folder, say };
+    reader.select(facts, request).await
+}
+
+/// Refuses what a restore test of `target` could not reach, by what its vault
+/// holds now, before there is a run.
+pub async fn refuse_unreachable(
+    database: &Database,
+    target: &RecoveryTarget,
+    say: &Say<'_>,
+) -> Result<(), RestoreError> {
+    let vault = database.vault(None).ok_or(Refusal::NoBackup)?;
+    let held = super::newest(database, vault).await?;
+    let found = [(vault, &held)];
+    let facts = super::facts(&found, Clock::system().now()).await?.ok_or(Refusal::NoBackup)?;
+    let (identities, stop) = (database.keys.identities().await?, CancellationToken::new());
+    let sources = [Arc::clone(&vault.store)];
+    let fetch = Fetch { sources: &sources, identities: &identities, stop: &stop };
+    let folder = database.scratch.join(format!("lifeboat-look-{:016x}", rand::random::<u64>()));
+    let request = Request {
+        target: target.clone(),
+        backup: None,
+        system_id: None,
+        data: folder.join("data"),
+        wal_folder: folder.join("wal"),
+        is_isolated: true,
+        opener: Opener::Node,
+    };
+    select(database, &found, (&facts, &fetch), &request, folder, say).await.map(drop)
+}
+
+/// What WAL is read with, and where to.
+struct Reader<'a> {
+    database: &'a Database,
+    fetch: Fetch<'a>,
+    layout: &'a Layout,
+    /// The version of the server that wrote it.
+    server_version: &'a str,
+    folder: PathBuf,
+    say: &'a Say<'a>,
+}
+
+impl Reader<'_> {
+    async fn select(&self, facts: &Facts, request: &Request) -> Result<Selection, RestoreError> {
+        let chosen = recovery::choose(facts, &request.target, request.backup.as_ref())?;
+        match &request.target {
+            RecoveryTarget::Lsn(lsn) => self.up_to(facts, chosen, *lsn).await,
+            RecoveryTarget::Xid(xid) => {
+                // As the server takes it: an epoch before the number counts for nothing.
+                let number = xid.parse::<u64>().map_err(|_| Unreachable::NoTransaction { xid: xid.clone() })?;
+                let sought = SoughtRecord::TransactionEnd(number & u64::from(u32::MAX));
+                self.search(facts, &chosen, request, &sought).await
+            }
+            RecoveryTarget::Name(name) => {
+                self.search(facts, &chosen, request, &SoughtRecord::RestorePoint(name.clone())).await
+            }
+            RecoveryTarget::Latest | RecoveryTarget::Time(_) | RecoveryTarget::Immediate => Ok(chosen),
+        }
+    }
+
+    /// From the backup that leads to the sought record.
+    async fn search(
+        &self,
+        facts: &Facts,
+        latest: &Selection,
+        request: &Request,
+        sought: &SoughtRecord,
+    ) -> Result<Selection, RestoreError> {
+        let mut search = Search::default();
+        for stretch in stretches(facts, latest, request.backup.as_ref())? {
+            let (from, to) = (stretch.start, stretch.end);
+            (self.say)(&format!("looking for {} in the WAL from {from} to {to}", request.target), None, None);
+            let found = self.find(latest, &stretch.wal, (from, to), sought).await?;
+            if search.read(&stretch, found.map(|found| found.start)) {
+                return Ok(recovery::choose(facts, &request.target, Some(&stretch.backup))?);
+            }
+        }
+        Err(search.refusal(&request.target).map_or(Refusal::NoBackup.into(), RestoreError::from))
+    }
+
+    /// With the whole record that starts at or after `lsn`, where recovery stops.
+    async fn up_to(&self, facts: &Facts, chosen: Selection, lsn: Lsn) -> Result<Selection, RestoreError> {
+        for wal in ahead(facts, lsn)? {
+            if let Some(found) = self.find(&chosen, &wal.pieces, (lsn, wal.end), &SoughtRecord::Any).await? {
+                return Ok(reaching(facts, &chosen, found.next.unwrap_or(wal.end))?);
+            }
+        }
+        let mut last = None;
+        for wal in behind(facts, &chosen, lsn)? {
+            last = self.find(&chosen, &wal.pieces, (wal.start, wal.end), &SoughtRecord::Last).await?;
+            if last.is_some() {
+                break;
+            }
+        }
+        let last = last.map(|found| found.start);
+        Err(Unreachable::AfterLastRecord { target: chosen.target, last }.into())
+    }
+
+    async fn find(
+        &self,
+        base: &Selection,
+        pieces: &[WalPiece],
+        (from, to): (Lsn, Lsn),
+        sought: &SoughtRecord,
+    ) -> Result<Option<FoundRecord>, RestoreError> {
+        if pieces.is_empty() || from >= to {
+            return Ok(None);
+        }
+        if self.folder.exists() {
+            return Err(VaultError::NotEmpty { path: self.folder.clone() }.into());
+        }
+        let staged = Staged(&self.folder);
+        let wanted = Selection { wal: pieces.to_vec(), histories: Vec::new(), ..base.clone() };
+        vault::fetch_wal(&self.fetch, self.layout, &wanted, staged.0).await?;
+        let segments: Vec<_> = pieces.iter().map(|piece| piece.segment).collect();
+        let range = WalRange { folder: staged.0, segments: &segments, size: base.segment_size, from, to };
+        tokio::select! {
+            found = self.database.engine.find_record(self.server_version, &range, sought) => return Ok(found?),
+            () = self.fetch.stop.cancelled() => {}
+        }
+        let ended = process::end_all_of(staged.0).await;
+        ended.map_err(|source| VaultError::File {
+            action: "end the programs in",
+            path: staged.0.to_owned(),
+            source,
+        })?;
+        Err(VaultError::Stopped.into())
+    }
+}
+
+/// A folder that goes away with this value.
+struct Staged<'a>(&'a Path);
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(self.0)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(folder = %self.0.display(), %error, "cannot remove what was fetched for a look");
+        }
+    }
+}
