@@ -8,6 +8,9 @@ use std::{
     path::Path,
 };
 
+/// How often a folder is made anew that was removed before something was in it.
+const FOLDER_GONE_MAX: u32 = 64;
+
 /// Makes what was done to the names in `folder` durable.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     // The parent of a bare name is the current folder.
@@ -30,12 +33,23 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the finished temporary file its final name, unless that name is taken:
-/// then `AlreadyExists`, and the existing file is untouched. The temporary name
-/// is gone afterwards either way.
+/// Gives the finished temporary file its final name, in a folder that is made where
+/// it is missing, unless that name is taken: then `AlreadyExists`, and the existing
+/// file is untouched. The temporary name is gone afterwards either way.
 pub fn publish(temporary: &Path, target: &Path) -> io::Result<()> {
     File::open(temporary)?.sync_all()?;
-    let linked = fs::hard_link(temporary, target);
+    let link = || {
+        target.parent().map_or(Ok(()), create_folder)?;
+        fs::hard_link(temporary, target)
+    };
+    let mut linked = link();
+    // Somebody removes folders that are empty, until something is in them.
+    for _ in 0..FOLDER_GONE_MAX {
+        match &linked {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => linked = link(),
+            _ => break,
+        }
+    }
     let removed = fs::remove_file(temporary);
     linked?;
     removed?;

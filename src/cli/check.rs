@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::Args;
+use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -15,6 +16,8 @@ use crate::{
     app,
     config::{Estate, load},
     domain::{VaultName, with_causes},
+    flows::Vault,
+    vault::visit,
 };
 
 #[derive(Debug, Args)]
@@ -69,8 +72,10 @@ async fn looked_at(estate: &Estate) -> anyhow::Result<Looked> {
     let mut found = Looked::default();
     for schedule in &estate.schedules {
         let database = app::open_to_look(estate, &schedule.config.database).await?;
-        for vault in &database.vaults {
-            match vault.store.probe().await {
+        let probe = async |vault: &Vault| visit(&vault.store.place().vault, vault.store.probe()).await;
+        let probed = join_all(database.vaults.iter().map(probe)).await;
+        for (vault, probed) in database.vaults.iter().zip(probed) {
+            match probed {
                 Ok(findings) => {
                     let vault = &vault.store.place().vault;
                     found.findings.extend(findings.iter().map(|finding| format!("vault `{vault}`: {finding}")));

@@ -21,7 +21,7 @@ use crate::{
     domain::{Backup, BackupId, Opener, Phase, RecoveryTarget, Timeline, record::Source},
     engine::{EngineError, RecoveryPlan},
     flow::StepContext,
-    vault::{self, Fetch, Inventory, Layout, Listing, Proof, Remembered, SharedStore, VaultError},
+    vault::{self, CatalogEntry, Fetch, Inventory, Layout, Listing, Proof, Remembered, SharedStore, VaultError},
 };
 
 mod choice;
@@ -44,6 +44,14 @@ pub struct Request {
     pub is_isolated: bool,
     /// Whose identity opens it.
     pub opener: Opener,
+}
+
+impl Request {
+    /// Whether this backup is one that was asked for.
+    fn is_of_use(&self, entry: &CatalogEntry, layout: &Layout) -> bool {
+        self.backup.as_ref().is_none_or(|asked| *asked == entry.manifest.backup)
+            && self.system_id.as_ref().is_none_or(|asked| asked == layout.system_id())
+    }
 }
 
 /// What was restored. The server still has to replay.
@@ -134,7 +142,7 @@ pub async fn run(
 ) -> Result<Restored, RestoreError> {
     say("reading the vault", None, None);
     let found = tokio::select! {
-        found = choice::look(database, vaults) => found?,
+        found = choice::look(database, vaults, |entry, layout| request.is_of_use(entry, layout), say) => found?,
         () = stop.cancelled() => return Err(VaultError::Stopped.into()),
     };
     let layout = choice::choose(database, &found, request)?;

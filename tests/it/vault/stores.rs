@@ -196,3 +196,43 @@ async fn a_read_only_vault_is_told() {
     assert!(matches!(error, StoreError::Denied { .. }), "{error:?}");
     assert!(store.probe().await.is_err());
 }
+
+#[tokio::test]
+async fn a_folder_that_is_empty_by_now_goes_and_is_made_anew() {
+    let folder = scratch();
+    let root = folder.path().join("vault");
+    let store = DirectoryStore::new("dr".parse().unwrap(), &root, "eu-south-1".parse().unwrap());
+    let (one, other) = (key("wallet/7/1/backups/b/x"), key("wallet/7/1/wal/y"));
+    put(&store, &one, "x").await.unwrap();
+    put(&store, &other, "y").await.unwrap();
+    store.delete(&one).await.unwrap();
+    assert!(!root.join("wallet/7/1/backups").exists() && root.join("wallet/7/1/wal/y").exists());
+    store.delete(&other).await.unwrap();
+    assert!(root.is_dir() && !root.join("wallet").exists());
+    // Who writes while others delete their neighbour finds a folder.
+    let write = async |name: &str| {
+        for _ in 0..200 {
+            let key = key(&format!("wallet/7/1/{name}"));
+            put(&store, &key, "z").await.unwrap();
+            store.delete(&key).await.unwrap();
+        }
+    };
+    tokio::join!(write("a"), write("b"), write("c"));
+    assert!(!root.join("wallet").exists());
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_folder_is_one_sentence_with_its_path() {
+    let folder = scratch();
+    let root = folder.path().join("vault");
+    std::fs::write(&root, "a file").unwrap();
+    let store = DirectoryStore::new("dr".parse().unwrap(), &root, "eu-south-1".parse().unwrap());
+    let told = put(&store, &key("wallet/x"), "x").await.unwrap_err().to_string();
+    assert!(told.contains("is no folder, and `path` of this vault must name one"), "{told}");
+    assert!(told.contains(root.to_str().unwrap()), "{told}");
+    std::fs::remove_file(&root).unwrap();
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("wallet"), "a file").unwrap();
+    let told = put(&store, &key("wallet/x"), "x").await.unwrap_err().to_string();
+    assert!(told.contains("cannot store `wallet/x` in ") && told.contains(root.to_str().unwrap()), "{told}");
+}
