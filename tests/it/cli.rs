@@ -16,6 +16,7 @@ mod prune;
 mod recovery_kit;
 mod refusals;
 mod shared_state;
+mod silent;
 mod site;
 mod streaming;
 mod vaults;
