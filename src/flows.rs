@@ -183,7 +183,7 @@ impl Database {
     ) -> Result<Vec<Inventory>, VaultError> {
         let store = vault.store.as_ref();
         let read = Inventory::of_all(store, &self.name, &self.keys.verifier, remembered);
-        vault::visit(&store.place().vault, read).await
+        vault::visit(&store.place().vault, Box::pin(read)).await
     }
 
     /// The file that defines this database's runs, for evidence.

@@ -45,7 +45,7 @@ pub(super) async fn look<'a>(
             }
             Ok(histories)
         };
-        let histories = visit_while_needed(name, slow, is_needed, read).await?;
+        let histories = visit_while_needed(name, slow, is_needed, Box::pin(read)).await?;
         let holds = |held: &Inventory| held.catalog.entries.iter().any(|entry| of_use(entry, held.listing.layout()));
         if histories.iter().any(holds) {
             is_found.store(true, Ordering::Relaxed);
