@@ -3,6 +3,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
+use futures::future::join_all;
+
 use crate::{
     clock::Clock,
     config::{
@@ -27,6 +29,7 @@ use crate::{
     vault::{
         self, Known, Owned, SharedStore, StoreError, VaultError,
         signature::{SignatureError, Signer, Verifier},
+        visit,
     },
 };
 
@@ -162,8 +165,9 @@ impl App {
     /// before a run is driven. Refuses to work on a vault that is another
     /// estate's; one that is away for the moment is told by whoever needs it.
     pub async fn settle(&self) -> Result<(), SetUpError> {
-        for vault in self.vaults.values() {
-            match vault.claim().await {
+        let claims = self.vaults.iter().map(|(name, vault)| visit(name, vault.claim()));
+        for claimed in join_all(claims).await {
+            match claimed {
                 Err(error @ StoreError::Foreign { .. }) => return Err(error.into()),
                 Err(error) => tracing::warn!(error = %with_causes(&error), "a vault cannot be used"),
                 Ok(()) => {}

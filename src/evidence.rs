@@ -7,11 +7,13 @@
 //! catches up. Nothing here is trusted because of where it was read: `verify`
 //! looks at bytes alone.
 
+use futures::future::join_all;
+
 use crate::{
     clock::Clock,
     db::{self, Db, DbError, evidence::Row},
     domain::{EvidenceRecord, VaultName},
-    vault::{SharedStore, StoreError, VaultError, signature::SignatureError, signature::Signer},
+    vault::{SharedStore, StoreError, VaultError, signature::SignatureError, signature::Signer, visit},
 };
 
 pub mod checkpoint;
@@ -129,13 +131,15 @@ impl EvidenceLog {
     /// Brings every vault up to date with the log; repeating it is harmless.
     /// Answers the vaults that are not, and why. Call it at start.
     pub async fn mirror(&self) -> Vec<(VaultName, EvidenceError)> {
-        let mut failed = Vec::new();
-        for mirror in &self.mirrors {
-            if let Err(error) = mirror.catch_up(&self.db, &self.signer).await {
-                failed.push((mirror.vault().clone(), error));
-            }
-        }
-        failed
+        failures(self.catch_up().await)
+    }
+
+    /// All vaults at once: one that does not answer holds up neither the others nor
+    /// the run that ends.
+    async fn catch_up<'a>(&'a self) -> Vec<(&'a Mirror, Result<(), EvidenceError>)> {
+        let catch_up =
+            async |mirror: &'a Mirror| (mirror, visit(mirror.vault(), mirror.catch_up(&self.db, &self.signer)).await);
+        join_all(self.mirrors.iter().map(catch_up)).await
     }
 
     /// The entries that fit the filter, oldest first.
@@ -158,8 +162,12 @@ impl EvidenceLog {
     /// vaults that could not be asked.
     pub async fn checkpoints(&self) -> (Vec<StoredCheckpoint>, Vec<(VaultName, EvidenceError)>) {
         let (mut checkpoints, mut failed) = (Vec::new(), Vec::new());
-        for mirror in &self.mirrors {
-            match source::checkpoints_in(mirror.store(), mirror.prefix()).await {
+        let read = async |mirror: &Mirror| {
+            visit(mirror.vault(), source::checkpoints_in(mirror.store(), mirror.prefix())).await
+        };
+        let found = join_all(self.mirrors.iter().map(read)).await;
+        for (mirror, found) in self.mirrors.iter().zip(found) {
+            match found {
                 Ok(found) => checkpoints.extend(found),
                 Err(error) => failed.push((mirror.vault().clone(), error)),
             }
@@ -172,8 +180,15 @@ impl EvidenceLog {
     /// every vault gets what it lacks. Answers what could not be done. Call it
     /// before a run is driven.
     pub async fn settle(&self) -> Vec<(VaultName, EvidenceError)> {
-        for mirror in &self.mirrors {
-            if let Err(EvidenceError::Behind { .. }) = mirror.catch_up(&self.db, &self.signer).await {
+        let looked = self.catch_up().await;
+        let is_ahead = |result: &Result<(), EvidenceError>| matches!(result, Err(EvidenceError::Behind { .. }));
+        if !looked.iter().any(|(_, result)| is_ahead(result)) {
+            return failures(looked);
+        }
+        for (mirror, _) in looked.into_iter().filter(|(_, result)| is_ahead(result)) {
+            // What was taken over from the one before may be all.
+            let again = visit(mirror.vault(), mirror.catch_up(&self.db, &self.signer)).await;
+            if is_ahead(&again) {
                 let taken = match from_store(mirror.store(), mirror.prefix()).await {
                     Ok(log) => self.adopt(&log.entries, &log.checkpoints).await,
                     Err(error) => Err(error),
@@ -235,4 +250,9 @@ impl EvidenceLog {
     pub fn signer(&self) -> &Signer {
         &self.signer
     }
+}
+
+/// The vaults that are not up to date, and why.
+fn failures(visited: Vec<(&Mirror, Result<(), EvidenceError>)>) -> Vec<(VaultName, EvidenceError)> {
+    visited.into_iter().filter_map(|(mirror, result)| Some((mirror.vault().clone(), result.err()?))).collect()
 }

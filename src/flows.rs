@@ -181,7 +181,7 @@ impl Database {
         }
     }
 
-    /// All histories of it that a vault holds.
+    /// All histories of it that a vault holds. A vault that is silent is an error.
     pub async fn histories(&self, vault: &Vault) -> Result<Vec<Inventory>, VaultError> {
         self.histories_again(vault, &mut Remembered::default()).await
     }
@@ -192,7 +192,9 @@ impl Database {
         vault: &Vault,
         remembered: &mut Remembered,
     ) -> Result<Vec<Inventory>, VaultError> {
-        Inventory::of_all(vault.store.as_ref(), &self.name, &self.keys.verifier, remembered).await
+        let store = vault.store.as_ref();
+        let read = Inventory::of_all(store, &self.name, &self.keys.verifier, remembered);
+        vault::visit(&store.place().vault, Box::pin(read)).await
     }
 
     /// The file that defines this database's runs, for evidence.

@@ -39,10 +39,11 @@ pub enum TelemetryError {
     Metrics(#[source] BuildError),
 }
 
-/// Starts logging to standard error, ours from `level` on, others' warnings.
+/// Starts logging to standard error, ours from `level` on, others' warnings. What
+/// the S3 client would say of a failed request our own error says.
 /// `RUST_LOG` overrides both.
 pub fn init(level: &str) -> Result<(), TelemetryError> {
-    let default = format!("warn,lifeboat={level}");
+    let default = format!("warn,aws_smithy_runtime=error,aws_config=error,lifeboat={level}");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -48,6 +48,7 @@ mod splitter;
 mod unpack;
 mod verification;
 pub mod verify;
+mod visit;
 mod wal;
 mod writer;
 
@@ -75,6 +76,7 @@ pub use s3::S3Store;
 pub use script::RESTORE_SH;
 pub use seal::{Object, put_once, read_sealed};
 pub use verification::{Found, Verification, put_verification};
+pub use visit::{visit, visit_while_needed};
 pub use wal::{LOOK_LIMIT, Looked, Uploads, VaultWal, WalSnapshot, WalStatus, WalTarget, WalWriter};
 pub use writer::{BackupWriter, PART_SIZE, TakenBackup};
 
@@ -165,7 +167,7 @@ pub enum StoreError {
     #[error("vault `{vault}`: no space left; free space, or enlarge the volume or quota, then run it again")]
     Full { vault: VaultName },
     #[error(
-        "vault `{vault}`: {subject} may not be {action}; give this user the right to, and mount the vault writable"
+        "vault `{vault}`: this user may not {action} {subject}; give it the right to, and mount the vault writable"
     )]
     Denied {
         vault: VaultName,
@@ -174,6 +176,12 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    #[error("vault `{vault}`: {path} is no folder, and `path` of this vault must name one; correct it")]
+    NotAFolder { vault: VaultName, path: String },
+    #[error(
+        "vault `{vault}`: there is no vault, as `vault.json` is not there; mount it if it is not, correct where it lies, or take the first backup with `lifeboat backup`"
+    )]
+    NoVault { vault: VaultName },
     #[error("vault `{vault}`: cannot {action} {subject}")]
     Io {
         vault: VaultName,
@@ -216,6 +224,9 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    /// Nothing was heard of it while it was visited.
+    #[error("vault `{vault}` has answered nothing for {seconds} s; check that it is reachable, and its mount sound")]
+    Silent { vault: VaultName, seconds: u64 },
     /// The run that wrote has lost its lease; another node owns the work now.
     #[error("vault `{vault}`: refused to write `{key}`: this node no longer owns the run")]
     Fenced { vault: VaultName, key: String },
@@ -224,7 +235,12 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call can only fail again.
     pub fn is_permanent(&self) -> bool {
-        !matches!(self, Self::Io { .. } | Self::Busy { .. })
+        !matches!(self, Self::Io { .. } | Self::Busy { .. } | Self::Silent { .. })
+    }
+
+    /// Whether objects can be stored and read nevertheless: what is lost is lost later.
+    pub fn is_weakness(&self) -> bool {
+        matches!(self, Self::Refused { refusal, .. } if matches!(**refusal, Refusal::Expires { .. }))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use metrics::gauge;
 
@@ -32,7 +33,7 @@ use crate::{
         },
     },
     telemetry,
-    vault::{CatalogEntry, Inventory, Layout},
+    vault::{CatalogEntry, Inventory, Layout, StoreError, visit},
 };
 
 /// Runs that the status shows.
@@ -57,6 +58,8 @@ pub enum StatusError {
     #[error(transparent)]
     Vault(#[from] restore::RestoreError),
     #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
     Rules(#[from] StepError),
 }
 
@@ -65,14 +68,11 @@ impl App {
     pub async fn status(&self) -> Result<EstateStatus, StatusError> {
         let now = self.clock.now();
         let entries = self.resources.evidence.records(&Filter::default()).await?;
-        let findings: Vec<Finding> = findings::open_findings(&self.resources.db)
-            .await?
-            .into_iter()
-            .map(|finding| Finding { subject: finding.subject, message: finding.message, opened_at: finding.opened_at })
-            .collect();
+        let findings = self.findings().await?;
+        let held = join_all(self.resources.databases.values().map(|database| self.held(database))).await;
         let mut databases = Vec::new();
-        for database in self.resources.databases.values() {
-            let held = self.held(database).await?;
+        for (database, held) in self.resources.databases.values().zip(held) {
+            let held = held?;
             held.publish(&database.name);
             databases.push(self.status_of(database, &held, &entries, &findings, now).await?);
         }
@@ -81,6 +81,14 @@ impl App {
         let status = EstateStatus::new(node.name.clone(), node.region.clone(), now, databases, runs, findings);
         publish(&status);
         Ok(status)
+    }
+
+    /// What a person must fix, oldest first. No vault is asked.
+    pub async fn findings(&self) -> Result<Vec<Finding>, StatusError> {
+        let open = findings::open_findings(&self.resources.db).await?.into_iter();
+        Ok(open
+            .map(|finding| Finding { subject: finding.subject, message: finding.message, opened_at: finding.opened_at })
+            .collect())
     }
 
     async fn status_of(
@@ -172,13 +180,30 @@ impl App {
         Ok(backup.map(|backup| Tip { timeline: latest.timeline, lsn: latest.end, backup_ended_at: backup.finished_at }))
     }
 
+    /// All histories that a vault holds, and up to where the newest can be restored.
+    async fn look_into(
+        &self,
+        database: &Database,
+        vault: &flows::Vault,
+    ) -> Result<(Vec<Inventory>, Option<Tip>), StatusError> {
+        let histories = database.histories(vault).await.map_err(restore::RestoreError::from)?;
+        let newest = histories.iter().max_by_key(|held| held.newest_at());
+        let tip = match newest.filter(|held| held.newest_at().is_some()) {
+            Some(newest) => self.restorable_tip(vault, newest).await?,
+            None => None,
+        };
+        Ok((histories, tip))
+    }
+
     /// What the vaults hold of a database, read from their listings.
-    pub(crate) async fn held(&self, database: &Database) -> Result<Held, StatusError> {
+    pub(crate) async fn held<'a>(&self, database: &'a Database) -> Result<Held, StatusError> {
         let (mut held, mut found) = (Held::default(), Vec::new());
-        for vault in &database.vaults {
+        let look = |vault: &'a flows::Vault| visit(&vault.store.place().vault, self.look_into(database, vault));
+        let looked = join_all(database.vaults.iter().map(look)).await;
+        for (vault, looked) in database.vaults.iter().zip(looked) {
             // Of a vault that is away nothing is known; the others still tell.
-            let histories = match database.histories(vault).await {
-                Ok(histories) => histories,
+            let (histories, tip) = match looked {
+                Ok(looked) => looked,
                 Err(error) => {
                     let vault = &vault.store.place().vault;
                     tracing::warn!(%vault, error = %with_causes(&error), "a vault cannot be looked at");
@@ -193,11 +218,6 @@ impl App {
             for history in &histories {
                 held.backups.extend(history.catalog.entries.iter().map(CatalogEntry::summary));
             }
-            let newest = histories.iter().max_by_key(|held| held.newest_at());
-            let tip = match newest.filter(|held| held.newest_at().is_some()) {
-                Some(newest) => self.restorable_tip(vault, newest).await?,
-                None => None,
-            };
             held.tips.push((vault.store.place().vault.clone(), tip));
             found.push((vault, histories));
         }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::Args;
+use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -16,6 +17,8 @@ use crate::{
     app::{self, ToLook, secrets},
     config::{Estate, load},
     domain::{BackupKind, VaultName, with_causes},
+    flows::Vault,
+    vault::visit,
 };
 
 #[derive(Debug, Args)]
@@ -98,8 +101,10 @@ async fn look_at(estate: &Estate, found: &mut Looked) {
                 continue;
             }
         };
-        for vault in &database.vaults {
-            match vault.store.probe().await {
+        let probe = async |vault: &Vault| visit(&vault.store.place().vault, vault.store.probe()).await;
+        let probed = join_all(database.vaults.iter().map(probe)).await;
+        for (vault, probed) in database.vaults.iter().zip(probed) {
+            match probed {
                 Ok(findings) => {
                     let vault = &vault.store.place().vault;
                     found.findings.extend(findings.iter().map(|finding| format!("vault `{vault}`: {finding}")));

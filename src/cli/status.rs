@@ -92,7 +92,7 @@ fn proven(database: &DatabaseStatus) -> String {
 
 pub async fn findings(invocation: &Invocation) -> Result<u8> {
     let app = open(invocation, Role::WithoutDns).await?;
-    let findings = app.status().await?.findings;
+    let findings = app.findings().await?;
     invocation.print(&findings, |findings| {
         let lines: Vec<String> = findings
             .iter()

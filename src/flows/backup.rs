@@ -7,17 +7,20 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::join_all;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Database, Resources, guarded::guarded, locks, output, refused, stream};
+use super::{Database, Resources, Vault, guarded::guarded, locks, output, refused, stream};
 use crate::{
-    domain::{Backup, BackupId, BackupKind, BackupState, DatabaseName, Verdict, record::kind, with_causes},
+    config::vault::Durability,
+    db::findings,
+    domain::{Backup, BackupId, BackupKind, BackupState, DatabaseName, VaultName, Verdict, record::kind, with_causes},
     engine::{BackupFacts, BackupSink, EngineError},
     fault,
     flow::{Conclusion, Ending, Flow, Policy, Step, StepContext, StepError, read},
-    vault::{self, BackupWriter, Layout, Manifest, PART_SIZE, TakenBackup, VaultError},
+    vault::{self, BackupWriter, Layout, Manifest, PART_SIZE, StoreError, TakenBackup, VaultError, visit},
 };
 
 mod parent;
@@ -62,7 +65,8 @@ impl Flow for BackupFlow {
     fn steps(&self, params: &Value) -> Result<Vec<Box<dyn Step>>, StepError> {
         let params: Params = read("parameters", params)?;
         let database = self.resources.database(&params.database)?;
-        let mut steps: Vec<Box<dyn Step>> = vec![Box::new(Check(Arc::clone(&database)))];
+        let mut steps: Vec<Box<dyn Step>> =
+            vec![Box::new(Check { resources: Arc::clone(&self.resources), database: Arc::clone(&database) })];
         if params.kind == BackupKind::Incremental {
             steps.push(Box::new(parent::ChooseParent(Arc::clone(&database))));
         }
@@ -78,7 +82,55 @@ impl Flow for BackupFlow {
 }
 
 /// Is the primary fit, are all vaults where the data may be, can they be written?
-struct Check(Arc<Database>);
+/// Only the first vault and those that WAL must reach can be in the way.
+struct Check {
+    resources: Arc<Resources>,
+    database: Arc<Database>,
+}
+
+impl Check {
+    /// What a vault that is in nobody's way lacks is a finding, until a backup finds
+    /// it sound again.
+    async fn keep_finding(&self, vault: &VaultName, error: Option<&StoreError>) -> Result<(), StepError> {
+        let (db, name) = (&self.resources.db, &self.database.name);
+        let id = format!("{NAME}/{name}/{vault}");
+        match error {
+            Some(error) => {
+                let went_on = if error.is_weakness() { "all the same" } else { "without it" };
+                let message = format!("{}; the last backup of `{name}` went on {went_on}", with_causes(error));
+                tracing::warn!("{message}");
+                findings::open(db, &id, vault.as_str(), &message).await?;
+            }
+            None => findings::close(db, &id).await?,
+        }
+        Ok(())
+    }
+
+    async fn vaults(&self, cx: &StepContext) -> Result<(), StepError> {
+        let vaults = &self.database.vaults;
+        for vault in vaults {
+            self.database.refuse_outside_residency(&vault.store.place().region)?;
+        }
+        cx.guard().await?;
+        let probe = async |vault: &Vault| visit(&vault.store.place().vault, vault.store.probe()).await;
+        let probed = join_all(vaults.iter().map(probe)).await;
+        for (nth, (vault, probed)) in vaults.iter().zip(probed).enumerate() {
+            let name = &vault.store.place().vault;
+            let is_needed = nth == 0 || vault.durability == Durability::Required;
+            match probed {
+                Ok(weaknesses) => {
+                    for finding in weaknesses {
+                        tracing::warn!(vault = %name, finding, "the vault has a weakness");
+                    }
+                    self.keep_finding(name, None).await?;
+                }
+                Err(error) if is_needed && !error.is_weakness() => return Err(error.into()),
+                Err(error) => self.keep_finding(name, Some(&error)).await?,
+            }
+        }
+        Ok(())
+    }
+}
 
 #[async_trait]
 impl Step for Check {
@@ -88,14 +140,8 @@ impl Step for Check {
 
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
         cx.progress("looking at the primary and the vaults", None, None);
-        for vault in &self.0.vaults {
-            self.0.refuse_outside_residency(&vault.store.place().region)?;
-            cx.guard().await?;
-            for finding in vault.store.probe().await? {
-                tracing::warn!(vault = %vault.store.place().vault, finding, "the vault has a weakness");
-            }
-        }
-        let primary = self.0.engine.preflight().await.map_err(|errors| {
+        self.vaults(cx).await?;
+        let primary = self.database.engine.preflight().await.map_err(|errors| {
             let is_permanent = errors.iter().any(EngineError::is_permanent);
             let all: Vec<String> = errors.iter().map(|error| with_causes(error)).collect();
             StepError::from_error(PreflightError(all.join("; ")), is_permanent)

@@ -49,6 +49,14 @@ pub struct Request {
     pub opener: Opener,
 }
 
+impl Request {
+    /// Whether this backup is one that was asked for.
+    fn is_of_use(&self, entry: &CatalogEntry, layout: &Layout) -> bool {
+        self.backup.as_ref().is_none_or(|asked| *asked == entry.manifest.backup)
+            && self.system_id.as_ref().is_none_or(|asked| asked == layout.system_id())
+    }
+}
+
 /// What was restored. The server still has to replay.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Restored {
@@ -152,7 +160,7 @@ pub async fn run(
 ) -> Result<Restored, RestoreError> {
     say("reading the vault", None, None);
     let found = tokio::select! {
-        found = choice::look(database, vaults) => found?,
+        found = choice::look(database, vaults, |entry, layout| request.is_of_use(entry, layout), say) => found?,
         () = stop.cancelled() => return Err(VaultError::Stopped.into()),
     };
     let layout = choice::choose(database, &found, request)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Layout, Listing, Manifest, ObjectKey, Proof, Store, VaultError, Verification, proof, seal, signature::Verifier,
-    signature_of, verification,
+    signature_of, stat, verification,
 };
 use crate::{
     decide::{
@@ -82,7 +82,8 @@ impl Remembered {
 }
 
 impl Catalog {
-    /// Errors are those of the store; a backup that is not valid is a problem in the answer.
+    /// Errors are those of a store that does not answer; a backup that is not valid,
+    /// or that alone cannot be read, is a problem in the answer.
     pub async fn read(listing: &Listing, store: &dyn Store, verifier: &Verifier) -> Result<Self, VaultError> {
         Self::read_again(listing, store, verifier, &mut Remembered::default()).await
     }
@@ -123,7 +124,12 @@ impl Catalog {
                     entry.state = state_of(&entry, coverage, size);
                     catalog.entries.push(entry);
                 }
-                Err(error @ VaultError::Store(_)) => return Err(error),
+                Err(VaultError::Store(error)) => {
+                    // Expired since it was listed; its manifest goes first.
+                    if stat(store, &manifest).await?.is_some() {
+                        catalog.problems.push(Problem { backup, error: error.into() });
+                    }
+                }
                 Err(error) => catalog.problems.push(Problem { backup, error }),
             }
         }

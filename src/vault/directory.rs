@@ -11,7 +11,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 
-use super::{ObjectInfo, ObjectKey, ObjectReader, ObjectWriter, Place, Store, StoreError, probe};
+use super::{
+    ObjectInfo, ObjectKey, ObjectReader, ObjectWriter, Place, Store, StoreError, probe,
+    visit::{Heard, heard},
+};
 use crate::{
     domain::{Region, VaultName},
     durable,
@@ -39,8 +42,11 @@ impl DirectoryStore {
     }
 
     fn failed(&self, subject: impl Into<String>, action: &'static str, source: io::Error) -> StoreError {
-        let (vault, subject) = (self.place.vault.clone(), subject.into());
+        let (vault, subject) = (self.place.vault.clone(), format!("{} in {}", subject.into(), self.root.display()));
         match source.kind() {
+            _ if self.root.exists() && !self.root.is_dir() => {
+                StoreError::NotAFolder { vault, path: self.root.display().to_string() }
+            }
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full { vault },
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 StoreError::Denied { vault, subject, action, source }
@@ -56,6 +62,7 @@ impl DirectoryStore {
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let result = tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        heard();
         result.map_err(|source| self.failed(subject, action, source))
     }
 }
@@ -68,7 +75,7 @@ impl Store for DirectoryStore {
 
     async fn create(&self, key: &ObjectKey) -> Result<Box<dyn ObjectWriter>, StoreError> {
         let (folder, target) = (self.root.join(TEMPORARY), self.path(key));
-        let opened = self.blocking(format!("`{key}`"), "written", move || {
+        let opened = self.blocking(format!("`{key}`"), "write", move || {
             if target.symlink_metadata().is_ok() {
                 return Ok(None);
             }
@@ -89,7 +96,9 @@ impl Store for DirectoryStore {
     }
 
     async fn read(&self, key: &ObjectKey) -> Result<ObjectReader, StoreError> {
-        match tokio::fs::File::open(self.path(key)).await {
+        let opened = tokio::fs::File::open(self.path(key)).await;
+        heard();
+        match opened {
             Ok(file) => Ok(Box::pin(file)),
             Err(error) if is_absent(&error) => {
                 Err(StoreError::NotFound { vault: self.place.vault.clone(), key: key.clone() })
@@ -99,14 +108,17 @@ impl Store for DirectoryStore {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
-        let (root, wanted) = (self.root.clone(), prefix.to_owned());
-        self.blocking(format!("`{prefix}`"), "listed", move || {
+        let (root, wanted, heard) = (self.root.clone(), prefix.to_owned(), Heard::of_this_visit());
+        self.blocking(format!("`{prefix}`"), "list", move || {
             let mut found = Vec::new();
             let folder = wanted.rsplit_once('/').map_or("", |(folder, _)| folder);
             if folder.split('/').any(|part| part == "..") {
                 return Ok(found);
             }
-            walk(&root.join(folder), folder, &wanted, &mut found)?;
+            walk(&root.join(folder), folder, &wanted, &mut |object| {
+                heard.iter().for_each(Heard::note);
+                found.push(object);
+            })?;
             found.sort_by(|a, b| a.key.cmp(&b.key));
             Ok(found)
         })
@@ -115,7 +127,7 @@ impl Store for DirectoryStore {
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let (root, path) = (self.root.clone(), self.path(key));
-        self.blocking(format!("`{key}`"), "deleted", move || {
+        self.blocking(format!("`{key}`"), "delete", move || {
             let removed = fs::remove_file(&path);
             let folder = path.parent().unwrap_or(&root);
             match removed.and_then(|()| durable::sync_folder(folder)) {
@@ -134,7 +146,7 @@ impl Store for DirectoryStore {
     async fn probe(&self) -> Result<Vec<String>, StoreError> {
         probe::by_doing(self).await?;
         let folder = self.root.join(TEMPORARY);
-        self.blocking(format!("`{TEMPORARY}`"), "cleaned", move || remove_leftovers(&folder)).await?;
+        self.blocking(format!("`{TEMPORARY}`"), "clean", move || remove_leftovers(&folder)).await?;
         Ok(Vec::new())
     }
 }
@@ -143,9 +155,9 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// Adds the objects below `folder` whose names begin with `prefix`; `name` is
+/// Hands over the objects below `folder` whose names begin with `prefix`; `name` is
 /// the folder's own in the vault. What begins otherwise is not looked into.
-fn walk(folder: &Path, name: &str, prefix: &str, found: &mut Vec<ObjectInfo>) -> io::Result<()> {
+fn walk(folder: &Path, name: &str, prefix: &str, found: &mut impl FnMut(ObjectInfo)) -> io::Result<()> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if is_absent(&error) => return Ok(()),
@@ -167,7 +179,7 @@ fn walk(folder: &Path, name: &str, prefix: &str, found: &mut Vec<ObjectInfo>) ->
             Ok(data) if data.is_dir() => walk(&entry.path(), &child, prefix, found)?,
             Ok(data) if data.is_file() => {
                 if let Ok(key) = ObjectKey::new(child) {
-                    found.push(ObjectInfo { key, size_bytes: data.len() });
+                    found(ObjectInfo { key, size_bytes: data.len() });
                 }
             }
             Ok(_) => {}
@@ -207,12 +219,12 @@ impl ObjectWriter for DirectoryWriter {
     async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
         self.size_bytes += bytes.len() as u64;
         let written = self.file.write_all(&bytes).await;
-        written.map_err(|source| self.store.failed(format!("`{}`", self.key), "written", source))
+        written.map_err(|source| self.store.failed(format!("`{}`", self.key), "write", source))
     }
 
     async fn commit(mut self: Box<Self>) -> Result<ObjectInfo, StoreError> {
         let flushed = self.file.flush().await;
-        flushed.map_err(|source| self.store.failed(format!("`{}`", self.key), "written", source))?;
+        flushed.map_err(|source| self.store.failed(format!("`{}`", self.key), "write", source))?;
         let Self { store, key, temporary, size_bytes, .. } = *self;
         let target = store.path(&key);
         let published = tokio::task::spawn_blocking(move || durable::publish(&temporary, &target));
@@ -221,7 +233,7 @@ impl ObjectWriter for DirectoryWriter {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 Err(StoreError::AlreadyExists { vault: store.place.vault, key })
             }
-            Err(error) => Err(store.failed(format!("`{key}`"), "stored", error)),
+            Err(error) => Err(store.failed(format!("`{key}`"), "store", error)),
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::{
     Locks, ObjectInfo, ObjectKey, ObjectReader, ObjectVersion, ObjectWriter, Place, SharedStore, Store, StoreError,
-    VersionId,
+    VersionId, visit::heard,
 };
 use crate::domain::ByteSize;
 
@@ -77,13 +77,17 @@ impl Gates {
     async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         if let Some(requests) = &self.requests {
             requests.until_ready().await;
+            heard();
         }
         self.place().await
     }
 
     async fn place(&self) -> Option<SemaphorePermit<'_>> {
         // It is never closed.
-        self.concurrent.as_ref()?.acquire().await.ok()
+        let place = self.concurrent.as_ref()?.acquire().await.ok();
+        // While we waited for ourselves the store was asked nothing.
+        heard();
+        place
     }
 }
 

@@ -32,6 +32,10 @@ pub enum Refusal {
     Overwrites { how: &'static str },
     #[error("{what} came back than was written; do not use this store")]
     OtherContent { what: &'static str },
+    #[error(
+        "the bucket `{bucket}` would delete objects of this vault by itself (lifecycle rule {rules}); let them leave out the vault's prefix: what expires is decided by `keep`"
+    )]
+    Expires { bucket: String, rules: String },
     #[error("a deleted object is still there; backups could never expire: use another store")]
     NotDeleted,
     #[error(
@@ -42,6 +46,10 @@ pub enum Refusal {
     LockIgnored { until: Timestamp },
     #[error("an upload has at most {parts_max} parts of {part_mib} MiB; make smaller objects")]
     TooLarge { parts_max: i32, part_mib: usize },
+    #[error(
+        "{endpoint} does not answer as S3 does ({status} {content_type}); correct `endpoint`, or look for a proxy or login page in between"
+    )]
+    NotS3 { endpoint: String, status: u16, content_type: String },
     #[error("the store answered {status} {code} ({message}); mend that on the store's side")]
     Other { status: u16, code: String, message: String },
 }

@@ -10,7 +10,6 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use aws_sdk_s3::Client;
 use tokio::sync::{Mutex, OnceCell};
 
 use self::failure::Ask;
@@ -35,9 +34,7 @@ pub use connect::{AccessKey, KeySource, LockMode, REQUEST_LIMIT, S3Options};
 struct Bucket {
     name: String,
     options: S3Options,
-    client: Client,
-    /// The same, where no credentials for deletes alone are configured.
-    deleter: Client,
+    clients: connect::Clients,
     declared: Place,
     /// Set once the store was asked: none where it does not tell its region.
     verified: OnceCell<Option<Place>>,
@@ -62,14 +59,13 @@ pub struct S3Store {
 impl S3Store {
     /// Describes the vault; connects nowhere until it is used.
     pub async fn open(vault: VaultName, options: S3Options, clock: Clock) -> Self {
-        let (client, deleter) = connect::clients(&options).await;
+        let clients = connect::clients(&options).await;
         let declared = Place { vault, kind: "s3", region: options.region.clone(), region_verified: false };
         Self {
             bucket: Arc::new(Bucket {
                 name: options.bucket.clone(),
                 options,
-                client,
-                deleter,
+                clients,
                 declared,
                 verified: OnceCell::new(),
                 versioned: Mutex::new(None),
@@ -92,7 +88,7 @@ impl Bucket {
     }
 
     async fn delete_current(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        let deleted = self.deleter.delete_object().bucket(&self.name).key(self.full(key.as_str())).send().await;
+        let deleted = self.clients.deleter.delete_object().bucket(&self.name).key(self.full(key.as_str())).send().await;
         match deleted.map_err(|error| self.failed(Ask::object(key, "delete", "s3:DeleteObject"), &error)) {
             Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
@@ -101,6 +97,7 @@ impl Bucket {
 
     async fn delete_version(&self, key: &ObjectKey, version: &str, bypass: bool) -> Result<(), StoreError> {
         let deleted = self
+            .clients
             .deleter
             .delete_object()
             .bucket(&self.name)

@@ -22,6 +22,7 @@ mod refusals;
 mod restoring;
 mod secrets;
 mod shared_state;
+mod silent;
 mod site;
 mod status;
 mod streaming;

@@ -10,13 +10,14 @@ use crate::{
     cli::{Invocation, UsageError, interrupt::Interrupt, open, progress, progress::Line, restore, table, who},
     clock::Clock,
     config,
-    domain::{ByteSize, DatabaseName, RunId, Share, VaultName, Verdict},
+    domain::{ByteSize, DatabaseName, RunId, Share, VaultName, Verdict, with_causes},
     flow::{NewRun, StepError},
     flows::{
         Database, KeyError, Vault,
+        restore::RestoreError,
         verify::{self, Asked, Params, Request},
     },
-    vault::verify::Report,
+    vault::{StoreError, VaultIdentity, verify::Report, visit},
 };
 
 #[derive(Debug, Args)]
@@ -74,11 +75,43 @@ impl Depth {
     }
 }
 
-/// What is printed.
+/// What is printed: of each vault a report per history that it holds, or why there
+/// is none.
 #[derive(Debug, Serialize)]
 struct Verified {
     verdict: Verdict,
     reports: Vec<Report>,
+    unverified: Vec<Unverified>,
+}
+
+/// A vault in which nothing of a database was verified.
+#[derive(Debug, Serialize)]
+struct Unverified {
+    database: DatabaseName,
+    vault: VaultName,
+    reason: String,
+}
+
+impl Unverified {
+    /// Why a vault has nothing to verify; none where it may have.
+    async fn before_reading(database: &Database, vault: &Vault) -> Option<Self> {
+        let store = vault.store.as_ref();
+        let held = async {
+            let is_there = VaultIdentity::read(store).await?.is_some();
+            Ok::<_, StoreError>((is_there, store.list(&format!("{}/", database.name)).await?))
+        };
+        let name = &store.place().vault;
+        let error = match visit(name, held).await {
+            Ok((_, held)) if !held.is_empty() => return None,
+            Ok((true, _)) => {
+                let (vault, database) = (name.to_string(), database.name.to_string());
+                with_causes(&RestoreError::Nothing { vault, database })
+            }
+            Ok((false, _)) => StoreError::NoVault { vault: name.clone() }.to_string(),
+            Err(error) => with_causes(&error),
+        };
+        Some(Self { database: database.name.clone(), vault: name.clone(), reason: error })
+    }
 }
 
 pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
@@ -91,19 +124,24 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
         None => estate.schedules.iter().map(|schedule| schedule.config.database.clone()).collect(),
     };
     let mut reports = Vec::new();
-    let mut verdicts = Vec::new();
+    let (mut verdicts, mut unverified) = (Vec::new(), Vec::new());
     for name in names {
         let trusted = options.signed_by.as_deref().map(restore::trusted).transpose()?;
         let database = app::open_for_restore(&estate, &name, trusted).await?;
         options.depth.check_identity(&database).await?;
         for vault in chosen(&database, options.vault.as_ref())? {
+            if let Some(without) = Unverified::before_reading(&database, vault).await {
+                verdicts.push(Verdict::Inconclusive);
+                unverified.push(without);
+                continue;
+            }
             let found = of_vault(&database, vault, &options.depth).await?;
             // A vault that holds nothing of it has passed nothing.
             verdicts.push(verify::verdict(&found));
             reports.extend(found);
         }
     }
-    let verified = Verified { verdict: Verdict::worst(verdicts), reports };
+    let verified = Verified { verdict: Verdict::worst(verdicts), reports, unverified };
     invocation.print(&verified, text)?;
     Ok(verified.verdict.exit_code())
 }
@@ -204,8 +242,8 @@ fn text(verified: &Verified) -> String {
             text = format!("{text}note: {note}\n");
         }
     }
-    if verified.reports.is_empty() {
-        text.push_str("the vault holds nothing of the database; take a backup with `lifeboat backup DB`\n");
+    for Unverified { database, vault, reason } in &verified.unverified {
+        text = format!("{text}{database} in {vault}: not verified: {reason}\n");
     }
     format!("{text}{}", verified.verdict)
 }

@@ -1,24 +1,61 @@
 //! Which cluster of a database is restored, chosen over all vaults that answer.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
-use super::{Request, RestoreError};
+use futures::future::join_all;
+
+use super::{Request, RestoreError, Say};
 use crate::{
     decide::cluster::{self, Cluster, Unclear},
     domain::with_causes,
     flows::{Database, Vault},
-    vault::{Inventory, Layout},
+    vault::{CatalogEntry, Inventory, Layout, Remembered, StoreError, VaultError, VaultIdentity, visit_while_needed},
 };
 
-/// All histories in all vaults. One that does not answer gives nothing, as long
-/// as another holds a backup.
+/// All histories in all vaults, which are asked at once. One that does not answer
+/// gives nothing, as long as another holds a backup `of_use`; until then it is
+/// waited for, and `say` tells so.
 pub(super) async fn look<'a>(
     database: &Database,
     vaults: &'a [Vault],
+    of_use: impl Fn(&CatalogEntry, &Layout) -> bool,
+    say: &Say<'_>,
 ) -> Result<Vec<(&'a Vault, Inventory)>, RestoreError> {
+    let is_found = AtomicBool::new(false);
+    let look = async |vault: &'a Vault| {
+        let name = &vault.store.place().vault;
+        let slow = || {
+            let others = vaults.iter().map(|other| &other.store.place().vault).filter(|other| *other != name);
+            let without: String = others.map(|other| format!("; `--from {other}` goes without it")).take(1).collect();
+            tracing::warn!("waiting for vault `{name}`, which does not answer{without}");
+            say(&format!("waiting for vault `{name}`{without}"), None, None);
+        };
+        let is_needed = || !is_found.load(Ordering::Relaxed);
+        let (store, verifier) = (vault.store.as_ref(), &database.keys.verifier);
+        let mut remembered = Remembered::default();
+        let read = Inventory::of_all(store, &database.name, verifier, &mut remembered);
+        let read = async {
+            let histories = read.await?;
+            // What is not mounted looks like a vault that holds nothing.
+            if histories.is_empty() && VaultIdentity::read(store).await?.is_none() {
+                return Err(VaultError::from(StoreError::NoVault { vault: name.clone() }));
+            }
+            Ok(histories)
+        };
+        let histories = visit_while_needed(name, slow, is_needed, Box::pin(read)).await?;
+        let holds = |held: &Inventory| held.catalog.entries.iter().any(|entry| of_use(entry, held.listing.layout()));
+        if histories.iter().any(holds) {
+            is_found.store(true, Ordering::Relaxed);
+        }
+        Ok::<_, VaultError>(histories)
+    };
+    let looked = join_all(vaults.iter().map(look)).await;
     let (mut found, mut failed) = (Vec::new(), None);
-    for vault in vaults {
-        match database.histories(vault).await {
+    for (vault, histories) in vaults.iter().zip(looked) {
+        match histories {
             Ok(histories) => found.extend(histories.into_iter().map(|held| (vault, held))),
             Err(error) => {
                 tracing::warn!(vault = %vault.store.place().vault, error = %with_causes(&error), "nothing is taken from this vault");
@@ -69,7 +106,7 @@ pub(super) fn choose(
 /// Why the cluster of this history may not be the one that goes on, by what all
 /// vaults hold that answer.
 pub async fn doubt(database: &Database, layout: &Layout) -> Result<Option<Unclear>, RestoreError> {
-    let mut known = clusters(&look(database, &database.vaults).await?);
+    let mut known = clusters(&look(database, &database.vaults, |_, _| true, &|_, _, _| {}).await?);
     let Some(chosen) = known.remove(layout) else { return Ok(None) };
     let others: Vec<Cluster> = known.into_values().collect();
     Ok(cluster::doubt(&others, &chosen))

@@ -8,15 +8,22 @@ use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::Timeou
 use aws_credential_types::provider::{ProvideCredentials, error::CredentialsError, future};
 use aws_sdk_s3::{
     Client,
-    config::{Credentials, Region as SigningRegion, StalledStreamProtectionConfig},
+    config::{
+        ConfigBag, Credentials, Intercept, Region as SigningRegion, RuntimeComponents, StalledStreamProtectionConfig,
+        interceptors::AfterDeserializationInterceptorContextRef,
+    },
+    error::BoxError,
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::domain::Region;
+use crate::{domain::Region, vault::visit::heard};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// For one request with what it sends: a part of 8 MiB beside three others over 3 Mbit/s.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(120);
+/// For one that sends next to nothing: a listing's page, an object's description,
+/// an object until it begins to come.
+const ASK_LIMIT: Duration = Duration::from_secs(20);
 /// A body of which nothing arrives for so long has stalled.
 const STALL_LIMIT: Duration = Duration::from_secs(20);
 
@@ -87,35 +94,72 @@ impl ProvideCredentials for Provider {
     }
 }
 
-/// The client for everything, and the one for deletes. Connects nowhere yet.
-pub(super) async fn clients(options: &S3Options) -> (Client, Client) {
+/// Tells whoever visits the vault that it answers.
+#[derive(Debug)]
+struct Answers;
+
+impl Intercept for Answers {
+    fn name(&self) -> &'static str {
+        "answers"
+    }
+
+    fn read_after_deserialization(
+        &self,
+        _answer: &AfterDeserializationInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        heard();
+        Ok(())
+    }
+}
+
+/// What a bucket is asked with.
+#[derive(Debug, Clone)]
+pub(super) struct Clients {
+    /// For what sends content.
+    pub(super) sender: Client,
+    /// For what is answered at once.
+    pub(super) asker: Client,
+    /// For deletes: with credentials of its own where some are configured.
+    pub(super) deleter: Client,
+}
+
+fn limits(request_limit: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT_LIMIT)
+        .read_timeout(request_limit)
+        .operation_attempt_timeout(request_limit)
+        .operation_timeout(request_limit)
+        .build()
+}
+
+/// Connects nowhere yet.
+pub(super) async fn clients(options: &S3Options) -> Clients {
     let signing = options.signing_region.clone().unwrap_or_else(|| options.region.to_string());
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .region(SigningRegion::new(signing))
         .retry_config(RetryConfig::disabled())
-        .timeout_config(
-            TimeoutConfig::builder()
-                .connect_timeout(CONNECT_LIMIT)
-                .read_timeout(options.request_limit)
-                .operation_attempt_timeout(options.request_limit)
-                .operation_timeout(options.request_limit)
-                .build(),
-        )
         .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(STALL_LIMIT).build());
     if let Some(source) = &options.credentials {
         loader = loader.credentials_provider(Provider(Arc::clone(source)));
     }
     let shared = Box::pin(loader.load()).await;
-    let client = client(options, &shared, None);
+    let ask_limit = options.request_limit.min(ASK_LIMIT);
+    let client = |limit, source| client(options, &shared, limit, source);
+    let asker = client(ask_limit, None);
     let deleter = match &options.delete_credentials {
-        Some(source) => self::client(options, &shared, Some(source)),
-        None => client.clone(),
+        Some(source) => client(ask_limit, Some(source)),
+        None => asker.clone(),
     };
-    (client, deleter)
+    Clients { sender: client(options.request_limit, None), asker, deleter }
 }
 
-fn client(options: &S3Options, shared: &SdkConfig, source: Option<&Arc<dyn KeySource>>) -> Client {
-    let mut config = aws_sdk_s3::config::Builder::from(shared).force_path_style(options.path_style);
+fn client(options: &S3Options, shared: &SdkConfig, limit: Duration, source: Option<&Arc<dyn KeySource>>) -> Client {
+    let mut config = aws_sdk_s3::config::Builder::from(shared)
+        .force_path_style(options.path_style)
+        .timeout_config(limits(limit))
+        .interceptor(Answers);
     if let Some(endpoint) = &options.endpoint {
         config = config.endpoint_url(endpoint);
     }
@@ -163,7 +207,7 @@ mod tests {
                 object_lock: None,
                 request_limit: REQUEST_LIMIT,
             };
-            let (client, _) = clients(&options).await;
+            let client = clients(&options).await.asker;
             let until = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
             let request = client.get_object().bucket("bkt").key("x").presigned(until).await.unwrap();
             assert!(request.uri().starts_with(wanted), "{}", request.uri());

@@ -65,7 +65,8 @@ impl Bucket {
         position: u64,
     ) -> Result<GetObjectOutput, StoreError> {
         let right = if version.is_some() { "s3:GetObjectVersion" } else { "s3:GetObject" };
-        self.client
+        self.clients
+            .asker
             .get_object()
             .bucket(&self.name)
             .key(self.full(key.as_str()))

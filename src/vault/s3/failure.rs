@@ -102,8 +102,15 @@ impl Bucket {
                 let nothing = aws_sdk_s3::error::ErrorMetadata::builder().build();
                 self.answered(ask, &nothing, raw)
             }
+            // Behind a good status, what no S3 store sends.
+            (SdkError::ResponseError(_), Some(raw)) if !speaks_s3(raw) => self.refused(ask, self.not_s3(raw)),
             _ => self.unanswered(ask, error),
         }
+    }
+
+    fn not_s3(&self, raw: &HttpResponse) -> Refusal {
+        let content_type = raw.headers().get("content-type").unwrap_or("without a type").to_owned();
+        Refusal::NotS3 { endpoint: self.endpoint_shown(), status: raw.status().as_u16(), content_type }
     }
 
     fn answered(&self, ask: Ask<'_>, error: &impl ProvideErrorMetadata, raw: &HttpResponse) -> StoreError {
@@ -126,6 +133,7 @@ impl Bucket {
             (Class::Denied | Class::WrongRegion | Class::Other, _) if region.is_some_and(|r| !self.is_home(r)) => {
                 self.wrong_region(region.unwrap_or_default())
             }
+            (Class::WrongRegion | Class::Other, _) if code.is_empty() && !speaks_s3(raw) => self.not_s3(raw),
             (Class::WrongRegion, _) => self.wrong_region("another one"),
             (Class::NoBucket, _) | (Class::NotFound, None) => {
                 Refusal::NoBucket { bucket, endpoint: self.endpoint_shown() }
@@ -213,6 +221,15 @@ fn why_none(error: &CredentialsError) -> Option<String> {
         }
         error => Some(with_causes(error)),
     }
+}
+
+/// Whether an answer without an error code may be a store's: it names its region, or
+/// the request, or sends XML.
+fn speaks_s3(raw: &HttpResponse) -> bool {
+    let headers = raw.headers();
+    headers.get("x-amz-bucket-region").is_some()
+        || headers.get("x-amz-request-id").is_some()
+        || headers.get("content-type").is_some_and(|kind| kind.contains("xml"))
 }
 
 fn or_status(code: &str, status: u16) -> String {

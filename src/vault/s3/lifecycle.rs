@@ -3,10 +3,20 @@
 
 use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule, TransitionStorageClass};
 
-/// What each rule that covers objects under `prefix` would do to a vault.
-pub(super) fn findings(rules: &[LifecycleRule], prefix: &str) -> Vec<String> {
+/// What the rules that cover objects under a prefix would do to a vault.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Harm {
+    /// The names of those that delete what no rule of ours lets go.
+    pub(super) deleting: Vec<String>,
+    /// What others would do.
+    pub(super) findings: Vec<String>,
+}
+
+pub(super) fn harm(rules: &[LifecycleRule], prefix: &str) -> Harm {
     let enabled = rules.iter().filter(|rule| *rule.status() == ExpirationStatus::Enabled);
-    enabled.filter(|rule| covers(rule, prefix)).flat_map(harm).collect()
+    let mut harm = Harm::default();
+    enabled.filter(|rule| covers(rule, prefix)).for_each(|rule| harm.add(rule));
+    harm
 }
 
 /// Whether the rule may cover an object of ours. They carry no tags; how large
@@ -24,32 +34,30 @@ fn covers(rule: &LifecycleRule, prefix: &str) -> bool {
     covered.starts_with(prefix) || prefix.starts_with(covered)
 }
 
-fn harm(rule: &LifecycleRule) -> Vec<String> {
-    let name = rule.id().unwrap_or("without a name");
-    let mut found = Vec::new();
-    let expires =
-        rule.expiration().is_some_and(|expiration| expiration.days().is_some() || expiration.date().is_some());
-    if expires {
-        found.push(format!(
-            "the lifecycle rule `{name}` of the bucket would delete objects of this vault; let it leave out the vault's prefix: what expires is decided by `keep`"
-        ));
-    }
-    if rule.noncurrent_version_expiration().is_some() {
-        found.push(format!(
+impl Harm {
+    fn add(&mut self, rule: &LifecycleRule) {
+        let name = rule.id().unwrap_or("without a name");
+        let expires =
+            rule.expiration().is_some_and(|expiration| expiration.days().is_some() || expiration.date().is_some());
+        if expires {
+            self.deleting.push(format!("`{name}`"));
+        }
+        if rule.noncurrent_version_expiration().is_some() {
+            self.findings.push(format!(
             "the lifecycle rule `{name}` of the bucket would delete a backup's version once another was put over it; let it leave out the vault's prefix"
         ));
-    }
-    let moved = rule.transitions().iter().map(|transition| transition.storage_class());
-    let old = rule.noncurrent_version_transitions().iter().map(|transition| transition.storage_class());
-    let is_asleep = |class: Option<&TransitionStorageClass>| {
-        matches!(class, Some(TransitionStorageClass::Glacier | TransitionStorageClass::DeepArchive))
-    };
-    if moved.chain(old).any(is_asleep) {
-        found.push(format!(
+        }
+        let moved = rule.transitions().iter().map(|transition| transition.storage_class());
+        let old = rule.noncurrent_version_transitions().iter().map(|transition| transition.storage_class());
+        let is_asleep = |class: Option<&TransitionStorageClass>| {
+            matches!(class, Some(TransitionStorageClass::Glacier | TransitionStorageClass::DeepArchive))
+        };
+        if moved.chain(old).any(is_asleep) {
+            self.findings.push(format!(
             "the lifecycle rule `{name}` of the bucket would move objects to a class that answers after hours; a restore could not read them: let it leave out the vault's prefix"
         ));
+        }
     }
-    found
 }
 
 #[cfg(test)]
@@ -93,10 +101,13 @@ mod tests {
             (LifecycleRuleFilter::builder().and(and("prod/").tags(tag()).build()).build(), false),
             (LifecycleRuleFilter::builder().and(and("test/").object_size_less_than(9).build()).build(), false),
         ] {
-            let found = findings(&[rule(filter.clone(), Some(30))], "prod/");
-            assert_eq!(!found.is_empty(), covered, "{filter:?} gave {found:?}");
+            let found = harm(&[rule(filter.clone(), Some(30))], "prod/");
+            assert_eq!(found != Harm::default(), covered, "{filter:?} gave {found:?}");
         }
-        assert!(!findings(&[rule(under("prod/"), Some(30))], "").is_empty(), "everything is covered without a prefix");
+        assert!(
+            !harm(&[rule(under("prod/"), Some(30))], "").deleting.is_empty(),
+            "everything is covered without a prefix"
+        );
     }
 
     #[test]
@@ -107,10 +118,10 @@ mod tests {
             .expiration(LifecycleExpiration::builder().expired_object_delete_marker(true).build())
             .build()
             .unwrap();
-        assert_eq!(findings(&[harmless, rule(under(""), None)], "p/"), [""; 0]);
+        assert_eq!(harm(&[harmless, rule(under(""), None)], "p/"), Harm::default());
         let mut off = rule(under(""), Some(1));
         off.status = ExpirationStatus::Disabled;
-        assert_eq!(findings(&[off], "p/"), [""; 0]);
+        assert_eq!(harm(&[off], "p/"), Harm::default());
         let all = LifecycleRule::builder()
             .id("all")
             .status(ExpirationStatus::Enabled)
@@ -120,8 +131,9 @@ mod tests {
             .transitions(Transition::builder().storage_class(TransitionStorageClass::DeepArchive).days(1).build())
             .build()
             .unwrap();
-        let found = findings(&[all], "p/");
-        assert_eq!(found.len(), 3, "{found:?}");
-        assert!(found.iter().all(|finding| finding.contains("`all`")), "{found:?}");
+        let found = harm(&[all], "p/");
+        assert_eq!(found.deleting, ["`all`"]);
+        assert_eq!(found.findings.len(), 2, "{found:?}");
+        assert!(found.findings.iter().all(|finding| finding.contains("`all`")), "{found:?}");
     }
 }

@@ -31,7 +31,8 @@ impl Bucket {
     /// None where the version has no lock, or never had one.
     pub(super) async fn retention(&self, key: &ObjectKey, version: &str) -> Result<Option<Retention>, StoreError> {
         let found = self
-            .client
+            .clients
+            .asker
             .get_object_retention()
             .bucket(&self.name)
             .key(self.full(key.as_str()))
@@ -63,7 +64,8 @@ impl Bucket {
         until: Timestamp,
     ) -> Result<(), StoreError> {
         let retention = ObjectLockRetention::builder().mode(mode).retain_until_date(date(until)).build();
-        self.client
+        self.clients
+            .asker
             .put_object_retention()
             .bucket(&self.name)
             .key(self.full(key.as_str()))

@@ -12,7 +12,13 @@ use base64::Engine as _;
 use jiff::{SignedDuration, Timestamp};
 use tokio::io::AsyncReadExt;
 
-use super::{Bucket, S3Store, connect::LockMode, failure::Ask, lifecycle, upload::Multipart};
+use super::{
+    Bucket, S3Store,
+    connect::LockMode,
+    failure::Ask,
+    lifecycle::{self, Harm},
+    upload::Multipart,
+};
 use crate::vault::{ObjectKey, Refusal, Store, StoreError};
 
 /// How often an upload is told to end, and the pause in between.
@@ -52,11 +58,16 @@ pub(super) async fn probe(store: &S3Store) -> Result<Vec<String>, StoreError> {
     }
     let setting = bucket.lock_setting().await?;
     findings.extend(bucket.lock_findings(&setting, is_versioned)?);
-    findings.extend(bucket.lifecycle_findings().await?);
+    let Harm { deleting, findings: harm } = bucket.lifecycle_harm().await?;
+    findings.extend(harm);
     bucket.sweep_uploads().await?;
     let trial = Trial { bucket, key: bucket.probe_key(&setting)?, keeps: setting.by_default.is_some() };
     findings.extend(trial.run(is_versioned).await?);
-    Ok(findings)
+    if deleting.is_empty() {
+        return Ok(findings);
+    }
+    let refusal = Refusal::Expires { bucket: bucket.name.clone(), rules: deleting.join(", ") };
+    Err(bucket.refused(Ask::bucket("rely on", "s3:PutLifecycleConfiguration"), refusal))
 }
 
 impl Bucket {
@@ -72,7 +83,7 @@ impl Bucket {
 
     async fn lock_setting(&self) -> Result<LockSetting, StoreError> {
         let ask = Ask::bucket("read the Object Lock configuration of", "s3:GetBucketObjectLockConfiguration");
-        let found = match self.client.get_object_lock_configuration().bucket(&self.name).send().await {
+        let found = match self.clients.asker.get_object_lock_configuration().bucket(&self.name).send().await {
             Ok(found) => found.object_lock_configuration,
             Err(error) => match self.failed(ask, &error) {
                 // A bucket without it, a store that does not know it, and who may not ask where it is not wanted.
@@ -128,17 +139,20 @@ impl Bucket {
         Ok(findings)
     }
 
-    async fn lifecycle_findings(&self) -> Result<Vec<String>, StoreError> {
+    async fn lifecycle_harm(&self) -> Result<Harm, StoreError> {
         let ask = Ask::bucket("read the lifecycle rules of", "s3:GetLifecycleConfiguration");
-        match self.client.get_bucket_lifecycle_configuration().bucket(&self.name).send().await {
-            Ok(found) => Ok(lifecycle::findings(found.rules(), &self.options.prefix)),
+        match self.clients.asker.get_bucket_lifecycle_configuration().bucket(&self.name).send().await {
+            Ok(found) => Ok(lifecycle::harm(found.rules(), &self.options.prefix)),
             Err(error) => match self.failed(ask, &error) {
                 StoreError::Refused { refusal, .. } => match *refusal {
                     // 404 for the rules: `verify_region` has found the bucket.
-                    Refusal::NoBucket { .. } | Refusal::Other { .. } => Ok(Vec::new()),
-                    Refusal::AccessDenied { right, .. } => Ok(vec![format!(
-                        "nobody knows whether a lifecycle rule of the bucket deletes objects of this vault: allow `{right}`"
-                    )]),
+                    Refusal::NoBucket { .. } | Refusal::Other { .. } => Ok(Harm::default()),
+                    Refusal::AccessDenied { right, .. } => Ok(Harm {
+                        findings: vec![format!(
+                            "nobody knows whether a lifecycle rule of the bucket deletes objects of this vault: allow `{right}`"
+                        )],
+                        ..Harm::default()
+                    }),
                     refusal => Err(self.refused(ask, refusal)),
                 },
                 error => Err(error),
@@ -151,7 +165,8 @@ impl Bucket {
         let Ok(oldest) = self.clock.now().checked_sub(LEFTOVER_AGE) else { return Ok(()) };
         let ask = Ask::bucket("list the uploads of", "s3:ListBucketMultipartUploads");
         // One page: of more than a thousand the next probe takes the rest.
-        let page = self.client.list_multipart_uploads().bucket(&self.name).prefix(&self.options.prefix).send().await;
+        let page =
+            self.clients.asker.list_multipart_uploads().bucket(&self.name).prefix(&self.options.prefix).send().await;
         for upload in page.map_err(|error| self.failed(ask, &error))?.uploads() {
             let is_old = upload.initiated().is_some_and(|at| at.secs() < oldest.as_second());
             if let (Some(key), Some(id), true) = (upload.key(), upload.upload_id(), is_old) {
@@ -166,7 +181,7 @@ impl Bucket {
     /// by a later probe.
     pub(super) async fn abort_upload(&self, full_key: &str, id: &str) {
         for attempt in 1..=ABORTS {
-            let abort = self.client.abort_multipart_upload().bucket(&self.name).key(full_key).upload_id(id);
+            let abort = self.clients.asker.abort_multipart_upload().bucket(&self.name).key(full_key).upload_id(id);
             let Err(error) = abort.send().await else { return };
             if error.raw_response().is_some_and(|raw| raw.status().as_u16() == 404) {
                 return;

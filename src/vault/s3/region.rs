@@ -24,7 +24,7 @@ impl Bucket {
     /// None where the store does not tell, or names its regions otherwise.
     async fn look_for_region(&self) -> Result<Option<Place>, StoreError> {
         let ask = Ask::bucket("look at", "s3:ListBucket");
-        let told = match self.client.head_bucket().bucket(&self.name).send().await {
+        let told = match self.clients.asker.head_bucket().bucket(&self.name).send().await {
             Ok(found) => found.bucket_region,
             Err(error) => match self.failed(ask, &error) {
                 // Who may not look may still be allowed to ask where.
@@ -45,7 +45,7 @@ impl Bucket {
             return Ok(Some(region));
         }
         let ask = Ask::bucket("find the region of", "s3:GetBucketLocation");
-        let found = match self.client.get_bucket_location().bucket(&self.name).send().await {
+        let found = match self.clients.asker.get_bucket_location().bucket(&self.name).send().await {
             Ok(found) => found,
             Err(error) => match self.failed(ask, &error) {
                 StoreError::Refused { refusal, .. }

@@ -105,7 +105,8 @@ impl Bucket {
         bytes: Bytes,
     ) -> aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder {
         let (encryption, kms_key) = self.encryption();
-        self.client
+        self.clients
+            .sender
             .put_object()
             .bucket(&self.name)
             .key(self.full(key.as_str()))
@@ -130,7 +131,7 @@ impl Bucket {
         let is_taken = if self.is_versioned().await? {
             self.first_version(key).await?.is_some()
         } else {
-            let head = self.client.head_object().bucket(&self.name).key(self.full(key.as_str())).send().await;
+            let head = self.clients.asker.head_object().bucket(&self.name).key(self.full(key.as_str())).send().await;
             match head
                 .map_err(|error| self.failed(Ask::object(key, "look for", "s3:GetObject and s3:ListBucket"), &error))
             {
@@ -169,7 +170,8 @@ impl Multipart {
     pub(super) async fn begin(bucket: Arc<Bucket>, key: ObjectKey) -> Result<Self, StoreError> {
         let (encryption, kms_key) = bucket.encryption();
         let begun = bucket
-            .client
+            .clients
+            .asker
             .create_multipart_upload()
             .bucket(&bucket.name)
             .key(bucket.full(key.as_str()))
@@ -246,7 +248,8 @@ impl Multipart {
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let completed = self
             .bucket
-            .client
+            .clients
+            .sender
             .complete_multipart_upload()
             .bucket(&self.bucket.name)
             .key(self.bucket.full(self.key.as_str()))
@@ -271,7 +274,8 @@ impl Multipart {
         };
         let looked = self
             .bucket
-            .client
+            .clients
+            .asker
             .head_object()
             .bucket(&self.bucket.name)
             .key(self.bucket.full(self.key.as_str()))
@@ -349,7 +353,8 @@ async fn send_part(
     sha256: [u8; 32],
 ) -> Result<Sent, StoreError> {
     let sent = bucket
-        .client
+        .clients
+        .sender
         .upload_part()
         .bucket(&bucket.name)
         .key(bucket.full(key.as_str()))

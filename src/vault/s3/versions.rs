@@ -46,7 +46,7 @@ impl Bucket {
     /// Asks the store anew.
     pub(super) async fn look_for_versions(&self) -> Result<bool, StoreError> {
         let ask = Ask::bucket("read the versioning of", "s3:GetBucketVersioning");
-        let answer = self.client.get_bucket_versioning().bucket(&self.name).send().await;
+        let answer = self.clients.asker.get_bucket_versioning().bucket(&self.name).send().await;
         let is_versioned = match answer {
             Ok(found) => {
                 matches!(found.status, Some(BucketVersioningStatus::Enabled | BucketVersioningStatus::Suspended))
@@ -80,7 +80,7 @@ impl Bucket {
     async fn list_current(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
         let mut found = Vec::new();
         let mut pages =
-            self.client.list_objects_v2().bucket(&self.name).prefix(self.full(prefix)).into_paginator().send();
+            self.clients.asker.list_objects_v2().bucket(&self.name).prefix(self.full(prefix)).into_paginator().send();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| self.failed(Ask::bucket("list", "s3:ListBucket"), &error))?;
             for listed in page.contents() {
@@ -168,7 +168,8 @@ impl Bucket {
         let (mut key_marker, mut version_marker) = (None, None);
         loop {
             let page = self
-                .client
+                .clients
+                .asker
                 .list_object_versions()
                 .bucket(&self.name)
                 .prefix(full_prefix)

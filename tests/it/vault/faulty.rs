@@ -18,6 +18,8 @@ pub(super) struct Faults {
     pub(super) down: AtomicBool,
     /// Every call hangs until this is false.
     pub(super) hangs: tokio::sync::watch::Sender<bool>,
+    /// Objects whose names end so cannot be read.
+    pub(super) unreadable: std::sync::Mutex<Option<&'static str>>,
     /// Writes fail for want of space.
     pub(super) full: AtomicBool,
     /// The next commit succeeds, and its answer is lost.
@@ -65,6 +67,9 @@ impl Store for Faulty {
 
     async fn read(&self, key: &ObjectKey) -> Result<ObjectReader, StoreError> {
         self.pass().await?;
+        if self.faults.unreadable.lock().unwrap().is_some_and(|end| key.as_str().ends_with(end)) {
+            return Err(self.io());
+        }
         self.inner.read(key).await
     }
 

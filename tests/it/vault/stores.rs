@@ -224,3 +224,19 @@ async fn a_read_only_vault_is_told() {
     assert!(matches!(error, StoreError::Denied { .. }), "{error:?}");
     assert!(store.probe().await.is_err());
 }
+
+#[tokio::test]
+async fn what_is_wrong_with_a_folder_is_one_sentence_with_its_path() {
+    let folder = scratch();
+    let root = folder.path().join("vault");
+    std::fs::write(&root, "a file").unwrap();
+    let store = DirectoryStore::new("dr".parse().unwrap(), &root, "eu-south-1".parse().unwrap());
+    let told = put(&store, &key("wallet/x"), "x").await.unwrap_err().to_string();
+    assert!(told.contains("is no folder, and `path` of this vault must name one"), "{told}");
+    assert!(told.contains(root.to_str().unwrap()), "{told}");
+    std::fs::remove_file(&root).unwrap();
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("wallet"), "a file").unwrap();
+    let told = put(&store, &key("wallet/x"), "x").await.unwrap_err().to_string();
+    assert!(told.contains("cannot store `wallet/x` in ") && told.contains(root.to_str().unwrap()), "{told}");
+}

@@ -194,3 +194,17 @@ async fn a_store_shows_no_secret_of_its_own() {
     let access = AccessKey { id: KEY_ID.to_owned(), secret: SECRET.into(), session_token: Some(SECRET.into()) };
     assert!(!format!("{access:?}").contains(SECRET));
 }
+
+/// A login page or a proxy between us and the store.
+#[tokio::test]
+async fn what_does_not_speak_s3_is_told_as_that() {
+    let moto = Moto::start().await;
+    let page = "content-type: text/html\r\ncontent-length: 6\r\nconnection: close\r\n\r\n<html>";
+    for line in ["200 OK", "302 Found\r\nlocation: /login", "400 Bad Request"] {
+        let proxy = Proxy::start(&moto.endpoint, move |_| Fate::Answer(format!("HTTP/1.1 {line}\r\n{page}"))).await;
+        let error = open(options(&proxy.endpoint, "bkt")).await.list("wallet/").await.unwrap_err();
+        let text = told(&error);
+        assert!(matches!(refusal(&error), Refusal::NotS3 { .. }), "{line}: {text}");
+        assert!(text.contains("text/html") && text.contains(&proxy.endpoint), "{text}");
+    }
+}

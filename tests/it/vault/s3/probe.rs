@@ -157,9 +157,11 @@ async fn a_lifecycle_rule_over_our_prefix_is_found() {
             .unwrap();
         let rules = BucketLifecycleConfiguration::builder().rules(rule).build().unwrap();
         client.put_bucket_lifecycle_configuration().bucket("bkt").lifecycle_configuration(rules).send().await.unwrap();
-        let findings = open(options(&moto.endpoint, "bkt")).await.probe().await.unwrap();
-        let told = findings.iter().any(|finding| finding.contains("`tidy` of the bucket would delete objects"));
-        assert_eq!(told, found, "{prefix}: {findings:?}");
+        let probed = open(options(&moto.endpoint, "bkt")).await.probe().await;
+        let told = probed.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        assert_eq!(told.contains("would delete objects of this vault by itself"), found, "{prefix}: {probed:?}");
+        assert_eq!(told.contains("`tidy`"), found, "{prefix}: {probed:?}");
+        assert_eq!(probed.is_err_and(|error| error.is_weakness()), found, "{prefix}");
     }
 }
 
