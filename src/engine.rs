@@ -294,6 +294,10 @@ pub trait Protect: Send + Sync {
         sink: &mut dyn BackupSink,
     ) -> Result<BackupFacts, EngineError>;
 
+    /// What backups and streaming leave on the server for those that follow, and how
+    /// a person takes it away where nothing follows.
+    fn left_on_server(&self) -> String;
+
     /// Streams WAL from the primary until told to stop, the server shuts down
     /// or the timeline ends. A dropped connection is an error; the caller backs
     /// off. Where the slot is active already, another process streams: `SlotBusy`.

@@ -11,7 +11,7 @@ use futures::future::join_all;
 
 use crate::{
     clock::Clock,
-    db::{self, Db, DbError, evidence::Row},
+    db::{self, Db, DbError, evidence::Row, findings},
     domain::{EvidenceRecord, VaultName},
     vault::{SharedStore, StoreError, VaultError, signature::SignatureError, signature::Signer, visit},
 };
@@ -57,7 +57,7 @@ pub enum EvidenceError {
     #[error("evidence cannot be stored as what it is")]
     Unstorable(#[from] VaultError),
     #[error(
-        "vault `{vault}` holds another `{key}` than the state database: one of them is an old or edited copy; run `lifeboat evidence verify` on both"
+        "vault `{vault}` holds another `{key}` than the state database: a node with a state database of its own writes there, or one of the two is an old or edited copy; stop all nodes but those that share one state database, then run `lifeboat evidence verify`"
     )]
     Diverged { vault: VaultName, key: String },
     #[error(
@@ -89,6 +89,9 @@ impl EvidenceError {
     }
 }
 
+/// How the ids of findings begin that tell of another log in a vault.
+const DIVERGED: &str = "evidence/";
+
 /// The log of this estate. Cheap to share by reference; all nodes of an estate
 /// sign with one key.
 #[derive(Debug)]
@@ -112,7 +115,9 @@ impl EvidenceLog {
     /// vault that fails is logged and caught up later.
     pub async fn append(&self, record: &EvidenceRecord) -> Result<EvidenceRef, EvidenceError> {
         let row = db::evidence::append(&self.db, &record.run_id, |head| self.next_row(head, record)).await?;
-        for (vault, error) in self.mirror().await {
+        let looked = self.catch_up().await;
+        self.tell(&looked).await?;
+        for (vault, error) in failures(looked) {
             tracing::warn!(%vault, error = &error as &dyn std::error::Error, "evidence is not in this vault yet");
         }
         Ok(EvidenceRef { index: row.index, leaf_hash: row.leaf_hash })
@@ -140,6 +145,29 @@ impl EvidenceLog {
         let catch_up =
             async |mirror: &'a Mirror| (mirror, visit(mirror.vault(), mirror.catch_up(&self.db, &self.signer)).await);
         join_all(self.mirrors.iter().map(catch_up)).await
+    }
+
+    /// A vault whose log is another one is a finding until it is the same again.
+    async fn tell(&self, looked: &[(&Mirror, Result<(), EvidenceError>)]) -> Result<(), DbError> {
+        for (mirror, result) in looked {
+            let (vault, id) = (mirror.vault(), format!("{DIVERGED}{}", mirror.vault()));
+            match result {
+                Ok(()) => findings::close(&self.db, &id).await?,
+                Err(error @ EvidenceError::Diverged { .. }) => {
+                    findings::open(&self.db, &id, vault.as_str(), &error.to_string()).await?;
+                }
+                // It tells nothing of what the vault holds.
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What speaks against this node being the only one that writes with its state:
+    /// nothing may be deleted before that is settled.
+    pub async fn rivals(&self) -> Result<Vec<String>, EvidenceError> {
+        let open = findings::open_findings(&self.db).await?.into_iter();
+        Ok(open.filter(|finding| finding.id.starts_with(DIVERGED)).map(|finding| finding.message).collect())
     }
 
     /// The entries that fit the filter, oldest first.

@@ -13,8 +13,9 @@ use crate::{
 };
 
 /// A sentence per secret that cannot be read or used here. Runs the commands
-/// that the files name for secrets, and connects nowhere itself.
-pub async fn unusable(estate: &Estate) -> Vec<String> {
+/// that the files name for secrets, and connects nowhere itself: where the vaults
+/// are asked too, each tells of its own `credentials`.
+pub async fn unusable(estate: &Estate, are_vaults_asked: bool) -> Vec<String> {
     let mut problems = Vec::new();
     let keys = &estate.daemon.keys;
     for (name, reference) in [("identity", &keys.identity), ("escrow", &keys.escrow)] {
@@ -29,8 +30,9 @@ pub async fn unusable(estate: &Estate) -> Vec<String> {
     }
     for (name, vault) in &estate.daemon.vaults {
         let VaultConfig::S3(bucket) = vault else { continue };
-        let keys = [("credentials", &bucket.credentials), ("delete_credentials", &bucket.delete_credentials)];
-        for (which, key) in keys.into_iter().filter_map(|(which, key)| Some((which, key.as_ref()?))) {
+        let own = bucket.credentials.as_ref().filter(|_| !are_vaults_asked);
+        let keys = [("credentials", own), ("delete_credentials", bucket.delete_credentials.as_ref())];
+        for (which, key) in keys.into_iter().filter_map(|(which, key)| Some((which, key?))) {
             for reference in [Some(&key.secret_access_key), key.session_token.as_ref()].into_iter().flatten() {
                 if let Err(error) = reference.read().await {
                     problems.push(format!("`{which}` of vault `{name}` cannot be read: {}", with_causes(&error)));

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use super::{Invocation, UsageError, open, progress, vault, who};
 use crate::{
     app::{App, Role},
+    db::heartbeats,
+    decide::exposure,
     domain::{Backup, BackupKind, BackupState, ByteSize, DatabaseName, RunId, Verdict, with_causes},
     flow::NewRun,
     flows::{Database, backup},
@@ -59,6 +61,12 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
         if let (Some(figures), false) = (conclusion.output.as_object_mut(), copies.is_empty()) {
             figures.insert("copies".to_owned(), Value::Array(copies));
         }
+    }
+    let heard = heartbeats::newest(&app.resources.db, &database.name).await?.map(|beat| beat.acknowledged_at);
+    if let Some(figures) = summary.conclusion.as_mut().and_then(|conclusion| conclusion.output.as_object_mut())
+        && exposure::is_silent(app.clock.now(), heard)
+    {
+        figures.insert("nobody_streams".to_owned(), Value::String(database.engine.left_on_server()));
     }
     super::runs::print_conclusion(invocation, &summary)
 }

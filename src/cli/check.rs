@@ -49,7 +49,7 @@ pub async fn run(
     };
     let mut found = Looked::default();
     if !options.files {
-        secrets::unusable(&estate).await.into_iter().for_each(|problem| found.problem(problem));
+        secrets::unusable(&estate, options.connect).await.into_iter().for_each(|problem| found.problem(problem));
     }
     if options.connect {
         look_at(&estate, &mut found).await;

@@ -28,6 +28,8 @@ pub struct Memory {
     signs: Vec<Timestamp>,
     last_run: Option<(RunId, crate::domain::Verdict)>,
     busy: Option<RunId>,
+    /// Who else may write to the vaults.
+    rivals: Vec<String>,
 }
 
 impl Memory {
@@ -41,7 +43,8 @@ impl Memory {
         let last_run = last_run.map(|entry| (RunId::from(entry.record.run_id.clone()), entry.record.verdict));
         let under_way = runs::under_way(&resources.db, database.name.as_str()).await?;
         let busy = under_way.into_iter().map(RunId::from).find(|run| Some(run) != own);
-        Ok(Self { signs, last_run, busy })
+        let rivals = resources.evidence.rivals().await?;
+        Ok(Self { signs, last_run, busy, rivals })
     }
 }
 
@@ -114,6 +117,7 @@ pub async fn survey(
     facts.signs.clone_from(&memory.signs);
     facts.last_run.clone_from(&memory.last_run);
     facts.busy.clone_from(&memory.busy);
+    facts.problems.extend(memory.rivals.iter().cloned());
     let policy = policy(&database.schedule.config)?;
     let (mut plan, needs) = (retention::plan(&facts, &policy, now), retention::needs(&facts, &policy, now));
     let if_whole = retention::needs(&whole(facts), &policy, now);

@@ -70,6 +70,13 @@ impl Protect for Postgres {
         backup::backup(self, label, parent, sink).await
     }
 
+    fn left_on_server(&self) -> String {
+        let slot = self.slot();
+        format!(
+            "the slot `{slot}` on the primary keeps all WAL from now on until `lifeboat serve` streams it; where none will, run `SELECT pg_drop_replication_slot('{slot}')` there"
+        )
+    }
+
     async fn stream_wal(
         &self,
         sink: &mut dyn WalSink,

@@ -39,6 +39,30 @@ async fn a_daemon_protects_answers_proves_and_ends() {
     no_secret_is_anywhere(&site);
 }
 
+/// Two daemons with a state database each on one vault: what one of them signs the
+/// other cannot store.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_another_state_database_is_a_finding_and_nothing_expires() {
+    let lab = wallet("").await;
+    let site = Site::write(lab.port);
+    site.edit("schedules/wallet.yaml", "0 2 29 2 *", "*/10 * * * * *");
+    let mut daemon = site.serve(&[]);
+    eventually("a scheduled backup", SOON, || async { ended_backups(&site).await >= 1 }).await;
+    // The same keys and vault, as in a copied folder.
+    site.edit("lifeboat.yaml", "sqlite:lifeboat.db", "sqlite:other.db");
+    site.run(&["backup", "wallet"]).await.json(0);
+    site.edit("lifeboat.yaml", "sqlite:other.db", "sqlite:lifeboat.db");
+    let words = ["holds another `evidence/", "a node with a state database of its own"];
+    eventually("the daemon tells it", SOON, || async {
+        let found = site.run(&["findings"]).await.stdout;
+        words.iter().all(|word| found.contains(word))
+    })
+    .await;
+    daemon.kill().await.unwrap();
+    let plan = site.shown(&["vault", "prune", "wallet"]).await;
+    tells(&plan, &["nothing goes", words[1]]);
+}
+
 async fn ended_backups(site: &Site) -> usize {
     let Some((200, body)) = site.get("/api/v1/runs?limit=1000").await else { return 0 };
     let runs: Value = serde_json::from_str(&body).unwrap();

@@ -140,7 +140,8 @@ async fn broken_chain(site: &Site, taken: &[(String, String)]) {
 async fn where_the_server_cannot_give_an_increment_a_full_backup_is_taken_and_told() {
     let lab = wallet("").await;
     let site = Site::write(lab.port);
-    site.run(&["backup", "wallet"]).await.json(0);
+    let lone = site.run(&["backup", "wallet"]).await.json(0);
+    assert!(text(&lone, "nobody_streams").contains("pg_drop_replication_slot('lifeboat_wallet')"), "{lone}");
     let backup = increment(&site).await;
     assert_eq!(text(&backup, "kind"), "full", "{backup}");
     assert!(backup["findings"][0].as_str().unwrap().contains("upgrade to version 17 or later"), "{backup}");
