@@ -53,23 +53,27 @@ pub(super) async fn look<'a>(
         Ok::<_, VaultError>(histories)
     };
     let looked = join_all(vaults.iter().map(look)).await;
-    let (mut found, mut failed) = (Vec::new(), None);
+    let (mut found, mut failed) = (Vec::new(), Vec::new());
     for (vault, histories) in vaults.iter().zip(looked) {
         match histories {
             Ok(histories) => found.extend(histories.into_iter().map(|held| (vault, held))),
-            Err(error) => {
-                tracing::warn!(vault = %vault.store.place().vault, error = %with_causes(&error), "nothing is taken from this vault");
-                failed.get_or_insert(RestoreError::from(error));
-            }
+            Err(error) => failed.push((vault, error)),
         }
     }
-    if found.iter().any(|(_, held)| !held.catalog.entries.is_empty()) {
-        return Ok(found);
+    let is_enough = found.iter().any(|(_, held)| !held.catalog.entries.is_empty());
+    // The first failure is the answer where there is no other, and told once.
+    let answer = if is_enough || failed.is_empty() { None } else { Some(failed.remove(0).1) };
+    for (vault, error) in failed {
+        tracing::warn!(vault = %vault.store.place().vault, error = %with_causes(&error), "nothing is taken from this vault");
     }
-    Err(failed.unwrap_or_else(|| RestoreError::Nothing {
-        vault: vaults.iter().map(|vault| vault.store.place().vault.as_str()).collect::<Vec<_>>().join("`, `"),
-        database: database.name.to_string(),
-    }))
+    match answer {
+        Some(error) => Err(error.into()),
+        None if is_enough => Ok(found),
+        None => Err(RestoreError::Nothing {
+            vault: vaults.iter().map(|vault| vault.store.place().vault.as_str()).collect::<Vec<_>>().join("`, `"),
+            database: database.name.to_string(),
+        }),
+    }
 }
 
 /// The history to restore: what was asked for by name, else the latest, unless

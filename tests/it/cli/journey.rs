@@ -56,7 +56,7 @@ async fn refused_while_nothing_is_there(site: &Site) {
     let to = site.path("nothing");
     let ran = site.run(&["restore", "wallet", "--to", to.to_str().unwrap()]).await;
     // A restoring node needs the key that its backups were signed with.
-    ran.refused(1, &["vault `primary` holds no backup of `wallet`", "lifeboat backup wallet"]);
+    ran.refused(1, &["vault `primary`: there is no vault", "take the first backup with `lifeboat backup`"]);
     assert!(!to.exists());
 }
 
