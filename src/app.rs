@@ -1,7 +1,11 @@
 //! The one composition root: turns what the operator wrote into engines,
 //! vaults, DNS providers, keys and flows. Nothing else constructs them.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use futures::future::join_all;
 
@@ -27,7 +31,7 @@ use crate::{
     },
     process::{Account, ProcessError},
     vault::{
-        self, Known, Owned, SharedStore, StoreError, VaultError,
+        self, Known, Owned, SharedStore, StoreError, VaultError, VaultIdentity,
         signature::{SignatureError, Signer, Verifier},
         visit,
     },
@@ -73,6 +77,10 @@ pub enum SetUpError {
         "the signing key {path} is not here, so nobody knows whose backups to trust; name its fingerprint: `--signed-by SHA256:…` (the daemon printed it when the key was made)"
     )]
     NoSigningKey { path: PathBuf },
+    #[error(
+        "the signing key {path} is not here, and vault `{vault}` belongs to the key {owner}: put that key back; to restore without it say `--signed-by {owner}`; a new key needs vaults or prefixes of its own"
+    )]
+    LostSigningKey { path: PathBuf, vault: VaultName, owner: String },
 }
 
 /// Whether this process answers for DNS zones and drills, or only for the rest.
@@ -98,6 +106,8 @@ pub struct App {
 impl App {
     /// Opens all that the files name. Connects to no database server.
     pub async fn open(estate: config::Estate, clock: Clock, role: Role) -> Result<Arc<Self>, SetUpError> {
+        let opened = open_stores(&estate, &clock).await;
+        refuse_lost_key(&estate.daemon.keys.signing.file, &opened).await?;
         let (signer, is_new) = Signer::load_or_create(&estate.daemon.keys.signing.file)?;
         if is_new {
             tracing::info!(
@@ -107,7 +117,7 @@ impl App {
         }
         let db = Db::open(&estate.daemon.state.url).await?;
         let known: Arc<dyn Known> = Arc::new(KnownVaults(db.clone()));
-        let vaults = owned(open_stores(&estate, &clock).await, Some(&signer), &known);
+        let vaults = owned(opened, Some(&signer), &known);
         let stores = shared(&vaults);
         let mut databases = BTreeMap::new();
         for schedule in &estate.schedules {
@@ -190,6 +200,27 @@ impl App {
     }
 }
 
+/// A new key is made for new vaults alone: with it nothing that an older one signed
+/// would count. A vault that is away refuses it when it is back.
+async fn refuse_lost_key(path: &Path, stores: &BTreeMap<VaultName, SharedStore>) -> Result<(), SetUpError> {
+    if path.exists() {
+        return Ok(());
+    }
+    let read = stores.iter().map(|(name, store)| visit(name, VaultIdentity::read(store.as_ref())));
+    for (name, found) in stores.keys().zip(join_all(read).await) {
+        match found {
+            Ok(Some(VaultIdentity { owner, .. })) => {
+                return Err(SetUpError::LostSigningKey { path: path.to_owned(), vault: name.clone(), owner });
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(vault = %name, error = %with_causes(&error), "whose this vault is is not known")
+            }
+        }
+    }
+    Ok(())
+}
+
 /// What there is instead of a name that nothing has.
 fn listed<T: ToString>(names: impl Iterator<Item = T>, folder: &str) -> String {
     let names: Vec<String> = names.map(|name| name.to_string()).collect();
@@ -256,7 +287,7 @@ pub async fn open_to_look(estate: &config::Estate, name: &DatabaseName) -> Resul
     let path = &estate.daemon.keys.signing.file;
     let signer = if path.exists() { Some(Signer::load_or_create(path)?.0) } else { None };
     let url = &estate.daemon.state.url;
-    let is_there = url.strip_prefix("sqlite:").is_none_or(|path| std::path::Path::new(path).exists());
+    let is_there = url.strip_prefix("sqlite:").is_none_or(|path| Path::new(path).exists());
     let known: Arc<dyn Known> =
         if is_there { Arc::new(KnownVaults(Db::open(url).await?)) } else { Arc::new(NothingKnown) };
     let vaults = owned(open_stores(estate, &Clock::system()).await, signer.as_ref(), &known);

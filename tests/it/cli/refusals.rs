@@ -111,6 +111,7 @@ async fn a_vault_that_takes_nothing_is_named_and_holds_nothing() {
     failed(&ran, &["step `upload`", "vault `primary`", "no space left"]);
     site.nothing_half_made();
     // Nor does a restore begin where it surely has too little room.
+    let site = Site::write(lab.port);
     site.run(&["backup", "wallet"]).await.json(0);
     let target = site.path("restored");
     std::fs::create_dir(&target).unwrap();

@@ -5,7 +5,10 @@ use std::time::Duration;
 use lifeboat::domain::Lsn;
 use serde_json::Value;
 
-use super::site::{DIGEST, Site, recovered, walk, wallet};
+use super::{
+    journey::backed_up,
+    site::{DIGEST, Site, recovered, walk, wallet},
+};
 use crate::support::{Lab, eventually, moved};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -114,4 +117,20 @@ async fn restored_from_dr_alone(lab: &Lab, site: &Site, rows: &str) {
     let data = site.path("restored");
     site.run(&["restore", "wallet", "--latest", "--from", "dr", "--to", data.to_str().unwrap()]).await.json(0);
     assert_eq!(recovered(lab, &data, DIGEST).await, rows);
+}
+
+/// A new key would make all that is there nobody's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_signing_key_is_missed_and_no_other_is_made() {
+    let lab = wallet("").await;
+    let site = Site::write(lab.port);
+    backed_up(&site).await;
+    let fingerprint = site.shown(&["keygen", "--fingerprint"]).await;
+    std::fs::remove_file(site.path("signing.key")).unwrap();
+    for command in [&["status"][..], &["backup", "wallet"], &["findings"], &["serve"]] {
+        let words =
+            ["signing.key is not here", "vault `primary` belongs to the key", fingerprint.trim(), "--signed-by"];
+        site.run(command).await.refused(2, &words);
+        assert!(!site.path("signing.key").exists(), "{command:?}");
+    }
 }
