@@ -129,8 +129,7 @@ async fn a_lost_signing_key_is_missed_and_no_other_is_made() {
     let fingerprint = told.lines().next().unwrap();
     std::fs::remove_file(site.path("signing.key")).unwrap();
     for command in [&["status"][..], &["backup", "wallet"], &["findings"], &["serve"]] {
-        let words =
-            ["signing.key is not here", "vault `primary` belongs to the key", fingerprint, "--signed-by"];
+        let words = ["signing.key is not here", "vault `primary` belongs to the key", fingerprint, "--signed-by"];
         site.run(command).await.refused(2, &words);
         assert!(!site.path("signing.key").exists(), "{command:?}");
     }
