@@ -214,7 +214,7 @@ async fn refuse_lost_key(path: &Path, stores: &BTreeMap<VaultName, SharedStore>)
             }
             Ok(None) => {}
             Err(error) => {
-                tracing::warn!(vault = %name, error = %with_causes(&error), "whose this vault is is not known")
+                tracing::warn!(vault = %name, error = %with_causes(&error), "whose this vault is is not known");
             }
         }
     }

@@ -10,7 +10,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::parent;
+use super::lineage;
 use crate::domain::{BackupId, Lsn, RecoveryTarget, Segment, SegmentSize, Timeline};
 
 pub mod gaps;
@@ -150,7 +150,7 @@ impl Facts {
     /// The full backup and the increments upon it that make `candidate`, oldest
     /// first; else the one that is not there.
     fn chain(&self, candidate: &Candidate) -> Result<Vec<BackupId>, BackupId> {
-        let chain = parent::chain(candidate, &self.backups, |one| &one.id, |one| one.parent.as_ref())?;
+        let chain = lineage::chain(candidate, &self.backups, |one| &one.id, |one| one.parent.as_ref())?;
         Ok(chain.into_iter().map(|one| one.id.clone()).collect())
     }
 

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     decide::{
-        parent,
+        lineage,
         recovery::{Candidate, Coverage},
     },
     domain::{Backup, BackupId, BackupState, SegmentSize},
@@ -144,7 +144,7 @@ impl Catalog {
     /// The backup with all that it builds upon, the full one first; else the one
     /// that is no backup here.
     pub fn chain<'a>(&'a self, entry: &'a CatalogEntry) -> Result<Vec<&'a CatalogEntry>, BackupId> {
-        parent::chain(entry, &self.entries, |one| &one.manifest.backup, |one| one.manifest.parent.as_ref())
+        lineage::chain(entry, &self.entries, |one| &one.manifest.backup, |one| one.manifest.parent.as_ref())
     }
 
     /// Whether all of its chain is here, and nothing of that known to be damaged.
