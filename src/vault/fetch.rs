@@ -58,9 +58,22 @@ pub async fn fetch_backup(
     target: &Path,
     on_progress: impl Fn(u64) + Send + Sync,
 ) -> Result<Fetched, VaultError> {
+    let folder = EmptyFolder::open(target)?;
+    let fetched = fetch_files(fetch, entry, target, on_progress).await?;
+    folder.sync().await?;
+    Ok(fetched)
+}
+
+/// The same into a folder that is known to be empty, with nothing made durable: for
+/// what goes on from there.
+pub async fn fetch_files(
+    fetch: &Fetch<'_>,
+    entry: &CatalogEntry,
+    target: &Path,
+    on_progress: impl Fn(u64) + Send + Sync,
+) -> Result<Fetched, VaultError> {
     let manifest = &entry.manifest;
     let layout = Layout::new(manifest.database.clone(), &manifest.system_id, manifest.incarnation)?;
-    let folder = EmptyFolder::open(target)?;
     let key_objects = key_objects(fetch.sources, &format!("{}keys/", layout.backup_prefix(&manifest.backup))).await?;
     let ring = Keyring::open(fetch.sources, key_objects, fetch.identities).await.usable()?;
     let (identities, lost) = (Arc::new(ring.identities), ring.lost);
@@ -100,7 +113,6 @@ pub async fn fetch_backup(
         }
     }
     outcome.map_err(|error| lost.explain(error))?;
-    folder.sync().await?;
     let plain_bytes = done.load(Ordering::Relaxed);
     on_progress(plain_bytes);
     Ok(Fetched { plain_bytes, stored_bytes })

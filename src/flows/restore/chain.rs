@@ -45,7 +45,9 @@ pub(super) async fn fetch(
     let mut before = 0;
     for (nth, entry) in chain.iter().enumerate() {
         let folder = staged.join(nth.to_string());
-        let fetched = vault::fetch_backup(fetch, entry, &folder, |done| {
+        // What they become is made durable, and they are not.
+        EmptyFolder::open(&folder)?;
+        let fetched = vault::fetch_files(fetch, entry, &folder, |done| {
             say("fetched and verified", Some(before + done), Some(size));
         })
         .await?;
