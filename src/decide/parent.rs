@@ -18,6 +18,11 @@ pub struct Candidate {
     pub is_sound: bool,
 }
 
+/// Whether increments may be built upon such a backup at all.
+pub const fn carries(kind: BackupKind, standalone: bool) -> bool {
+    matches!(kind, BackupKind::Full | BackupKind::Incremental) && !standalone
+}
+
 /// The newest sound one on the way to the timeline that the server writes; a
 /// backup that stands alone carries nothing. None where there is no such: then a
 /// full backup is due.
@@ -28,10 +33,7 @@ pub fn choose<'a>(
 ) -> Option<&'a Candidate> {
     let line = Line::leading_to(server, histories).ok()?;
     let may_carry = |backup: &&Candidate| {
-        matches!(backup.kind, BackupKind::Full | BackupKind::Incremental)
-            && !backup.standalone
-            && backup.is_sound
-            && line.passes(backup.timeline, backup.stop_lsn)
+        carries(backup.kind, backup.standalone) && backup.is_sound && line.passes(backup.timeline, backup.stop_lsn)
     };
     backups.iter().filter(may_carry).max_by_key(|backup| (backup.timeline, backup.stop_lsn, &backup.id))
 }

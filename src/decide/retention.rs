@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     due::Schedule,
+    parent,
     recovery::{Coverage, History},
 };
 use crate::domain::{
@@ -229,7 +230,7 @@ fn keep_newest(standing: &[&Held], reasons: &mut Reasons) {
     };
     let all = || standing.iter().copied();
     // One may be built upon it just now.
-    let carries = |backup: &Held| !backup.standalone;
+    let carries = |backup: &Held| parent::carries(backup.kind, backup.standalone);
     let full = |backup: &Held| backup.kind == BackupKind::Full;
     for last in [newest(&|_| true), newest(&full), newest(&carries)].into_iter().flatten() {
         reasons.add(last, Reason::Last);
