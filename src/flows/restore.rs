@@ -5,7 +5,12 @@
 //! What must never happen: a point that is near the one asked for, or a folder
 //! that was not empty.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -21,6 +26,7 @@ use crate::{
     domain::{Backup, BackupId, ByteSize, Opener, Phase, RecoveryTarget, Timeline, record::Source},
     engine::{EngineError, RecoveryPlan},
     flow::StepContext,
+    process,
     vault::{self, CatalogEntry, Fetch, Inventory, Layout, Listing, Proof, Remembered, SharedStore, VaultError},
 };
 
@@ -271,6 +277,22 @@ async fn from_held(
         opened_by,
         phases: stopwatch.phases,
     })
+}
+
+/// Awaits what the engine's programs do in `folder`, which is ours; once stopped,
+/// until none of them is left.
+async fn or_stopped<T>(
+    work: impl Future<Output = Result<T, EngineError>>,
+    folder: &Path,
+    stop: &CancellationToken,
+) -> Result<T, RestoreError> {
+    tokio::select! {
+        done = work => return Ok(done?),
+        () = stop.cancelled() => {}
+    }
+    let ended = process::end_all_of(folder).await;
+    ended.map_err(|source| VaultError::File { action: "end the programs in", path: folder.to_owned(), source })?;
+    Err(VaultError::Stopped.into())
 }
 
 /// "Latest" becomes the start of the last whole record that the fetched WAL holds.

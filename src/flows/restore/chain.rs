@@ -11,12 +11,11 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{RestoreError, Say};
+use super::{RestoreError, Say, or_stopped};
 use crate::{
     domain::ByteSize,
     durable,
     engine::Engine,
-    process,
     vault::{self, CatalogEntry, EmptyFolder, Fetch, VaultError},
 };
 
@@ -84,13 +83,7 @@ async fn combine(
     stop: &CancellationToken,
 ) -> Result<(), RestoreError> {
     let combined = staged.join(COMBINED);
-    tokio::select! {
-        combined = engine.combine(chain, &combined) => return Ok(combined?),
-        () = stop.cancelled() => {}
-    }
-    let ended = process::end_all_of(staged).await;
-    ended.map_err(|source| VaultError::File { action: "end the programs in", path: staged.to_owned(), source })?;
-    Err(VaultError::Stopped.into())
+    or_stopped(engine.combine(chain, &combined), staged, stop).await
 }
 
 /// What was combined becomes the target; the chain goes.

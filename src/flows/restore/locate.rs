@@ -13,7 +13,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Request, RestoreError, Say};
+use super::{Request, RestoreError, Say, or_stopped};
 use crate::{
     clock::Clock,
     decide::recovery::{
@@ -23,7 +23,6 @@ use crate::{
     domain::{Lsn, Opener, RecoveryTarget},
     engine::{FoundRecord, SoughtRecord, WalRange},
     flows::{Database, Vault},
-    process,
     vault::{self, Fetch, Inventory, Layout, VaultError},
 };
 
@@ -157,17 +156,8 @@ impl Reader<'_> {
         vault::fetch_wal(&self.fetch, self.layout, &wanted, staged.0).await?;
         let segments: Vec<_> = pieces.iter().map(|piece| piece.segment).collect();
         let range = WalRange { folder: staged.0, segments: &segments, size: base.segment_size, from, to };
-        tokio::select! {
-            found = self.database.engine.find_record(self.server_version, &range, sought) => return Ok(found?),
-            () = self.fetch.stop.cancelled() => {}
-        }
-        let ended = process::end_all_of(staged.0).await;
-        ended.map_err(|source| VaultError::File {
-            action: "end the programs in",
-            path: staged.0.to_owned(),
-            source,
-        })?;
-        Err(VaultError::Stopped.into())
+        let finding = self.database.engine.find_record(self.server_version, &range, sought);
+        or_stopped(finding, staged.0, self.fetch.stop).await
     }
 }
 
