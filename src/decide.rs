@@ -15,4 +15,7 @@ pub mod retention;
 pub mod rotation;
 pub mod rpo;
 pub mod sample;
+pub mod sender;
+pub mod slot;
 pub mod stretch;
+pub mod synchronous;
