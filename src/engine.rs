@@ -8,7 +8,7 @@ use std::{
     fmt,
     net::IpAddr,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -17,8 +17,9 @@ use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{
-    Beat, Check, Lsn, MemberName, RecoveryPoint, RecoveryTarget, Segment, SegmentSize, SiteName, Timeline,
+use crate::{
+    decide::slot::Durable,
+    domain::{Beat, Check, Lsn, MemberName, RecoveryPoint, RecoveryTarget, Segment, SegmentSize, SiteName, Timeline},
 };
 
 pub mod postgres;
@@ -202,9 +203,10 @@ pub trait WalSink: Send {
     async fn begin(&mut self, source: &WalSource) -> Result<Lsn, EngineError>;
     /// The history file of a timeline.
     async fn history(&mut self, timeline: Timeline, content: Bytes) -> Result<(), EngineError>;
-    /// Contiguous WAL bytes that start at `at`.
-    async fn wal(&mut self, at: Lsn, bytes: Bytes) -> Result<(), EngineError>;
-    /// Called about every `flush_every` and when the stream ends: makes durable
+    /// Contiguous WAL bytes that start at `at`, and when the server sent them.
+    async fn wal(&mut self, at: Lsn, bytes: Bytes, sent: Instant) -> Result<(), EngineError>;
+    /// Called about every `flush_every`, where commits wait for us as soon as
+    /// nothing more is there to be read, and when the stream ends: makes durable
     /// what was received so far and answers the position up to which all of it
     /// is; 0/0 while that is not known. That is what the server is told.
     async fn flush(&mut self) -> Result<Lsn, EngineError>;
@@ -284,6 +286,9 @@ pub trait Protect: Send + Sync {
     /// remedy; none when one can.
     async fn increment_hindrance(&self, parent: Option<Parent>) -> Result<Option<String>, EngineError>;
 
+    /// What a person should know of how the primary is set, though it stops nothing.
+    async fn notes(&self) -> Result<Vec<String>, EngineError>;
+
     /// Takes a physical backup: what has changed since the parent where its
     /// manifest is given, else all. A damaged page does not stop it: see
     /// `BackupFacts::damaged`.
@@ -308,6 +313,11 @@ pub trait Protect: Send + Sync {
         flush_every: Duration,
         stop: CancellationToken,
     ) -> Result<WalEnd, EngineError>;
+
+    /// Has every standby that answers keep WAL as the primary does, so that what no
+    /// vault has yet is still there when it is promoted, and let go of what is
+    /// durable. Answers by member what could not be done. Idempotent.
+    async fn keep_on_standbys(&self, durable: Option<Durable>) -> Vec<(MemberName, Result<(), EngineError>)>;
 
     /// Writes heartbeat `seq` to the primary; returns when it is acknowledged.
     /// Retrying a `seq` whose outcome is unknown is safe.
@@ -376,10 +386,6 @@ pub trait Promote: Send + Sync {
     /// What a client finds that connects to this address: who answers, and
     /// whether a write committed there.
     async fn look_at(&self, address: IpAddr, port: u16, dbname: &str) -> Result<ServerAnswer, EngineError>;
-
-    /// Forgets what `member`, a standby by now, keeps for us: its WAL comes from
-    /// the primary. Idempotent.
-    async fn release(&self, member: &MemberName) -> Result<(), EngineError>;
 
     /// Whether `member` is a standby that receives WAL from the primary now.
     async fn is_following(&self, member: &MemberName) -> Result<bool, EngineError>;

@@ -114,11 +114,17 @@ async fn look_at(estate: &Estate, found: &mut Looked) {
         }
         if let Some(error) = unread {
             found.problem(with_causes(&error));
-        } else if let Err(errors) = database.engine.preflight().await {
+            continue;
+        }
+        if let Err(errors) = database.engine.preflight().await {
             for error in &errors {
                 found.problem(format!("{}: {}", database.name, with_causes(error)));
             }
-        } else if schedule.config.backups.iter().any(|line| line.kind == BackupKind::Incremental) {
+            continue;
+        }
+        let notes = database.engine.notes().await.unwrap_or_else(|error| vec![with_causes(&error)]);
+        found.findings.extend(notes.iter().map(|note| format!("{}: {note}", database.name)));
+        if schedule.config.backups.iter().any(|line| line.kind == BackupKind::Incremental) {
             // Without them full backups are taken: no database stays unprotected for it.
             let hindrance = database.engine.increment_hindrance(None).await.map_err(|error| with_causes(&error));
             let told =

@@ -123,6 +123,11 @@ pub struct LoginConfig {
     pub sslmode: SslMode,
     /// PEM file of the authority that signed the server's certificate; the system's when absent.
     pub sslrootcert: Option<std::path::PathBuf>,
+    /// PEM file of our own certificate, and those between it and the authority that the server
+    /// trusts, for a server that asks for one; with `sslkey`.
+    pub sslcert: Option<std::path::PathBuf>,
+    /// PEM file of the key that belongs to `sslcert`; nobody but this process's user may be able to read it.
+    pub sslkey: Option<std::path::PathBuf>,
     /// The database that holds `lifeboat.heartbeat`.
     #[serde(default = "postgres_dbname")]
     pub dbname: String,

@@ -8,7 +8,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -20,8 +20,8 @@ use super::{Database, refused};
 use crate::{
     clock::Clock,
     config::vault::Durability,
-    decide::{chain, recovery::Coverage, stretch::Source},
-    domain::{BackupState, Lsn, SegmentSize, Timeline, with_causes},
+    decide::{chain, recovery::Coverage, slot::Durable, stretch::Source},
+    domain::{BackupState, Lsn, SegmentSize, Timeline, VaultName, with_causes},
     engine::{EngineError, MemberFacts, Role, WalEnd, WalSink, WalSource},
     flow::{StepContext, StepError},
     vault::{
@@ -55,6 +55,18 @@ impl Streaming {
     /// How far the stream is; none where this process never streamed.
     pub fn snapshot(&self) -> Option<WalSnapshot> {
         self.state().status.as_ref().map(|status| status.snapshot())
+    }
+
+    /// How long WAL of this process's stream took from the server to being durable, by
+    /// vault; each is answered once.
+    pub fn take_delays(&self) -> Vec<(VaultName, Vec<Duration>)> {
+        self.state().status.as_ref().map(|status| status.take_delays()).unwrap_or_default()
+    }
+
+    /// Up to where this process's stream is durable where it must be, while it streams.
+    pub fn durable(&self) -> Option<Durable> {
+        let snapshot = self.snapshot().filter(|_| self.is_connected())?;
+        Some(Durable { timeline: snapshot.timeline?, lsn: snapshot.confirmed? })
     }
 
     /// Whether this process streams now: the server has accepted it.
@@ -271,8 +283,9 @@ impl WalSink for Sink<'_> {
         Ok(())
     }
 
-    async fn wal(&mut self, at: Lsn, bytes: Bytes) -> Result<(), EngineError> {
+    async fn wal(&mut self, at: Lsn, bytes: Bytes, sent: Instant) -> Result<(), EngineError> {
         self.accepted();
+        self.writer.sent(at.forward(bytes.len() as u64), sent);
         match self.writer.wal(at, bytes).await {
             Ok(()) => Ok(()),
             Err(error) => Err(refused(self.apart(error).await)),

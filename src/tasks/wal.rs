@@ -17,6 +17,7 @@ use crate::{
     domain::{VaultName, with_causes},
     engine::{EngineError, WalEnd},
     flows::{Database, stream},
+    telemetry,
     vault::VaultWal,
 };
 
@@ -108,13 +109,27 @@ impl Watch {
         tokio::pin!(streaming);
         loop {
             tokio::select! {
-                end = &mut streaming => return end,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                end = &mut streaming => {
+                    self.publish();
+                    return end;
+                }
+                () = tokio::time::sleep(LOOK_EVERY) => self.publish(),
             }
             // The stream goes on while findings are written.
             tokio::select! {
                 end = &mut streaming => return end,
                 () = self.look() => {}
+            }
+        }
+    }
+
+    /// How long WAL took to become durable, as a metric.
+    fn publish(&self) {
+        for (vault, delays) in self.database.streaming.take_delays() {
+            let labels = [("database", self.database.name.to_string()), ("vault", vault.to_string())];
+            let histogram = metrics::histogram!(telemetry::WAL_DURABLE_SECONDS, &labels);
+            for delay in delays {
+                histogram.record(delay.as_secs_f64());
             }
         }
     }

@@ -9,7 +9,7 @@
 //! Nothing is stored before the server has sent WAL, and nothing is confirmed
 //! before what the vaults held is proven to be what this server wrote.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use age::x25519::{Identity, Recipient};
 use bytes::{Bytes, BytesMut};
@@ -28,6 +28,7 @@ use crate::{
     domain::{Lsn, Segment, SegmentSize, Timeline},
 };
 
+mod delay;
 mod look;
 mod status;
 mod stretch;
@@ -172,6 +173,12 @@ impl WalWriter {
             self.forks.insert(timeline, fork);
         }
         self.histories.insert(timeline, Arc::new(Object::plain(content)));
+    }
+
+    /// The server sent the WAL before `end` at this time, and it is handed in next: it
+    /// is measured how long it takes until the vaults have it.
+    pub fn sent(&self, end: Lsn, at: Instant) {
+        self.targets.iter().for_each(|target| target.sent(end, at));
     }
 
     /// Contiguous WAL bytes that start at `at`. Waits while a vault that the

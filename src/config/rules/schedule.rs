@@ -12,7 +12,7 @@ pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_
     vaults(daemon, schedule, report);
     let objectives = schedule.get("objectives");
     report.refuse_zero(objectives, "rto", "write how long a recovery may take, such as `1h`");
-    report.command(schedule.get("login").get("password").get("command"));
+    login(schedule.get("login"), report);
     let backups = schedule.get("backups");
     if backups.is_empty() {
         report.add(backups.place, "no backup is ever taken", "add `- {kind: full, cron: \"0 2 * * *\"}`");
@@ -26,6 +26,20 @@ pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_
     let test = schedule.get("restore_test");
     if test.exists() {
         restore_test(daemon, schedule, test, report);
+    }
+}
+
+fn login(login: Spot<'_>, report: &mut Report<'_>) {
+    report.command(login.get("password").get("command"));
+    for (one, other) in [("sslcert", "sslkey"), ("sslkey", "sslcert")] {
+        if login.get(one).exists() && !login.get(other).exists() {
+            let what = format!("`{one}` is of no use without `{other}`");
+            report.add(login.key(one), what, format!("add `{other}`, or remove `{one}`"));
+        }
+    }
+    if login.get("sslcert").exists() && login.get("sslmode").text() == Some("disable") {
+        let remedy = "use `sslmode: verify-full`, or remove `sslcert` and `sslkey`";
+        report.add(login.key("sslcert"), "without TLS no certificate is shown", remedy);
     }
 }
 

@@ -1,9 +1,10 @@
 //! Protecting a PostgreSQL cluster: looking at it, backing it up, streaming its
 //! WAL, writing its heartbeat.
 //!
-//! Everything works on the primary that is found at the time; a role that
-//! moved is found again at the next call. Nothing here changes the cluster
-//! except for the replication slot and the heartbeat's schema.
+//! Everything works on the primary that is found at the time, but for the slots of
+//! standbys; a role that moved is found again at the next call. Nothing here
+//! changes the cluster except for our replication slot on its members and the
+//! heartbeat's schema.
 
 use std::{io, time::Duration};
 
@@ -14,21 +15,26 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Member, Postgres, sql, wire::reply::Row};
 use crate::{
+    decide::slot::Durable,
     domain::{Beat, Lsn, MemberName, SegmentSize, Timeline},
     engine::{
         BackupFacts, BackupSink, EngineError, MemberFacts, Parent, ParentManifest, Protect, Role, WalEnd, WalSink,
     },
 };
 
+mod awaited;
 mod backup;
 mod beat;
 mod history;
 mod increment;
 mod preflight;
+mod sender;
 mod slot;
+mod standby;
 mod stream;
 
 pub use beat::BeatSession;
+pub use stream::Patience;
 
 /// How long a member may take to tell about itself.
 const INSPECT_LIMIT: Duration = Duration::from_secs(15);
@@ -61,6 +67,10 @@ impl Protect for Postgres {
         increment::hindrance(self, parent).await
     }
 
+    async fn notes(&self) -> Result<Vec<String>, EngineError> {
+        awaited::notes(self).await
+    }
+
     async fn backup(
         &self,
         label: &str,
@@ -84,6 +94,10 @@ impl Protect for Postgres {
         stop: CancellationToken,
     ) -> Result<WalEnd, EngineError> {
         stream::stream_wal(self, sink, flush_every, &stop).await
+    }
+
+    async fn keep_on_standbys(&self, durable: Option<Durable>) -> Vec<(MemberName, Result<(), EngineError>)> {
+        standby::keep_on_all(self, durable).await
     }
 
     async fn beat(&self, seq: i64) -> Result<Beat, EngineError> {

@@ -25,10 +25,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What the server says of the slot.
 #[derive(Debug, sqlx::FromRow)]
-struct Slot {
-    active: bool,
+pub(super) struct Slot {
+    pub(super) active: bool,
+    /// It lost WAL: it keeps none any more.
+    pub(super) lost: bool,
     /// From where on it keeps WAL.
-    restart_lsn: Option<String>,
+    pub(super) restart_lsn: Option<String>,
 }
 
 /// Makes sure that the slot exists and keeps WAL from now on.
@@ -111,7 +113,7 @@ const SLOT: &str = "SELECT slot_name, active, restart_lsn IS NULL OR wal_status 
         restart_lsn::text AS restart_lsn
     FROM pg_replication_slots WHERE slot_name = $1 AND slot_type = 'physical'";
 
-async fn look(postgres: &Postgres, member: &Member) -> Result<Option<Slot>, EngineError> {
+pub(super) async fn look(postgres: &Postgres, member: &Member) -> Result<Option<Slot>, EngineError> {
     let look = async {
         let mut session = sql::connect(postgres, member, &postgres.login.dbname).await?;
         let found = sqlx::query_as(SLOT).bind(postgres.slot()).fetch_optional(&mut session).await;
@@ -120,14 +122,18 @@ async fn look(postgres: &Postgres, member: &Member) -> Result<Option<Slot>, Engi
     in_time(member, look).await
 }
 
-async fn in_time<T>(member: &Member, look: impl Future<Output = Result<T, EngineError>>) -> Result<T, EngineError> {
+/// A member that takes longer than it may is out of reach.
+pub(super) async fn in_time<T>(
+    member: &Member,
+    look: impl Future<Output = Result<T, EngineError>>,
+) -> Result<T, EngineError> {
     timeout(INSPECT_LIMIT, look)
         .await
         .unwrap_or_else(|_| Err(failure::unreachable(member, io::ErrorKind::TimedOut.into())))
 }
 
-/// Waits until the server has let go of the slot after our own refused stream.
-async fn await_release(postgres: &Postgres, member: &Member) -> Result<(), EngineError> {
+/// Waits until the server has let go of the slot after a stream was refused or ended.
+pub(super) async fn await_release(postgres: &Postgres, member: &Member) -> Result<(), EngineError> {
     let until = Instant::now() + RELEASE_LIMIT;
     while look(postgres, member).await?.is_some_and(|slot| slot.active) {
         if Instant::now() >= until {
