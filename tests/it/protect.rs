@@ -2,13 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
+mod abandoned;
 mod backup;
 mod beat;
+mod certificates;
 mod login;
 mod preflight;
 mod stream;
 
-use lifeboat::engine::postgres::{Login, Member, Postgres, Tls, protect::BeatSession};
+use lifeboat::engine::postgres::{
+    Login, Member, Postgres, Tls,
+    protect::{BeatSession, Patience},
+};
 
 use crate::support::Lab;
 
@@ -17,9 +22,16 @@ fn over_tcp(lab: &Lab, user: &str) -> Postgres {
     Postgres {
         database: "wallet".parse().unwrap(),
         members: vec![member("a", "127.0.0.1", lab.port)],
-        login: Login { user: user.to_owned(), password: None, tls: Tls::Disable, dbname: "postgres".to_owned() },
+        login: Login {
+            user: user.to_owned(),
+            password: None,
+            tls: Tls::Disable,
+            certificate: None,
+            dbname: "postgres".to_owned(),
+        },
         account: lab.cluster.account.clone(),
         beats: BeatSession::default(),
+        patience: Patience::default(),
     }
 }
 

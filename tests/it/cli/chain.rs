@@ -16,9 +16,9 @@ use crate::support::{Lab, eventually, moved};
 
 const SLOT: &str = "lifeboat_wallet";
 /// Little is kept beyond what a slot keeps.
-const SHORT: &str = "max_wal_size = 32MB\nmin_wal_size = 32MB";
+pub(super) const SHORT: &str = "max_wal_size = 32MB\nmin_wal_size = 32MB";
 
-async fn ended(daemon: &mut Child) {
+pub(super) async fn ended(daemon: &mut Child) {
     let pid = nix::unistd::Pid::from_raw(daemon.id().unwrap().try_into().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     assert!(daemon.wait().await.unwrap().success());
@@ -42,7 +42,7 @@ async fn write_past(lab: &Lab, lsn: Lsn) {
 }
 
 /// The runs that nobody asked for.
-async fn own_runs(site: &Site) -> Vec<Value> {
+pub(super) async fn own_runs(site: &Site) -> Vec<Value> {
     let runs = site.run(&["runs"]).await.json(0);
     runs.as_array().unwrap().iter().filter(|run| run["requester"] == "chain").cloned().collect()
 }

@@ -142,6 +142,19 @@ fn rules_of_the_daemon() {
 }
 
 #[test]
+fn rules_of_a_login() {
+    assert_each(&[
+        (&[(S, "sslmode: verify-full", "‸sslcert: c.crt")], "`sslcert` is of no use without `sslkey`", "add `sslkey`"),
+        (&[(S, "sslmode: verify-full", "‸sslkey: c.key")], "`sslkey` is of no use without `sslcert`", "add `sslcert`"),
+        (
+            &[(S, "sslmode: verify-full", "sslmode: disable, ‸sslcert: c.crt, sslkey: c.key")],
+            "without TLS no certificate is shown",
+            "sslmode: verify-full",
+        ),
+    ]);
+}
+
+#[test]
 fn rules_of_a_schedule() {
     let region = "residency: {jurisdiction: MT, regions: [eu-south-1, eu-central-1]}";
     assert_each(&[

@@ -46,10 +46,12 @@ impl Pair {
                 user: "postgres".to_owned(),
                 password: None,
                 tls: Tls::Disable,
+                certificate: None,
                 dbname: "postgres".to_owned(),
             },
             account: primary.cluster.account.clone(),
             beats: lifeboat::engine::postgres::protect::BeatSession::default(),
+            patience: lifeboat::engine::postgres::protect::Patience::default(),
         };
         let pair = Self { primary, standby, postgres, beats: Vec::new() };
         pair.wait_until_following("b").await;

@@ -43,9 +43,16 @@ pub(super) fn protected(lab: &Lab) -> Postgres {
             member("tcp", "127.0.0.1".to_owned()),
             member("socket", lab.cluster.socket_folder().display().to_string()),
         ],
-        login: Login { user: "postgres".to_owned(), password: None, tls: Tls::Disable, dbname: "postgres".to_owned() },
+        login: Login {
+            user: "postgres".to_owned(),
+            password: None,
+            tls: Tls::Disable,
+            certificate: None,
+            dbname: "postgres".to_owned(),
+        },
         account: lab.cluster.account.clone(),
         beats: lifeboat::engine::postgres::protect::BeatSession::default(),
+        patience: lifeboat::engine::postgres::protect::Patience::default(),
     }
 }
 
