@@ -41,7 +41,7 @@ impl Line {
                     tokio::join!(carry(from_client, to_server, &state), carry(from_server, to_client, &state));
                 };
                 let stop = stop.clone();
-                all.spawn(async move { stop.run_until_cancelled_owned(Box::pin(carried)).await });
+                all.spawn(async move { stop.run_until_cancelled_owned(carried).await });
             }
         });
         Self { port, is_dead, tasks }
@@ -53,7 +53,7 @@ impl Line {
 }
 
 async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, is_dead: &watch::Receiver<bool>) {
-    let mut bytes = [0; 16 << 10];
+    let mut bytes = vec![0; 16 << 10];
     loop {
         // An end that breaks has ended.
         let count = from.read(&mut bytes).await.unwrap_or(0);
