@@ -8,6 +8,7 @@ pub mod drill;
 pub mod due;
 pub mod escrow;
 pub mod exposure;
+pub mod headroom;
 pub mod lineage;
 pub mod parent;
 pub mod recovery;

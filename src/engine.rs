@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::{
-    Beat, Check, Lsn, MemberName, RecoveryPoint, RecoveryTarget, Segment, SegmentSize, SiteName, Timeline,
+    Beat, Check, Lsn, MemberName, RecoveryPoint, RecoveryTarget, Segment, SegmentSize, SiteName, Timeline, WalKept,
 };
 
 pub mod postgres;
@@ -293,6 +293,9 @@ pub trait Protect: Send + Sync {
         parent: Option<ParentManifest<'_>>,
         sink: &mut dyn BackupSink,
     ) -> Result<BackupFacts, EngineError>;
+
+    /// What the primary keeps of its WAL for us now, and what room it has for it.
+    async fn wal_kept(&self) -> Result<WalKept, EngineError>;
 
     /// What backups and streaming leave on the server for those that follow, and how
     /// a person takes it away where nothing follows.

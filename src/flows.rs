@@ -32,6 +32,7 @@ pub mod chain;
 pub mod copy;
 pub mod drill;
 mod guarded;
+pub mod headroom;
 pub mod ledger;
 pub mod locks;
 pub mod prune;
@@ -77,6 +78,8 @@ pub struct Database {
     pub scratch: std::path::PathBuf,
     /// What WAL streaming of this process has reached.
     pub streaming: stream::Streaming,
+    /// What its primary keeps for us, as this process saw it last.
+    pub watched: headroom::Watched,
 }
 
 /// A vault of a database.
@@ -170,6 +173,7 @@ impl Database {
             region,
             scratch,
             streaming: stream::Streaming::default(),
+            watched: headroom::Watched::default(),
         }
     }
 

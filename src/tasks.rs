@@ -5,6 +5,7 @@ pub mod chain;
 pub mod copy;
 pub mod exposure;
 mod finding;
+pub mod headroom;
 pub mod heartbeat;
 pub mod ledger;
 pub mod locks;
@@ -26,6 +27,7 @@ pub fn protect(app: &Arc<App>, tasks: &Tasks) {
     for database in app.resources.databases.values() {
         tasks.spawn(wal::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
         tasks.spawn(chain::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
+        tasks.spawn(headroom::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
         tasks.spawn(heartbeat::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
     }
 }

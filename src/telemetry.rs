@@ -25,6 +25,15 @@ pub const COPY_LAG_SECONDS: &str = "lifeboat_copy_lag_seconds";
 /// Gauge, labels `database`, `vault`: whole WAL segments that the vault lacks and
 /// another one has.
 pub const COPY_MISSING_SEGMENTS: &str = "lifeboat_copy_missing_segments";
+/// Gauge, label `database`: bytes of WAL that the primary's slot keeps for us.
+pub const WAL_KEPT_BYTES: &str = "lifeboat_wal_kept_bytes";
+/// Gauge, label `database`: bytes of WAL that the primary writes a second.
+pub const WAL_RATE_BYTES: &str = "lifeboat_wal_written_bytes_per_second";
+/// Gauge, labels `database`, `end`: bytes that the primary can keep beside that before
+/// its slot is over its limit or its disk is full; `end` says which.
+pub const WAL_HEADROOM_BYTES: &str = "lifeboat_wal_headroom_bytes";
+/// Gauge, labels `database`, `end`: how long that lasts in seconds, would nothing be confirmed.
+pub const WAL_HEADROOM_SECONDS: &str = "lifeboat_wal_headroom_seconds";
 /// Counter, labels `flow`, `verdict`.
 pub const RUNS_TOTAL: &str = "lifeboat_runs_total";
 /// Gauge: what a person must fix.
@@ -78,6 +87,10 @@ fn describe() {
     describe_gauge!(RESTORE_SECONDS, Unit::Seconds, "Duration of the last restore test; not a recovery time");
     describe_gauge!(COPY_LAG_SECONDS, Unit::Seconds, "Age of the oldest backup that is not copied to the vault yet");
     describe_gauge!(COPY_MISSING_SEGMENTS, Unit::Count, "WAL segments that the vault lacks and another one has");
+    describe_gauge!(WAL_KEPT_BYTES, Unit::Bytes, "WAL that the primary's slot keeps for us");
+    describe_gauge!(WAL_RATE_BYTES, Unit::Bytes, "WAL that the primary writes a second");
+    describe_gauge!(WAL_HEADROOM_BYTES, Unit::Bytes, "WAL that the primary can keep beside that");
+    describe_gauge!(WAL_HEADROOM_SECONDS, Unit::Seconds, "How long that lasts, would nothing be confirmed");
     describe_counter!(RUNS_TOTAL, Unit::Count, "Finished runs");
     describe_gauge!(FINDINGS_OPEN, Unit::Count, "Findings that a person must fix");
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::SecretRef;
 use crate::domain::{
-    BackupKind, DatabaseName, KeepPeriod, MemberName, Objectives, Residency, Share, SiteName, Span, VaultName,
+    BackupKind, ByteSize, DatabaseName, KeepPeriod, MemberName, Objectives, Residency, Share, SiteName, Span, VaultName,
 };
 
 /// One protected database.
@@ -195,6 +195,10 @@ pub struct WalConfig {
     /// How often the open segment is made durable in the vaults; the recovery point follows it.
     #[serde(default = "one_second")]
     pub flush_every: Span,
+    /// How much WAL the disk of the primary has room for beside everything else, such
+    /// as `50GiB`: so it can be told how long WAL may pile up there before it is full.
+    /// Measured where the server is on this machine and the role may see its settings.
+    pub room_on_primary: Option<ByteSize>,
 }
 
 fn one_second() -> Span {

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::finding::Finding;
 use crate::{
     app::App,
+    config::vault::Durability,
     domain::{VaultName, with_causes},
     engine::{EngineError, WalEnd},
     flows::{Database, stream},
@@ -131,7 +132,9 @@ impl Watch {
         let Some(snapshot) = streaming.snapshot().filter(|_| streaming.is_connected()) else { return };
         for (name, wal) in snapshot.vaults {
             let Some((finding, said)) = self.vaults.get_mut(&name) else { continue };
-            let says = trouble(&name, &wal);
+            let is_required =
+                self.database.vault(Some(&name)).is_none_or(|vault| vault.durability == Durability::Required);
+            let says = trouble(&name, is_required, &wal);
             match &says {
                 Some(text) if *said != says => finding.open(text).await,
                 Some(_) => {}
@@ -143,9 +146,13 @@ impl Watch {
 }
 
 /// What a person must know of a vault that lacks WAL, or takes none.
-fn trouble(vault: &VaultName, wal: &VaultWal) -> Option<String> {
+fn trouble(vault: &VaultName, is_required: bool, wal: &VaultWal) -> Option<String> {
     let VaultWal { durable, error, gap_before } = wal;
     match (error, gap_before) {
+        (Some(error), _) if is_required => Some(format!(
+            "WAL does not reach vault `{vault}`, which has it up to {durable}: {error}; as it is required, nothing is \
+             confirmed to the primary, where WAL piles up until it is mended"
+        )),
         (Some(error), _) => Some(format!(
             "WAL does not reach vault `{vault}`, which has it up to {durable}: {error}; mend it, and what it lacks is \
              copied there from another vault"

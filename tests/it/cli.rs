@@ -9,6 +9,7 @@ mod copies;
 mod daemon;
 mod expiry_under_locks;
 mod files;
+mod headroom;
 mod increments;
 mod journey;
 mod keys;

@@ -4,7 +4,7 @@ use super::{Report, Spot, known};
 use crate::{
     config::schedule::VerifyConfig,
     decide::sample::Rotation,
-    domain::{KeepPeriod, Region, Share, Span},
+    domain::{ByteSize, KeepPeriod, Region, Share, Span},
 };
 
 pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_>) {
@@ -190,6 +190,14 @@ fn wal(schedule: Spot<'_>, report: &mut Report<'_>) {
     }
     report.refuse_zero(wal, "window", "write how far back every instant can be restored, such as `31d`");
     report.refuse_zero(wal, "flush_every", "write how often WAL becomes durable, such as `1s`");
+    let room = wal.get("room_on_primary");
+    if room.parsed::<ByteSize>() == Some(ByteSize::from_bytes(0)) {
+        report.add(
+            room.place,
+            "`room_on_primary` is zero",
+            "write how much WAL the primary's disk has room for, such as `50GiB`",
+        );
+    }
     let flush = wal.get("flush_every");
     let rpo: Option<Span> = schedule.get("objectives").get("rpo").parsed();
     if let (Some(every), Some(rpo)) = (flush.parsed::<Span>(), rpo)

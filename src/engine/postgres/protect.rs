@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Member, Postgres, sql, wire::reply::Row};
 use crate::{
-    domain::{Beat, Lsn, MemberName, SegmentSize, Timeline},
+    domain::{Beat, Lsn, MemberName, SegmentSize, Timeline, WalKept},
     engine::{
         BackupFacts, BackupSink, EngineError, MemberFacts, Parent, ParentManifest, Protect, Role, WalEnd, WalSink,
     },
@@ -24,6 +24,7 @@ mod backup;
 mod beat;
 mod history;
 mod increment;
+mod kept;
 mod preflight;
 mod slot;
 mod stream;
@@ -68,6 +69,10 @@ impl Protect for Postgres {
         sink: &mut dyn BackupSink,
     ) -> Result<BackupFacts, EngineError> {
         backup::backup(self, label, parent, sink).await
+    }
+
+    async fn wal_kept(&self) -> Result<WalKept, EngineError> {
+        kept::kept(self).await
     }
 
     fn left_on_server(&self) -> String {
