@@ -123,7 +123,10 @@ pub async fn once(database: &Database, stop: CancellationToken) -> Result<WalEnd
 /// Whether the server was set back to an earlier state.
 fn is_fork(error: &EngineError) -> bool {
     let EngineError::Sink { source, .. } = error else { return false };
-    matches!(source.downcast_ref(), Some(VaultError::Forked { .. } | VaultError::NextIncarnation { .. }))
+    matches!(
+        source.downcast_ref(),
+        Some(VaultError::Forked { .. } | VaultError::Unlogged { .. } | VaultError::NextIncarnation { .. })
+    )
 }
 
 /// The history of a system id that goes on: its newest incarnation, by what the
@@ -214,10 +217,12 @@ impl Sink<'_> {
         self.begin_after(&looked, source, wanted).await
     }
 
-    /// Opens the next incarnation in the vaults for a server that was set back; any
-    /// other error stays what it is. A vault that nobody waits for may lack it.
+    /// Opens the next incarnation in the vaults for a server that was set back, or did
+    /// not log everything; any other error stays what it is. A vault that nobody waits for may lack it.
     async fn apart(&self, error: VaultError) -> VaultError {
-        let (VaultError::Forked { .. }, Some(layout)) = (&error, &self.layout) else { return error };
+        let (VaultError::Forked { .. } | VaultError::Unlogged { .. }, Some(layout)) = (&error, &self.layout) else {
+            return error;
+        };
         let (now, signer) = (Clock::system().now(), &self.database.keys.signer);
         let any_required = self.database.vaults.iter().any(|vault| vault.durability == Durability::Required);
         let mut failed = None;
