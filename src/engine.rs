@@ -38,10 +38,8 @@ pub enum EngineError {
         #[source]
         source: std::io::Error,
     },
-    #[error(
-        "member `{member}` at {address} refused the login of `{user}`: {reason}; check `login` in the schedule and the server's pg_hba.conf"
-    )]
-    Login { member: MemberName, address: String, user: String, reason: String },
+    #[error("member `{member}` at {address} refused the login of `{user}`: {reason}; {remedy}")]
+    Login { member: MemberName, address: String, user: String, reason: String, remedy: String },
     #[error("member `{member}`: {what}; {remedy}")]
     Unfit { member: MemberName, what: String, remedy: String },
     /// The server answered with an error.
@@ -283,6 +281,9 @@ pub trait Protect: Send + Sync {
     /// Why no increment can be taken now, upon `parent` where one is named, with the
     /// remedy; none when one can.
     async fn increment_hindrance(&self, parent: Option<Parent>) -> Result<Option<String>, EngineError>;
+
+    /// What a person should know of how the primary is set, though it stops nothing.
+    async fn notes(&self) -> Result<Vec<String>, EngineError>;
 
     /// Takes a physical backup: what has changed since the parent where its
     /// manifest is given, else all. A damaged page does not stop it: see

@@ -17,7 +17,7 @@ use crate::{
     app::{self, ToLook, secrets},
     config::{Estate, load},
     domain::{BackupKind, VaultName, with_causes},
-    flows::Vault,
+    flows::{Database, Vault},
     vault::visit,
 };
 
@@ -114,11 +114,20 @@ async fn look_at(estate: &Estate, found: &mut Looked) {
         }
         if let Some(error) = unread {
             found.problem(with_causes(&error));
-        } else if let Err(errors) = database.engine.preflight().await {
+            continue;
+        }
+        if let Err(errors) = database.engine.preflight().await {
             for error in &errors {
                 found.problem(format!("{}: {}", database.name, with_causes(error)));
             }
-        } else if schedule.config.backups.iter().any(|line| line.kind == BackupKind::Incremental) {
+            continue;
+        }
+        let notes = database.engine.notes().await.unwrap_or_else(|error| vec![with_causes(&error)]);
+        found.findings.extend(notes.iter().map(|note| format!("{}: {note}", database.name)));
+        if schedule.config.wal.room_on_primary.is_none() {
+            found.findings.extend(unknown_room(&database).await);
+        }
+        if schedule.config.backups.iter().any(|line| line.kind == BackupKind::Incremental) {
             // Without them full backups are taken: no database stays unprotected for it.
             let hindrance = database.engine.increment_hindrance(None).await.map_err(|error| with_causes(&error));
             let told =
@@ -126,6 +135,17 @@ async fn look_at(estate: &Estate, found: &mut Looked) {
             found.findings.extend(told);
         }
     }
+}
+
+/// Where nobody could tell how long WAL may pile up.
+async fn unknown_room(database: &Database) -> Option<String> {
+    let kept = database.engine.wal_kept().await.ok()?;
+    (kept.free_bytes.is_none() && kept.limit_bytes.is_none()).then(|| {
+        format!(
+            "{}: nothing limits what slot `{}` keeps while a vault or the daemon is away, and how much room the primary's disk has cannot be seen from here; write `room_on_primary` under `wal` in the schedule, so that `status` tells how long it lasts",
+            database.name, kept.slot
+        )
+    })
 }
 
 fn protects(estate: &Estate) -> serde_json::Value {

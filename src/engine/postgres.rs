@@ -12,6 +12,7 @@ use crate::{
 
 pub mod cluster;
 mod failure;
+mod hba;
 pub mod isolated;
 pub mod promote;
 pub mod protect;

@@ -23,6 +23,12 @@ fn over_tcp(lab: &Lab, user: &str) -> Postgres {
     }
 }
 
+/// The same as the role that the README describes, with the rights it gives and no more.
+async fn documented(lab: &Lab) -> Postgres {
+    lab.psql(&crate::readme::role_sql("never asked for")).await;
+    over_tcp(lab, "lifeboat")
+}
+
 fn member(name: &str, host: &str, port: u16) -> Member {
     Member { name: name.parse().unwrap(), host: host.to_owned(), port, site: "mt-a".parse().unwrap() }
 }

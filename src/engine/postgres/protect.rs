@@ -25,6 +25,7 @@ mod beat;
 mod history;
 mod increment;
 mod kept;
+mod notes;
 mod preflight;
 mod slot;
 mod stream;
@@ -60,6 +61,10 @@ impl Protect for Postgres {
 
     async fn increment_hindrance(&self, parent: Option<Parent>) -> Result<Option<String>, EngineError> {
         increment::hindrance(self, parent).await
+    }
+
+    async fn notes(&self) -> Result<Vec<String>, EngineError> {
+        notes::notes(self).await
     }
 
     async fn backup(

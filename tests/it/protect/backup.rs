@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lifeboat::engine::{BackupSink, EngineError, Protect};
 
-use super::over_tcp;
+use super::{documented, over_tcp};
 use crate::support::{Lab, scratch};
 
 /// Keeps a backup in memory.
@@ -99,7 +99,7 @@ async fn a_damaged_page_is_told_and_the_backup_is_whole() {
     std::fs::OpenOptions::new().write(true).open(&file).unwrap().write_all_at(b"flipped", 8192 + 4000).unwrap();
 
     let mut sink = Memory::default();
-    let facts = over_tcp(&lab, "postgres").backup("damaged", None, &mut sink).await.unwrap();
+    let facts = documented(&lab).await.backup("damaged", None, &mut sink).await.unwrap();
     assert!(facts.damaged && facts.stop_lsn >= facts.start_lsn, "{facts:?}");
     let manifest: serde_json::Value = serde_json::from_slice(&sink.manifest).unwrap();
     assert_eq!(manifest["WAL-Ranges"][0]["End-LSN"], facts.stop_lsn.to_string());

@@ -43,7 +43,7 @@ impl Received {
 }
 
 #[derive(Debug, Clone, Default)]
-struct Memory(Arc<Mutex<Received>>);
+pub(super) struct Memory(Arc<Mutex<Received>>);
 
 impl Memory {
     fn with<T>(&self, look: impl FnOnce(&mut Received) -> T) -> T {

@@ -45,9 +45,10 @@ pub(super) async fn kept(postgres: &Postgres) -> Result<WalKept, EngineError> {
     let failed = |error| sql::failed(&member.name, ACTION, error);
     let state: State = sqlx::query_as(STATE).bind(postgres.slot()).fetch_one(&mut session).await.map_err(failed)?;
     let folder = visible(&mut session, "SELECT sum(size)::text FROM pg_ls_waldir()").await.map_err(failed)?;
-    let data = match is_here(member) {
-        true => visible(&mut session, "SELECT current_setting('data_directory')").await.map_err(failed)?,
-        false => None,
+    let data = if is_here(member) {
+        visible(&mut session, "SELECT current_setting('data_directory')").await.map_err(failed)?
+    } else {
+        None
     };
     let from: Option<Lsn> = state.restart_lsn.as_deref().and_then(|lsn| lsn.parse().ok());
     Ok(WalKept {

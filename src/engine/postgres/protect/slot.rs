@@ -14,7 +14,10 @@ use super::{
     },
     INSPECT_LIMIT,
 };
-use crate::{domain::Lsn, engine::EngineError};
+use crate::{
+    domain::{Lsn, MemberName},
+    engine::EngineError,
+};
 
 const LOOK: &str = "the look at the replication slot";
 
@@ -47,22 +50,37 @@ pub(super) async fn ensure(connection: &mut Connection, slot: &str) -> Result<()
 /// the stream is what counts.
 pub(super) async fn refuse_unusable(postgres: &Postgres, member: &Member) -> Result<(), EngineError> {
     const STATE: &str = "SELECT current_setting('wal_level') = 'minimal',
-        coalesce((SELECT active FROM pg_replication_slots WHERE slot_name = $1), false)";
+        coalesce((SELECT active FROM pg_replication_slots WHERE slot_name = $1), false),
+        (SELECT slot_type || ' slot' FROM pg_replication_slots WHERE slot_name = $1 AND slot_type <> 'physical')";
     let look = async {
         let mut session = sql::connect(postgres, member, &postgres.login.dbname).await?;
         let found = sqlx::query_as(STATE).bind(postgres.slot()).fetch_one(&mut session).await;
         found.map_err(|error| sql::failed(&member.name, LOOK, error))
     };
-    match in_time(member, look).await? {
-        (true, _) => Err(EngineError::Unfit {
+    let state: (bool, bool, Option<String>) = in_time(member, look).await?;
+    match state {
+        (_, _, Some(kind)) => Err(is_others(postgres, &member.name, &kind)),
+        (true, ..) => Err(EngineError::Unfit {
             member: member.name.clone(),
             what: "`wal_level` is minimal, so that its WAL can be neither streamed nor recovered from".to_owned(),
             remedy: "run `ALTER SYSTEM SET wal_level = 'replica'` as a superuser, restart the server, and take a full \
                      backup: no earlier one can be restored beyond this time"
                 .to_owned(),
         }),
-        (false, true) => Err(busy(postgres, member)),
-        (false, false) => Ok(()),
+        (false, true, None) => Err(busy(postgres, member)),
+        (false, false, None) => Ok(()),
+    }
+}
+
+/// A slot has the name of ours and is not one that we could have made.
+pub(super) fn is_others(postgres: &Postgres, member: &MemberName, kind: &str) -> EngineError {
+    let slot = postgres.slot();
+    EngineError::Unfit {
+        member: member.clone(),
+        what: format!("slot `{slot}`, which is ours by its name, is a {kind} and somebody else's"),
+        remedy: format!(
+            "give this database another name in its schedule; or, where nobody needs that slot, run `SELECT pg_drop_replication_slot('{slot}')` as a superuser"
+        ),
     }
 }
 
