@@ -306,7 +306,7 @@ restore_test:
 /// What makes the rows of two copies equal.
 pub(super) const DIGEST: &str = "select count(*) || ' ' || md5(string_agg(b::text, ',' order by id)) from bets b";
 
-/// A primary with the wallet and a role that may do what we need and no more.
+/// A primary with the wallet and the role that the README describes.
 pub(super) async fn wallet(extra: &str) -> Lab {
     wallet_on(15, extra).await
 }
@@ -314,18 +314,18 @@ pub(super) async fn wallet(extra: &str) -> Lab {
 /// The same on another major version.
 pub(super) async fn wallet_on(major: u32, extra: &str) -> Lab {
     let lab = Lab::start_major(major, extra).await;
-    lab.let_in("lifeboat").await;
-    lab.psql(&format!("CREATE ROLE lifeboat LOGIN REPLICATION PASSWORD '{PASSWORD}'")).await;
-    lab.psql("CREATE DATABASE wallet").await;
-    lab.psql_in("wallet", WALLET).await;
+    furnish(&lab).await;
     lab
 }
 
+/// Makes the wallet and its role in a cluster that has neither.
+pub(super) async fn furnish(lab: &Lab) {
+    lab.let_in("lifeboat").await;
+    lab.psql("CREATE DATABASE wallet").await;
+    lab.psql_in("wallet", &crate::readme::role_sql(PASSWORD)).await;
+    lab.psql_in("wallet", WALLET).await;
+}
+
 const WALLET: &str = "
-CREATE SCHEMA lifeboat;
-CREATE TABLE lifeboat.heartbeat (seq bigint PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp());
-GRANT USAGE ON SCHEMA lifeboat TO lifeboat;
-GRANT SELECT, INSERT, DELETE ON lifeboat.heartbeat TO lifeboat;
-GRANT pg_monitor TO lifeboat;
 CREATE TABLE bets (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, stake numeric(12,2) NOT NULL);
 INSERT INTO bets (stake) SELECT n % 50 FROM generate_series(1, 2000) AS n;";
