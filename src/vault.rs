@@ -58,7 +58,7 @@ pub use directory::DirectoryStore;
 pub use error::VaultError;
 pub use fetch::{EmptyFolder, Fetch, Fetched, fetch_backup, fetch_files, fetch_wal, openers};
 pub use identity::VaultIdentity;
-pub use incarnation::{FIRST as FIRST_INCARNATION, open_next};
+pub use incarnation::{FIRST as FIRST_INCARNATION, Why, open_next, why};
 pub use inventory::Inventory;
 pub use keys::{identities_from, recipients_from};
 pub use layout::{Layout, WalName, signature_of};

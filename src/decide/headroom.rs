@@ -112,8 +112,6 @@ pub fn finding(facts: &Facts<'_>) -> Option<String> {
     let limit = limit_bytes.map_or_else(|| "no limit".to_owned(), |bytes| ByteSize::from_bytes(bytes).to_string());
     let is_still = facts.still_for >= STILL_AFTER + facts.confirmed_every;
     match state {
-        // Nothing is kept, so that nothing piles up; what is lost then, the chain tells.
-        SlotState::Missing => None,
         SlotState::Lost => Some(format!(
             "member `{member}` invalidated slot `{slot}` (`max_slot_wal_keep_size` is {limit}), and keeps no WAL for us any more: what it writes now is lost unless streaming goes on; {MEND}, and {MORE}"
         )),
@@ -125,7 +123,8 @@ pub fn finding(facts: &Facts<'_>) -> Option<String> {
             let told = Told { facts, headroom: headroom(facts), is_still };
             Some(told.to_string())
         }
-        SlotState::Reserved | SlotState::Extended => None,
+        // Without a slot nothing is kept, so that nothing piles up; what is lost then, the chain tells.
+        SlotState::Missing | SlotState::Reserved | SlotState::Extended => None,
     }
 }
 

@@ -20,18 +20,6 @@ pub enum SlotState {
     Lost,
 }
 
-impl SlotState {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::Reserved => "reserved",
-            Self::Extended => "extended",
-            Self::Unreserved => "unreserved",
-            Self::Lost => "lost",
-        }
-    }
-}
-
 /// The primary's WAL at one instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalKept {

@@ -22,8 +22,10 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Watched(Mutex<Last>);
 
+/// The last look.
 #[derive(Debug, Clone, Default)]
-enum Last {
+pub enum Last {
+    /// There was none yet.
     #[default]
     Never,
     Failed,
@@ -31,13 +33,8 @@ enum Last {
 }
 
 impl Watched {
-    /// The last look: none where there was none yet, and nothing in it where it failed.
-    pub fn last(&self) -> Option<Option<Look>> {
-        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Last::Never => None,
-            Last::Failed => Some(None),
-            Last::Seen(look) => Some(Some(look.as_ref().clone())),
-        }
+    pub fn last(&self) -> Last {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, last: Last) {
@@ -87,8 +84,11 @@ impl Look {
 
 /// Looks, and remembers it.
 pub async fn watch(db: &Db, database: &Database, now: Timestamp) -> Result<Look, StepError> {
-    let before = database.watched.last().flatten();
-    match look(db, database, before.as_ref(), now).await {
+    let before = match database.watched.last() {
+        Last::Seen(look) => Some(look),
+        Last::Never | Last::Failed => None,
+    };
+    match look(db, database, before.as_deref(), now).await {
         Ok(look) => {
             database.watched.set(Last::Seen(Box::new(look.clone())));
             Ok(look)

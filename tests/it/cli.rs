@@ -2,9 +2,11 @@
 //! process, files that an operator would write, a real PostgreSQL 15.
 
 mod beats;
+mod broken;
 mod bucket;
 mod chain;
 mod clusters;
+mod coexistence;
 mod copies;
 mod daemon;
 mod expiry_under_locks;

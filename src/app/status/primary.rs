@@ -11,7 +11,7 @@ use crate::{
     app::App,
     flows::{
         Database,
-        headroom::{self, Look},
+        headroom::{self, Last, Look},
     },
     report::status::WalOnPrimary,
     telemetry,
@@ -22,8 +22,10 @@ const LOOK_LIMIT: Duration = Duration::from_secs(3);
 
 pub(super) async fn on_primary(app: &App, database: &Database, now: Timestamp) -> Option<WalOnPrimary> {
     let look = match database.watched.last() {
-        Some(watched) => watched?,
-        None => timeout(LOOK_LIMIT, headroom::look(&app.resources.db, database, None, now)).await.ok()?.ok()?,
+        Last::Seen(look) => *look,
+        // The daemon looks again soon.
+        Last::Failed => return None,
+        Last::Never => timeout(LOOK_LIMIT, headroom::look(&app.resources.db, database, None, now)).await.ok()?.ok()?,
     };
     Some(shown(look))
 }

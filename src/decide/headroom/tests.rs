@@ -2,6 +2,8 @@ use super::*;
 use crate::domain::Timeline;
 
 const MIB: u64 = 1 << 20;
+/// Bytes a second.
+const RATE: f64 = 1_048_576.0;
 
 fn kept() -> WalKept {
     WalKept {
@@ -23,7 +25,7 @@ fn facts(kept: &WalKept) -> Facts<'_> {
     Facts {
         kept,
         room_bytes: None,
-        bytes_per_second: Some(MIB as f64),
+        bytes_per_second: Some(RATE),
         still_for: Duration::ZERO,
         confirmed_every: Duration::ZERO,
     }
@@ -61,7 +63,7 @@ fn the_rate_is_that_of_one_history_over_some_seconds() {
         timeline: Timeline(timeline),
     };
     let now = at(1000);
-    assert_eq!(rate(&beat(980, 60, 1), &kept(), now), Some(2.0 * MIB as f64));
+    assert_eq!(rate(&beat(980, 60, 1), &kept(), now), Some(2.0 * RATE));
     assert_eq!(rate(&beat(999, 60, 1), &kept(), now), None, "too short");
     assert_eq!(rate(&beat(1010, 60, 1), &kept(), now), None, "another node's clock");
     assert_eq!(rate(&beat(980, 60, 2), &kept(), now), None);

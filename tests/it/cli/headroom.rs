@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::{
+    chain::{write_past, written},
     journey::{backed_up, restored},
     site::{DIGEST, Site, wallet},
     streaming::{bet, caught_up, findings, status},
@@ -128,12 +129,17 @@ async fn a_slot_near_its_limit_is_told_and_one_that_is_invalidated_goes_on_with_
     let first = backed_up(&site).await;
     let rows_first = lab.psql_in("wallet", DIGEST).await;
     vault.hang();
-    write_until(&lab, 76 * MIB).await;
+    write_until(&lab, 90 * MIB).await;
     // It need not stand still for long.
     told(&site, &["WAL piles up on the primary", "is over `max_slot_wal_keep_size`", "are left"]).await;
     write_until(&lab, 200 * MIB).await;
     lab.psql("CHECKPOINT").await;
     told(&site, &["invalidated slot `lifeboat_wallet`", "give `max_slot_wal_keep_size` more room"]).await;
+    // What was written since is removed, too, and more than what a new slot still finds.
+    for _ in 0..2 {
+        let now = written(&lab).await;
+        write_past(&lab, now).await;
+    }
     lab.psql("ALTER SYSTEM RESET max_slot_wal_keep_size").await;
     lab.psql("SELECT pg_reload_conf()").await;
 
