@@ -100,7 +100,7 @@ fn a_finding_names_the_end_the_time_and_the_remedy() {
     assert_eq!(told(|kept| kept.state = SlotState::Missing, still, None), None);
     holds(
         told(|kept| kept.safe_bytes = Some(7320 * MIB), still, None),
-        &["keeps 40.0MiB", "for 3m", "in 2h2m its slot is over `max_slot_wal_keep_size`", "1.0MiB a second"],
+        &["keeps 40MiB", "for 3m", "in 2h2m its slot is over `max_slot_wal_keep_size`", "1MiB a second"],
     );
     holds(told(|kept| kept.free_bytes = Some(90 * MIB), still, None), &["in 1m its disk is full", "make room"]);
     holds(told(|_| {}, still, Some(200 * MIB)), &["in 2m `wal.room_on_primary` is used up"]);
@@ -109,7 +109,7 @@ fn a_finding_names_the_end_the_time_and_the_remedy() {
     let seldom = Facts { still_for: still, confirmed_every: Duration::from_secs(900), ..facts(&kept) };
     assert_eq!(finding(&seldom), None, "WAL is confirmed every 15 min");
     // There is progress, and little room.
-    holds(told(|kept| kept.safe_bytes = Some(10 * MIB), Duration::ZERO, None), &["keeps 40.0MiB for slot", "in 10s"]);
+    holds(told(|kept| kept.safe_bytes = Some(10 * MIB), Duration::ZERO, None), &["keeps 40MiB for slot", "in 10s"]);
     assert_eq!(told(|kept| kept.safe_bytes = Some(20 * MIB), Duration::ZERO, None), None);
     let little = |kept: &mut WalKept| (kept.from, kept.safe_bytes) = (Some(Lsn(99 * MIB)), Some(0));
     assert_eq!(told(little, Duration::ZERO, None), None, "one segment is nothing");
