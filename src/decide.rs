@@ -9,6 +9,7 @@ pub mod due;
 pub mod escrow;
 pub mod exposure;
 pub mod lineage;
+pub mod member;
 pub mod parent;
 pub mod recovery;
 pub mod retention;

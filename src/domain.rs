@@ -13,7 +13,7 @@ pub mod recovery;
 pub mod verdict;
 
 pub use amount::{ByteSize, Share, Span};
-pub use backup::{Backup, BackupKind, BackupState, KeepPeriod};
+pub use backup::{Backup, BackupFrom, BackupKind, BackupState, KeepPeriod, TakenFrom};
 pub use beat::{Beat, BeatRange};
 pub use causes::with_causes;
 pub use ids::{BackupId, DatabaseName, MemberName, Region, RunId, RunbookName, SiteName, VaultName};

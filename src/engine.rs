@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::{
-    Beat, Check, Lsn, MemberName, RecoveryPoint, RecoveryTarget, Segment, SegmentSize, SiteName, Timeline,
+    Beat, ByteSize, Check, Lsn, MemberName, RecoveryPoint, RecoveryTarget, Segment, SegmentSize, SiteName, Timeline,
 };
 
 pub mod postgres;
@@ -55,7 +55,9 @@ pub enum EngineError {
         #[source]
         source: std::io::Error,
     },
-    #[error("no member is a primary that takes writes: {seen}")]
+    #[error(
+        "no member is a primary that takes writes: {seen}; promote one, or name the server that is the primary now under `members` in the schedule"
+    )]
     NoPrimary { seen: String },
     /// A sink refused the bytes; the cause is the sink's own error.
     #[error("the data could not be stored")]
@@ -138,10 +140,43 @@ pub struct MemberFacts {
     pub segment_size: SegmentSize,
 }
 
+/// What backup is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackupOrder<'a> {
+    /// What the server's `backup_label` names it.
+    pub label: &'a str,
+    /// The standby that sends it; the primary when none.
+    pub standby: Option<&'a MemberName>,
+    /// How much the server may send in a second.
+    pub rate_max: Option<ByteSize>,
+}
+
+impl<'a> BackupOrder<'a> {
+    /// From the primary, as fast as it can.
+    pub const fn of_primary(label: &'a str) -> Self {
+        Self { label, standby: None, rate_max: None }
+    }
+}
+
+/// Where a backup begins, told before its first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackupStart {
+    /// On a standby its last restartpoint, which may lie far back.
+    pub lsn: Lsn,
+    pub timeline: Timeline,
+    /// From where on the primary keeps WAL for us.
+    pub kept_from: Option<Lsn>,
+    pub segment_size: SegmentSize,
+}
+
 /// Takes the bytes of a backup while the server sends them. Members of one
 /// archive arrive in order; archives do not interleave.
 #[async_trait]
 pub trait BackupSink: Send {
+    /// A standby is about to send its backup: answers why it is worth nothing, if so.
+    async fn begins(&mut self, _start: &BackupStart) -> Result<Option<String>, EngineError> {
+        Ok(None)
+    }
     /// A tar archive begins: the data folder (`None`), or the tablespace with this oid.
     async fn archive(&mut self, tablespace: Option<u32>) -> Result<(), EngineError>;
     /// Raw tar bytes, cut anywhere.
@@ -161,9 +196,13 @@ pub struct BackupFacts {
     pub size_bytes: u64,
     /// Whether the server found damaged pages.
     pub damaged: bool,
+    /// What a person should know of it, with the remedy: damaged pages, files that
+    /// could not be read.
+    pub findings: Vec<String>,
     /// PostgreSQL's settings that replay requires to be at least these.
     pub required_settings: Vec<(String, String)>,
-    /// Configuration files as (name, content): postgresql.conf, `pg_hba.conf`, `pg_ident.conf`.
+    /// Configuration files as (name, content): postgresql.conf, `pg_hba.conf`, `pg_ident.conf`,
+    /// and as `included/PATH` each file that one of these includes.
     pub config_files: Vec<(String, String)>,
 }
 
@@ -286,10 +325,11 @@ pub trait Protect: Send + Sync {
 
     /// Takes a physical backup: what has changed since the parent where its
     /// manifest is given, else all. A damaged page does not stop it: see
-    /// `BackupFacts::damaged`.
+    /// `BackupFacts::damaged`. The primary keeps the WAL that it needs, also where a
+    /// standby sends it.
     async fn backup(
         &self,
-        label: &str,
+        order: &BackupOrder<'_>,
         parent: Option<ParentManifest<'_>>,
         sink: &mut dyn BackupSink,
     ) -> Result<BackupFacts, EngineError>;

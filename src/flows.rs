@@ -22,7 +22,7 @@ use crate::{
     flow::{Ending, StepContext, StepError},
     process::ProcessError,
     vault::{
-        self, Inventory, Manifest, Remembered, SharedStore, StoreError, VaultError,
+        self, Inventory, Manifest, Receipts, Remembered, SharedStore, StoreError, VaultError,
         signature::{Signer, Verifier},
     },
 };
@@ -77,6 +77,8 @@ pub struct Database {
     pub scratch: std::path::PathBuf,
     /// What WAL streaming of this process has reached.
     pub streaming: stream::Streaming,
+    /// What this process has stored of the WAL in the first vault.
+    pub receipts: Arc<Receipts>,
 }
 
 /// A vault of a database.
@@ -170,6 +172,7 @@ impl Database {
             region,
             scratch,
             streaming: stream::Streaming::default(),
+            receipts: Arc::default(),
         }
     }
 
@@ -241,6 +244,7 @@ impl Database {
             manifest_sha256,
             size_bytes: manifest.size_bytes,
             recipients: manifest.recipients.len(),
+            from: manifest.from.clone(),
         }
     }
 }

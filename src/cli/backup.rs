@@ -54,7 +54,13 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
         Kind::Incremental => BackupKind::Incremental,
     };
     let id = RunId::new(backup::NAME, database.name.as_str(), "manual", &app.stamp());
-    let params = backup::Params { database: database.name.clone(), kind, standalone: options.standalone, due_at: None };
+    let params = backup::Params {
+        database: database.name.clone(),
+        kind,
+        standalone: options.standalone,
+        manner: backup::Manner::default(),
+        due_at: None,
+    };
     let mut summary = progress::drive(&app, NewRun::new(id, &database.name, &params, who())?).await?;
     if let Some(conclusion) = summary.conclusion.as_mut().filter(|ended| ended.verdict == Verdict::Pass) {
         let copies = copied(&app, database, &conclusion.output).await?;

@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use super::SecretRef;
 use crate::domain::{
-    BackupKind, DatabaseName, KeepPeriod, MemberName, Objectives, Residency, Share, SiteName, Span, VaultName,
+    BackupFrom, BackupKind, ByteSize, DatabaseName, KeepPeriod, MemberName, Objectives, Residency, Share, SiteName,
+    Span, VaultName,
 };
 
 /// One protected database.
@@ -39,6 +40,13 @@ pub struct ScheduleConfig {
     #[serde(default = "utc")]
     #[schemars(extend("format" = "timezone"))]
     pub timezone: String,
+    /// From which member backups are taken. One from a standby needs the WAL since its
+    /// last restartpoint; a standby that is more than 1 GiB of WAL behind is not fit.
+    #[serde(default)]
+    pub backup_from: BackupFrom,
+    /// How much a server may send of a backup in a second, from 32KiB to 1GiB; as
+    /// much as it can when absent.
+    pub backup_rate_max: Option<ByteSize>,
     /// When to take backups; at least one.
     pub backups: Vec<BackupScheduleConfig>,
     /// How WAL is kept.
@@ -159,6 +167,10 @@ pub struct BackupScheduleConfig {
     /// needs just the WAL that was written while it ran.
     #[serde(default)]
     pub standalone: bool,
+    /// For this line instead of the database's `backup_from`.
+    pub backup_from: Option<BackupFrom>,
+    /// For this line instead of the database's `backup_rate_max`.
+    pub backup_rate_max: Option<ByteSize>,
     /// How many periods to keep the newest backup of; nothing of this line ever
     /// expires when absent.
     #[schemars(extend("propertyNames" = {"enum": KeepPeriod::ALL.map(KeepPeriod::as_str)}))]

@@ -6,24 +6,32 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::future::join_all;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Database, Resources, Vault, guarded::guarded, locks, output, refused, stream};
+use super::{Database, Resources, Vault, guarded::guarded, locks, output, stream};
 use crate::{
     config::vault::Durability,
     db::findings,
-    domain::{Backup, BackupId, BackupKind, BackupState, DatabaseName, VaultName, Verdict, record::kind, with_causes},
-    engine::{BackupFacts, BackupSink, EngineError},
+    decide::member::Choice,
+    domain::{
+        Backup, BackupFrom, BackupId, BackupKind, BackupState, DatabaseName, MemberName, TakenFrom, VaultName, Verdict,
+        record::kind, with_causes,
+    },
+    engine::{BackupFacts, BackupOrder, EngineError, Role},
     fault,
     flow::{Conclusion, Ending, Flow, Policy, Step, StepContext, StepError, read},
     vault::{self, BackupWriter, Layout, Manifest, PART_SIZE, StoreError, TakenBackup, VaultError, visit},
 };
 
 mod parent;
+mod read_back;
+mod source;
+
+pub use source::Manner;
+use source::{Failure, Sink};
 
 /// The flow's name, first part of its runs' ids.
 pub const NAME: &str = kind::BACKUP;
@@ -40,6 +48,9 @@ pub struct Params {
     /// Whether no increment may build upon it.
     #[serde(default)]
     pub standalone: bool,
+    /// As the database says where nothing is said here.
+    #[serde(default)]
+    pub manner: Manner,
     /// None when a person asked for it.
     pub due_at: Option<Timestamp>,
 }
@@ -70,7 +81,8 @@ impl Flow for BackupFlow {
         if params.kind == BackupKind::Incremental {
             steps.push(Box::new(parent::ChooseParent(Arc::clone(&database))));
         }
-        steps.push(Box::new(Upload { database: Arc::clone(&database), standalone: params.standalone }));
+        let upload = Upload { database: Arc::clone(&database), standalone: params.standalone, manner: params.manner };
+        steps.push(Box::new(upload));
         steps.push(Box::new(Commit { resources: Arc::clone(&self.resources), database: Arc::clone(&database) }));
         steps.push(Box::new(AwaitWal(database)));
         Ok(steps)
@@ -182,11 +194,28 @@ const fn kind_upon(parent: Option<&BackupId>) -> BackupKind {
     if parent.is_some() { BackupKind::Incremental } else { BackupKind::Full }
 }
 
-/// Streams the server's bytes into the first vault. Its output is the manifest,
-/// not committed yet.
+/// The manifest, not committed yet, and what a person should know of how it came.
+#[derive(Debug, Serialize, Deserialize)]
+struct Uploaded {
+    #[serde(flatten)]
+    manifest: Manifest,
+    /// Absent in journals written before there were any.
+    #[serde(default)]
+    findings: Vec<String>,
+}
+
+impl Uploaded {
+    fn told_first(mut self, finding: Option<String>) -> Self {
+        self.findings = finding.into_iter().chain(self.findings).collect();
+        self
+    }
+}
+
+/// Streams a server's bytes into the first vault. Its output is `Uploaded`.
 struct Upload {
     database: Arc<Database>,
     standalone: bool,
+    manner: Manner,
 }
 
 #[async_trait]
@@ -211,51 +240,23 @@ impl Step for Upload {
 
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
         let uploading: Uploading = read("upload", cx.undo_plan().unwrap_or(&Value::Null))?;
-        let layout = uploading.layout(&self.database)?;
-        let store = guarded(self.database.first_vault()?, cx);
-        let upon = match &uploading.parent {
-            Some(parent) => Some(parent::manifest(&self.database, &store, &layout, parent).await?),
-            None => None,
-        };
-        // An attempt that was cut off has left parts; BASE_BACKUP cannot resume.
-        vault::sweep(store.as_ref(), &layout, &uploading.backup).await?;
-        let started_at = cx.clock().now();
-        let writer = BackupWriter::begin(
-            store,
-            layout,
-            uploading.backup.clone(),
-            self.database.keys.recipients.clone(),
-            PART_SIZE,
-        )?;
-        let mut sink = Sink { writer, cx: cx.clone(), received: 0 };
-        let label = format!("lifeboat {}", uploading.backup);
-        let taking = self.database.engine.backup(&label, upon, &mut sink);
-        let taken = tokio::select! {
-            facts = taking => facts.map_err(StepError::from),
-            () = cx.stop().cancelled() => Err(StepError::Stopped),
-        };
-        let facts = match taken {
-            Ok(facts) => facts,
-            Err(error) => {
-                // Before this step is over: what follows may sweep, or begin anew.
-                sink.writer.abandon().await;
-                return Err(error);
+        let chosen = source::choose(&self.database, self.manner.from(&self.database), &cx.output("check")?).await?;
+        let uploaded = match chosen {
+            Choice::Primary { instead } => {
+                let uploaded = self.attempt(cx, &uploading, None).await?;
+                uploaded.told_first(instead.as_deref().map(source::stood_in))
             }
+            Choice::Standby(member) => match self.attempt(cx, &uploading, Some(&member)).await {
+                Err(Failure::Member(error)) if self.manner.from(&self.database) == BackupFrom::PreferStandby => {
+                    let why = with_causes(&error);
+                    tracing::warn!(%member, "the standby gave no backup: {why}");
+                    self.attempt(cx, &uploading, None).await?.told_first(Some(source::stood_in(&why)))
+                }
+                taken => taken?,
+            },
         };
-        if facts.from.system_id != uploading.system_id {
-            return Err(StepError::permanent(
-                "the cluster was replaced by another one during the backup; take it again",
-            ));
-        }
-        let kind = kind_upon(uploading.parent.as_ref());
-        let taken = TakenBackup {
-            standalone: self.standalone,
-            parent: uploading.parent,
-            ..describe(kind, started_at, cx.clock().now(), facts)
-        };
-        let manifest = sink.writer.finish(taken).await?;
         fault::point("backup.uploaded");
-        output(&manifest)
+        output(&uploaded)
     }
 
     async fn undo(&self, cx: &StepContext, plan: &Value) -> Result<(), StepError> {
@@ -269,6 +270,56 @@ impl Step for Upload {
     }
 }
 
+impl Upload {
+    /// One backup from the primary, or from that standby.
+    async fn attempt(
+        &self,
+        cx: &StepContext,
+        uploading: &Uploading,
+        standby: Option<&MemberName>,
+    ) -> Result<Uploaded, Failure> {
+        let layout = uploading.layout(&self.database)?;
+        let store = guarded(self.database.first_vault()?, cx);
+        let upon = match &uploading.parent {
+            Some(parent) => Some(parent::manifest(&self.database, &store, &layout, parent).await?),
+            None => None,
+        };
+        // An attempt that was cut off has left parts; BASE_BACKUP cannot resume.
+        vault::sweep(store.as_ref(), &layout, &uploading.backup).await?;
+        let started_at = cx.clock().now();
+        let recipients = self.database.keys.recipients.clone();
+        let writer =
+            BackupWriter::begin(store.clone(), layout.clone(), uploading.backup.clone(), recipients, PART_SIZE)?;
+        let mut sink = Sink::new(writer, cx.clone(), store, layout);
+        let label = format!("lifeboat {}", uploading.backup);
+        let order = BackupOrder { label: &label, standby, rate_max: self.manner.rate_max(&self.database) };
+        let taken = tokio::select! {
+            facts = self.database.engine.backup(&order, upon, &mut sink) => facts.map_err(Failure::of),
+            () = cx.stop().cancelled() => Err(Failure::Other(StepError::Stopped)),
+        };
+        let mut facts = match taken {
+            Ok(facts) => facts,
+            Err(error) => {
+                // Before this step is over: what follows may sweep, or begin anew.
+                sink.writer.abandon().await;
+                return Err(error);
+            }
+        };
+        if facts.from.system_id != uploading.system_id {
+            let replaced = "the cluster was replaced by another one during the backup; take it again";
+            return Err(StepError::permanent(replaced).into());
+        }
+        let kind = kind_upon(uploading.parent.as_ref());
+        let findings = std::mem::take(&mut facts.findings);
+        let taken = TakenBackup {
+            standalone: self.standalone,
+            parent: uploading.parent.clone(),
+            ..describe(kind, started_at, cx.clock().now(), facts)
+        };
+        Ok(Uploaded { manifest: sink.writer.finish(taken).await?, findings })
+    }
+}
+
 fn describe(kind: BackupKind, started_at: Timestamp, finished_at: Timestamp, facts: BackupFacts) -> TakenBackup {
     TakenBackup {
         kind,
@@ -277,6 +328,7 @@ fn describe(kind: BackupKind, started_at: Timestamp, finished_at: Timestamp, fac
         start_lsn: facts.start_lsn,
         stop_lsn: facts.stop_lsn,
         server_version: facts.from.server_version,
+        from: Some(TakenFrom { member: facts.from.member, is_standby: facts.from.role == Role::Standby }),
         started_at,
         finished_at,
         damaged: facts.damaged,
@@ -286,35 +338,6 @@ fn describe(kind: BackupKind, started_at: Timestamp, finished_at: Timestamp, fac
         config_files: facts.config_files,
     }
 }
-
-/// Hands the engine's bytes to the vault's writer.
-struct Sink {
-    writer: BackupWriter,
-    cx: StepContext,
-    received: u64,
-}
-
-#[async_trait]
-impl BackupSink for Sink {
-    async fn archive(&mut self, tablespace: Option<u32>) -> Result<(), EngineError> {
-        self.writer.archive(tablespace).await.map_err(refused)
-    }
-
-    async fn data(&mut self, bytes: Bytes) -> Result<(), EngineError> {
-        let before = self.received / PROGRESS_EVERY;
-        self.received += bytes.len() as u64;
-        if self.received / PROGRESS_EVERY > before {
-            self.cx.progress("received", Some(self.received), None);
-        }
-        self.writer.data(bytes).await.map_err(refused)
-    }
-
-    async fn manifest(&mut self, bytes: Bytes) -> Result<(), EngineError> {
-        self.writer.manifest(bytes).await.map_err(refused)
-    }
-}
-
-const PROGRESS_EVERY: u64 = 8 << 20;
 
 /// Signs the manifest and writes it: the backup exists from here on, and is locked.
 struct Commit {
@@ -343,7 +366,8 @@ impl Step for Commit {
     }
 }
 
-/// Waits until all WAL from the backup's start to its stop is in the vault.
+/// Waits until all WAL from the backup's start to its stop is in the vault, and
+/// reads it back.
 struct AwaitWal(Arc<Database>);
 
 #[async_trait]
@@ -360,6 +384,8 @@ impl Step for AwaitWal {
         let manifest: Manifest = cx.output("upload")?;
         cx.progress(format!("waiting for WAL up to {}", manifest.stop_lsn), None, None);
         stream::await_wal(&self.0, &manifest, cx).await?;
+        cx.progress("reading the backup's WAL back", None, None);
+        read_back::prove(&self.0, (&manifest, &cx.output::<String>("commit")?), cx).await?;
         Ok(json!(true))
     }
 }
@@ -368,12 +394,17 @@ async fn conclude(resources: &Resources, cx: &StepContext, ending: &Ending) -> R
     let params: Params = cx.params()?;
     // It may have left the schedules since; the run ends all the same.
     let database = resources.database(&params.database).ok();
-    let manifest: Option<Manifest> = cx.output_if_any("upload")?;
+    let uploaded: Option<Uploaded> = cx.output_if_any("upload")?;
+    let (manifest, told) = uploaded.map(|uploaded| (uploaded.manifest, uploaded.findings)).unzip();
     let manifest_sha256: Option<String> = cx.output_if_any("commit")?;
     let is_wal_complete = cx.output_if_any::<bool>("wal")?.unwrap_or(false);
-    let (verdict, mut findings) = super::judged(ending, if is_wal_complete { Verdict::Pass } else { Verdict::Fail });
+    let of_wal = if is_wal_complete { Verdict::Pass } else { Verdict::Fail };
+    let is_degraded = manifest.as_ref().is_some_and(|manifest: &Manifest| manifest.damaged);
+    // It is kept, and it is not what was asked for.
+    let (verdict, mut findings) = super::judged(ending, if is_degraded { Verdict::Fail } else { of_wal });
     let parentage: Option<parent::Parentage> = cx.output_if_any(parent::NAME)?;
     findings.extend(parentage.and_then(|parentage| parentage.finding()));
+    findings.extend(told.into_iter().flatten());
     let is_committed = manifest_sha256.is_some();
     let mut record = super::record(cx, (&params.database, database.as_deref()), NAME, params.due_at);
     if let (Some(database), Some(manifest), Some(sha256)) = (&database, &manifest, manifest_sha256) {
@@ -382,14 +413,22 @@ async fn conclude(resources: &Resources, cx: &StepContext, ending: &Ending) -> R
     record.measured.size_bytes = manifest.as_ref().map(|manifest| manifest.size_bytes);
     record.measured.stored_bytes = manifest.as_ref().map(|manifest| manifest.stored_bytes);
     record.safety = super::unwinding(ending);
-    record.verdicts = BTreeMap::from([("wal_complete".to_owned(), verdict)]);
+    let of_wal = if matches!(ending, Ending::Done) { of_wal } else { verdict };
+    record.verdicts = BTreeMap::from([("wal_complete".to_owned(), of_wal)]);
+    if is_degraded {
+        record.verdicts.insert("pages".to_owned(), Verdict::Fail);
+    }
     record.verdict = verdict;
     record.findings.clone_from(&findings);
     let evidence = resources.evidence.append(&record).await?;
     let mut figures =
         json!({"run_id": cx.run_id(), "database": params.database, "verdict": verdict, "findings": findings});
     if let Some(manifest) = manifest.filter(|_| is_committed) {
-        let state = if is_wal_complete { BackupState::WalComplete } else { BackupState::Uploaded };
+        let state = match (is_degraded, is_wal_complete) {
+            (true, _) => BackupState::Degraded,
+            (false, true) => BackupState::WalComplete,
+            (false, false) => BackupState::Uploaded,
+        };
         let backup: Backup = manifest.summary(state);
         super::merge(&mut figures, output(&backup)?);
     }

@@ -21,12 +21,12 @@ use crate::{
     clock::Clock,
     config::vault::Durability,
     decide::{chain, recovery::Coverage, stretch::Source},
-    domain::{BackupState, Lsn, SegmentSize, Timeline, with_causes},
+    domain::{Lsn, SegmentSize, Timeline, with_causes},
     engine::{EngineError, MemberFacts, Role, WalEnd, WalSink, WalSource},
     flow::{StepContext, StepError},
     vault::{
         Catalog, FIRST_INCARNATION, LOOK_LIMIT, Layout, Listing, Looked, Manifest, VaultError, WalSnapshot, WalStatus,
-        WalTarget, WalWriter, open_next,
+        WalTarget, WalWriter, open_next, remembering,
     },
 };
 
@@ -107,7 +107,12 @@ pub async fn once(database: &Database, stop: CancellationToken) -> Result<WalEnd
     let targets = database
         .vaults
         .iter()
-        .map(|vault| WalTarget { store: Arc::clone(&vault.store), required: vault.durability == Durability::Required })
+        .enumerate()
+        .map(|(nth, vault)| WalTarget {
+            // Backups lie in the first one, and their WAL is read back from it.
+            store: if nth == 0 { remembering(&vault.store, &database.receipts) } else { Arc::clone(&vault.store) },
+            required: vault.durability == Durability::Required,
+        })
         .collect();
     let (writer, uploads) = WalWriter::new(database.keys.recipients.clone(), targets);
     let streaming = async move {
@@ -171,8 +176,12 @@ impl Sink<'_> {
                     Ok(Err(_)) | Err(_) => continue,
                 },
             };
-            let lacking = catalog.entries.iter().filter(|entry| entry.state == BackupState::Uploaded);
-            first = lacking.map(|entry| entry.manifest.start_lsn).fold(first, Lsn::min);
+            let held = listing.coverage_by_name(source.segment_size);
+            // Also a DEGRADED one, whose state does not tell.
+            let manifests = catalog.entries.iter().map(|entry| &entry.manifest);
+            let lacking =
+                manifests.filter(|one| !held.covers(one.timeline, one.segment_size, one.start_lsn, one.stop_lsn));
+            first = lacking.map(|one| one.start_lsn).fold(first, Lsn::min);
         }
         Ok(first)
     }
@@ -328,7 +337,7 @@ async fn until_held(database: &Database, manifest: &Manifest, cx: &StepContext) 
     // A listing takes a while: once may have been a moment between two objects.
     let mut passed_over = 0;
     loop {
-        let coverage = Listing::take(store.as_ref(), &layout).await?.coverage(size);
+        let coverage = Listing::take(store.as_ref(), &layout).await?.coverage_by_name(size);
         let goes_on = database.streaming.layout();
         let is_left = goes_on.is_some_and(|other| other.system_id() == layout.system_id() && other != layout);
         if is_left || coverage.covers(timeline, size, start, stop) {

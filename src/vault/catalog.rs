@@ -236,7 +236,9 @@ fn state_of(entry: &CatalogEntry, coverage: &Coverage, size: SegmentSize) -> Bac
     let manifest = &entry.manifest;
     if manifest.damaged {
         BackupState::Degraded
-    } else if !coverage.covers(manifest.timeline, size, manifest.start_lsn, manifest.stop_lsn) {
+    } else if !coverage.covers(manifest.timeline, size, manifest.start_lsn, manifest.stop_lsn)
+        || entry.verification.as_ref().is_some_and(|verification| verification.lacks_wal(manifest))
+    {
         BackupState::Uploaded
     } else if entry.proof.is_some() && !entry.is_damaged() {
         BackupState::Proven

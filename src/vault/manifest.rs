@@ -12,7 +12,7 @@ use super::{
     signature::{Signer, Verifier},
     signature_of, stat,
 };
-use crate::domain::{Backup, BackupId, BackupKind, BackupState, DatabaseName, Lsn, SegmentSize, Timeline};
+use crate::domain::{Backup, BackupId, BackupKind, BackupState, DatabaseName, Lsn, SegmentSize, TakenFrom, Timeline};
 
 /// The version of `docs/format.md` that is written.
 pub const FORMAT: u32 = 1;
@@ -61,6 +61,9 @@ pub struct Manifest {
     /// The copy is consistent from here on.
     pub stop_lsn: Lsn,
     pub server_version: String,
+    /// Which member sent it; absent in manifests written before that was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<TakenFrom>,
     pub started_at: Timestamp,
     pub finished_at: Timestamp,
     /// Plain bytes of the parts.
@@ -114,6 +117,7 @@ impl Manifest {
             start_lsn: self.start_lsn,
             stop_lsn: self.stop_lsn,
             parent: self.parent.clone(),
+            from: self.from.clone(),
         }
     }
 

@@ -316,6 +316,11 @@ rm -f standby.signal recovery.conf postmaster.pid
     echo "listen_addresses = ''"
     echo "archive_mode = off"
     echo "hot_standby = off"
+    # Larger segments need more than the usual.
+    if [ "$size" -gt 16777216 ]; then
+        echo "min_wal_size = $((size / 1048576 * 5))MB"
+        echo "max_wal_size = $((size / 1048576 * 64))MB"
+    fi
     awk '/^  "required_settings": [{]$/ { on = 1; next } on && /^  [}]/ { exit } on { split($0, part, "\""); print part[2] " = '\''" part[4] "'\''" }' "$here/manifest.json"
     echo "restore_command = 'cp \"lifeboat_wal/%f\" \"%p\"'"
     echo "$goal_setting"

@@ -260,7 +260,7 @@ async fn read_all(
     for key in listing.under(&format!("{}wal/", verify.layout.prefix())) {
         names::check_wal(verify.layout, key, size, report);
     }
-    let coverage = listing.coverage(size);
+    let coverage = listing.coverage_by_name(size);
     let mut histories = history::Histories::read(verify, listing, report).await?;
     let chosen = wal::chosen(verify, wal::segments(verify.layout, listing, size), &coverage);
     let keys = if chosen.is_empty() {

@@ -20,7 +20,7 @@ use super::{
     splitter::{Piece, Splitter},
 };
 use crate::{
-    domain::{BackupId, BackupKind, ByteSize, Lsn, SegmentSize, Timeline},
+    domain::{BackupId, BackupKind, ByteSize, Lsn, SegmentSize, TakenFrom, Timeline},
     process::Tasks,
 };
 
@@ -40,6 +40,8 @@ pub struct TakenBackup {
     pub start_lsn: Lsn,
     pub stop_lsn: Lsn,
     pub server_version: String,
+    /// Which member sent it.
+    pub from: Option<TakenFrom>,
     pub started_at: Timestamp,
     pub finished_at: Timestamp,
     /// Whether the server found damaged pages.
@@ -277,6 +279,7 @@ impl BackupWriter {
             start_lsn: taken.start_lsn,
             stop_lsn: taken.stop_lsn,
             server_version: taken.server_version,
+            from: taken.from,
             started_at: taken.started_at,
             finished_at: taken.finished_at,
             size_bytes,
@@ -298,8 +301,6 @@ fn config_tar(files: &[(String, String)]) -> std::io::Result<Vec<u8>> {
         let mut header = tar::Header::new_ustar();
         header.set_mode(0o600);
         header.set_size(content.len() as u64);
-        // Only the file's name: it may have stood anywhere on the server.
-        let name = name.rsplit('/').next().unwrap_or(name);
         builder.append_data(&mut header, name, content.as_bytes())?;
     }
     builder.into_inner()

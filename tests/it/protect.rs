@@ -4,6 +4,7 @@
 
 mod backup;
 mod beat;
+mod configuration;
 mod login;
 mod preflight;
 mod stream;

@@ -110,6 +110,7 @@ pub(crate) fn restore_test(
         manifest_sha256: "b1946ac92492d2347c6235b4d2611184b1946ac92492d2347c6235b4d2611184".into(),
         size_bytes: 3_865_470_566,
         recipients: 2,
+        from: None,
     });
     record.target = Some(Target {
         kind: "local".into(),
@@ -234,6 +235,7 @@ pub(crate) fn backup(database: &str) -> Backup {
         start_lsn: Lsn(0x4_2800_0028),
         stop_lsn: Lsn(0x4_2800_4108),
         parent: None,
+        from: None,
     }
 }
 

@@ -45,11 +45,16 @@ impl Lab {
 
     /// The same of another major version.
     pub(crate) async fn start_major(major: u32, extra: &str) -> Self {
+        Self::start_with(major, &[], extra).await
+    }
+
+    /// The same with further options of `initdb`.
+    pub(crate) async fn start_with(major: u32, initdb: &[&str], extra: &str) -> Self {
         let folder = scratch();
         let port = free_port();
         let account = Account::for_postgres().unwrap();
         let cluster = LocalCluster::new(Binaries::find(major).unwrap(), account, folder.path().join("primary"));
-        cluster.init().await.unwrap();
+        cluster.init_with(initdb).await.unwrap();
         cluster.configure(&Self::settings(port, &cluster.socket_folder(), extra)).unwrap();
         cluster.start(Duration::from_secs(30)).await.unwrap();
         Self { cluster, port, _folder: folder }

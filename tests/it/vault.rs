@@ -11,6 +11,7 @@ mod fetch;
 pub(crate) mod fixture;
 mod limit;
 mod owned;
+mod read_back;
 mod s3;
 mod script;
 mod seal;

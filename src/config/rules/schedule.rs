@@ -1,6 +1,9 @@
 //! Rules of `schedules/*.yaml`.
 
 use super::{Report, Spot, known};
+
+mod source;
+
 use crate::{
     config::schedule::VerifyConfig,
     decide::sample::Rotation,
@@ -19,6 +22,7 @@ pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_
     }
     backups.items().for_each(|line| keep(line, report));
     increments(backups, report);
+    source::check(schedule, report);
     wal(schedule, report);
     window(schedule, report);
     verify(schedule.get("verify"), report);

@@ -119,6 +119,11 @@ impl LocalCluster {
     /// Makes a new, empty cluster with data checksums and the superuser `postgres`.
     /// Local logins need no password; `pg_hba.conf` can be replaced afterwards.
     pub async fn init(&self) -> Result<(), EngineError> {
+        self.init_with(&[]).await
+    }
+
+    /// The same with further options of `initdb`.
+    pub async fn init_with(&self, options: &[&str]) -> Result<(), EngineError> {
         self.make_folders()?;
         self.binaries
             .program("initdb", self.account.clone())
@@ -130,6 +135,7 @@ impl LocalCluster {
                 "--encoding=UTF8",
                 "--locale=C.UTF-8",
             ])
+            .args(options.iter().copied())
             .arg("-D")
             .arg(self.data())
             .output(Duration::from_secs(60))

@@ -16,12 +16,14 @@ use super::{Member, Postgres, sql, wire::reply::Row};
 use crate::{
     domain::{Beat, Lsn, MemberName, SegmentSize, Timeline},
     engine::{
-        BackupFacts, BackupSink, EngineError, MemberFacts, Parent, ParentManifest, Protect, Role, WalEnd, WalSink,
+        BackupFacts, BackupOrder, BackupSink, EngineError, MemberFacts, Parent, ParentManifest, Protect, Role, WalEnd,
+        WalSink,
     },
 };
 
 mod backup;
 mod beat;
+mod configuration;
 mod history;
 mod increment;
 mod preflight;
@@ -63,11 +65,11 @@ impl Protect for Postgres {
 
     async fn backup(
         &self,
-        label: &str,
+        order: &BackupOrder<'_>,
         parent: Option<ParentManifest<'_>>,
         sink: &mut dyn BackupSink,
     ) -> Result<BackupFacts, EngineError> {
-        backup::backup(self, label, parent, sink).await
+        backup::backup(self, order, parent, sink).await
     }
 
     fn left_on_server(&self) -> String {
@@ -101,6 +103,31 @@ impl Postgres {
         .await
     }
 
+    /// The member of this name, which must be a standby of that primary.
+    async fn standby_of(
+        &self,
+        primary: &MemberFacts,
+        name: &MemberName,
+    ) -> Result<(&Member, MemberFacts), EngineError> {
+        let unfit = |what: &str, remedy: &str| EngineError::Unfit {
+            member: name.clone(),
+            what: what.to_owned(),
+            remedy: remedy.to_owned(),
+        };
+        let found = self.members.iter().find(|member| member.name == *name);
+        let member = found.ok_or_else(|| unfit("the schedule names no such member", "take the backup again"))?;
+        let facts = timeout(INSPECT_LIMIT, facts(self, member)).await;
+        let facts =
+            facts.unwrap_or_else(|_| Err(super::failure::unreachable(member, io::ErrorKind::TimedOut.into())))?;
+        if facts.role != Role::Standby {
+            return Err(unfit("it is a standby no more", "take the backup again"));
+        }
+        if facts.system_id != primary.system_id {
+            return Err(unfit("it belongs to another cluster than the primary", "remove it from `members`"));
+        }
+        Ok((member, facts))
+    }
+
     /// The member that takes writes. Each member has `limit` to answer.
     pub(super) async fn primary(&self, limit: Duration) -> Result<(&Member, MemberFacts), EngineError> {
         choose_primary(self.look(limit).await)
@@ -125,6 +152,14 @@ fn choose_primary(
     }
     primaries.sort_by_key(|(_, facts)| facts.timeline);
     match (primaries.pop(), primaries.pop()) {
+        (Some((one, a)), Some((two, b))) if a.system_id != b.system_id => Err(EngineError::Unfit {
+            member: one.name.clone(),
+            what: format!(
+                "it takes writes, and so does `{}`, which is another cluster (system identifiers {} and {})",
+                two.name, a.system_id, b.system_id
+            ),
+            remedy: "remove the one that does not belong to this database from `members`".to_owned(),
+        }),
         (Some((one, a)), Some((two, b))) if a.timeline == b.timeline => Err(EngineError::Unfit {
             member: one.name.clone(),
             what: format!("it takes writes on timeline {}, and so does `{}`", a.timeline, two.name),
@@ -202,6 +237,9 @@ mod tests {
         assert_eq!(choose(Ok(facts(&a, Role::Primary, 1)), down(&b)).unwrap(), a.name);
         let twins = choose(Ok(facts(&a, Role::Primary, 1)), Ok(facts(&b, Role::Primary, 1)));
         assert!(matches!(twins, Err(EngineError::Unfit { .. })), "{twins:?}");
+        let other = MemberFacts { system_id: "2".to_owned(), ..facts(&b, Role::Primary, 9) };
+        let strangers = choose(Ok(facts(&a, Role::Primary, 1)), Ok(other)).unwrap_err().to_string();
+        assert!(strangers.contains("another cluster (system identifiers 2 and 1)"), "{strangers}");
         let none = choose(Ok(facts(&a, Role::Standby, 1)), down(&b));
         let Err(EngineError::NoPrimary { seen }) = none else { panic!("{none:?}") };
         assert!(seen.contains("`a` is a standby") && seen.contains("`b`"), "{seen}");

@@ -398,7 +398,7 @@ impl Target {
         self.state.send_modify(|state| match listing {
             Err(error) => state.error = Some(describe(&error)),
             Ok(listing) => {
-                let coverage = listing.coverage(size);
+                let coverage = listing.coverage_by_name(size);
                 state.error = None;
                 if state.hole.as_ref().is_some_and(|hole| coverage.covers(timeline, size, hole.start, hole.end)) {
                     state.hole = None;

@@ -62,7 +62,13 @@ pub(super) async fn drive(app: &Arc<App>, flow: &str, params: &impl serde::Seria
 }
 
 pub(super) async fn back_up(app: &Arc<App>, standalone: bool) -> BackupId {
-    let params = backup::Params { database: name(), kind: BackupKind::Full, standalone, due_at: None };
+    let params = backup::Params {
+        database: name(),
+        kind: BackupKind::Full,
+        standalone,
+        manner: backup::Manner::default(),
+        due_at: None,
+    };
     let run = drive(app, backup::NAME, &params).await;
     let conclusion = run.conclusion.unwrap();
     assert_eq!(conclusion.verdict, Verdict::Pass, "{conclusion:?}");

@@ -259,7 +259,12 @@ pub(super) async fn recovered(lab: &Lab, data: &Path, sql: &str) -> String {
         psql.arg(socket.path()).args(["-c", sql]).output(LIMIT).await.unwrap_or_default().trim().to_owned()
     };
     let what = format!("{}: recovery ends", data.display());
-    eventually(&what, LIMIT, || async { ask("SELECT pg_is_in_recovery()").await == "f" }).await;
+    let is_over = || async {
+        let runs = data.join("postmaster.pid").exists();
+        assert!(runs, "{what} by a failure: {}", fs::read_to_string(&log).unwrap());
+        ask("SELECT pg_is_in_recovery()").await == "f"
+    };
+    eventually(&what, LIMIT, is_over).await;
     let answer = ask(sql).await;
     pg_ctl(&["-m", "immediate", "stop"]).output(LIMIT).await.unwrap();
     answer
@@ -313,7 +318,11 @@ pub(super) async fn wallet(extra: &str) -> Lab {
 
 /// The same on another major version.
 pub(super) async fn wallet_on(major: u32, extra: &str) -> Lab {
-    let lab = Lab::start_major(major, extra).await;
+    wallet_in(Lab::start_major(major, extra).await).await
+}
+
+/// Makes the wallet in a primary.
+pub(super) async fn wallet_in(lab: Lab) -> Lab {
     lab.let_in("lifeboat").await;
     lab.psql(&format!("CREATE ROLE lifeboat LOGIN REPLICATION PASSWORD '{PASSWORD}'")).await;
     lab.psql("CREATE DATABASE wallet").await;

@@ -60,6 +60,20 @@ fn shapes() {
 }
 
 #[test]
+fn where_backups_come_from() {
+    let zone = "timezone: Europe/Malta";
+    let with = |more: &str| format!("{zone}\n{more}");
+    assert_each(&[
+        (&[(S, zone, &with("backup_from: ‸secondary"))], "`secondary` is not allowed", "primary"),
+        (&[(S, zone, &with("backup_rate_max: ‸50MB"))], "`50MB` is not a size", "64MiB"),
+        (&[(S, zone, &with("backup_rate_max: ‸31KiB"))], "at 32KiB to 1GiB a second, not at 31KiB", "or remove it"),
+        (&[(S, zone, &with("backup_rate_max: ‸1025MiB"))], "32KiB to 1GiB a second", "or remove it"),
+        (&[(S, "{kind: full, ", "{kind: full, backup_rate_max: ‸0B, ")], "not at 0B", "or remove it"),
+        (&[(S, "{kind: full, ", "{backup_from: ‸b, kind: full, ")], "`b` is not allowed", "primary"),
+    ]);
+}
+
+#[test]
 fn yaml_traps() {
     assert_each(&[
         (&[(S, "timezone: Europe/Malta", "timezone: ‸&zone Europe/Malta")], "anchors", "write the value out"),

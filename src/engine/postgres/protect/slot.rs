@@ -99,12 +99,16 @@ pub(super) async fn renew(postgres: &Postgres, member: &Member, renew: Renew) ->
     let mut connection = Connection::open(postgres, member).await?;
     ensure(&mut connection, &name).await?;
     connection.close().await;
-    let kept = look(postgres, member).await?.and_then(|slot| slot.restart_lsn?.parse().ok());
-    kept.ok_or_else(|| EngineError::WalLost {
+    kept_from(postgres, member).await?.ok_or_else(|| EngineError::WalLost {
         member: member.name.clone(),
         slot: name,
         what: "the new slot keeps no WAL".to_owned(),
     })
+}
+
+/// From where on the server keeps WAL for us.
+pub(super) async fn kept_from(postgres: &Postgres, member: &Member) -> Result<Option<Lsn>, EngineError> {
+    Ok(look(postgres, member).await?.and_then(|slot| slot.restart_lsn?.parse().ok()))
 }
 
 const SLOT: &str = "SELECT slot_name, active, restart_lsn IS NULL OR wal_status = 'lost' AS lost,
