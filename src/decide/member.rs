@@ -186,7 +186,9 @@ mod tests {
     fn reaches(held: &[u64], tail: u64, lsn: u64, kept_from: Option<u64>) -> bool {
         let mut coverage = Coverage::default();
         let segment = |number| Segment { timeline: Timeline(1), number };
-        held.iter().for_each(|number| coverage.add_whole(segment(*number)));
+        for number in held {
+            coverage.add_whole(segment(*number));
+        }
         if let (Some(last), true) = (held.last(), tail > 0) {
             coverage.add_tail(segment(last + 1), 0, tail);
         }

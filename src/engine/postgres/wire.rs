@@ -64,9 +64,8 @@ impl Connection {
                     self.refusal = Some(refusal.clone());
                 }
                 match reply {
-                    Reply::Aside => {}
                     Reply::Notice(notice) if self.notices.len() < NOTICES_MAX => self.notices.push(notice),
-                    Reply::Notice(_) => {}
+                    Reply::Notice(_) | Reply::Aside => {}
                     reply => return Ok(reply),
                 }
             }
