@@ -31,8 +31,11 @@ async fn state(site: &Site) -> Value {
     site.run(&["backups", "wallet"]).await.json(0)[0]["state"].clone()
 }
 
+/// What becomes of the bytes of an object.
+type Spoil = fn(Vec<u8>) -> Vec<u8>;
+
 /// Spoils a file that lies there, as a store does that lost what it had taken.
-fn spoil(path: &Path, spoilt: fn(Vec<u8>) -> Vec<u8>) {
+fn spoil(path: &Path, spoilt: Spoil) {
     let bytes = fs::read(path).unwrap();
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     fs::write(path, spoilt(bytes)).unwrap();
@@ -45,7 +48,7 @@ fn backup_run(runs: &Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wal_that_is_spoilt_before_it_was_read_back_makes_no_backup_complete() {
-    let spoilt: [(&str, fn(Vec<u8>) -> Vec<u8>); 3] = [
+    let spoilt: [(&str, Spoil); 3] = [
         ("is empty", |_| Vec::new()),
         ("behind its header", |bytes| bytes[..bytes.len() - 7].to_vec()),
         ("is no age file", |bytes| vec![b'x'; bytes.len()]),
@@ -60,7 +63,9 @@ async fn wal_that_is_spoilt_before_it_was_read_back_makes_no_backup_complete() {
         assert_eq!(finished(command).await.code, -1);
         let objects = wal(&site);
         assert!(!objects.is_empty());
-        objects.iter().for_each(|object| spoil(object, how));
+        for object in &objects {
+            spoil(object, how);
+        }
         let mut daemon = site.serve(&[]);
         eventually("the run has ended", LIMIT, || async {
             let runs = site.run(&["runs"]).await.json(0);
@@ -126,10 +131,10 @@ async fn a_backup_is_sent_no_faster_than_it_may() {
     let begun = Instant::now();
     let backup = site.run(&["backup", "wallet"]).await.json(0);
     let took = begun.elapsed().as_secs();
-    let size = backup["size_bytes"].as_u64().unwrap();
-    assert!(size > 16 << 20, "{backup}");
+    let sent = backup["size_bytes"].as_u64().unwrap();
+    assert!(sent > 16 << 20, "{backup}");
     // The server holds itself back eight times a second; the last time may be none.
-    assert!(took + 1 >= size / (8 << 20), "{size} bytes in {took} s");
+    assert!(took + 1 >= sent / (8 << 20), "{sent} bytes in {took} s");
     let rows = lab.psql_in("wallet", DIGEST).await;
     restored(&lab, &site, "slow", ["--latest"], &rows).await;
 

@@ -150,12 +150,14 @@ async fn a_standby_gives_backups_and_increments_and_the_primary_stands_in() {
 /// Begins a slow backup from the standby, does something to it meanwhile, and
 /// answers the backup.
 async fn disturbed(lab: &Lab, site: &Site, standby: &Standby, disturb: &[&str]) -> Value {
-    let ran = tokio::spawn(finished(site.command(&["backup", "wallet"])));
-    let sends = "SELECT count(*) FROM pg_stat_progress_basebackup WHERE phase LIKE 'streaming%'";
-    eventually("the standby sends", LIMIT, || async { standby.psql(lab, sends).await == "1" }).await;
-    let pg_ctl = standby.0.binaries.program("pg_ctl", standby.0.account.clone());
-    pg_ctl.arg("-D").arg(standby.0.data()).args(disturb.iter().copied()).output(LIMIT).await.unwrap();
-    ran.await.unwrap().json(0)
+    let disturbing = async {
+        let sends = "SELECT count(*) FROM pg_stat_progress_basebackup WHERE phase LIKE 'streaming%'";
+        eventually("the standby sends", LIMIT, || async { standby.psql(lab, sends).await == "1" }).await;
+        let pg_ctl = standby.0.binaries.program("pg_ctl", standby.0.account.clone());
+        pg_ctl.arg("-D").arg(standby.0.data()).args(disturb.iter().copied()).output(LIMIT).await.unwrap();
+    };
+    let (ran, ()) = tokio::join!(finished(site.command(&["backup", "wallet"])), disturbing);
+    ran.json(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]

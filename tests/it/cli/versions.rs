@@ -16,8 +16,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 async fn whole_way(major: u32, initdb: &[&str], segment_size: u64) {
     let lab = wallet_in(Lab::start_with(major, initdb, "").await).await;
-    let size = lab.psql("SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'").await;
-    assert_eq!(size, segment_size.to_string());
+    let found = lab.psql("SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'").await;
+    assert_eq!(found, segment_size.to_string());
     let space = scratch();
     lab.cluster.account.as_ref().map_or(Ok(()), |account| account.own(space.path())).unwrap();
     lab.psql(&format!("CREATE TABLESPACE space LOCATION '{}'", space.path().display())).await;

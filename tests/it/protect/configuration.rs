@@ -18,13 +18,13 @@ async fn moved_to(lab: &Lab, etc: &Path) {
     fs::create_dir(etc.join("conf.d")).unwrap();
     fs::write(etc.join("conf.d/10-work.conf"), "work_mem = 5MB\n").unwrap();
     fs::write(etc.join("conf.d/20-work.conf"), "work_mem = 6MB\n").unwrap();
-    let mut conf = fs::read_to_string(etc.join("postgresql.conf")).unwrap();
-    conf.push_str(&format!(
-        "data_directory = '{}'\nhba_file = '{2}/pg_hba.conf'\nident_file = '{2}/pg_ident.conf'\ninclude_dir = '{1}'\n",
+    let conf = format!(
+        "{}\ndata_directory = '{}'\nhba_file = '{3}/pg_hba.conf'\nident_file = '{3}/pg_ident.conf'\ninclude_dir = '{2}'\n",
+        fs::read_to_string(etc.join("postgresql.conf")).unwrap(),
         data.display(),
         "conf.d",
         etc.display()
-    ));
+    );
     fs::write(etc.join("postgresql.conf"), conf).unwrap();
     for path in
         ["", "postgresql.conf", "pg_hba.conf", "pg_ident.conf", "conf.d", "conf.d/10-work.conf", "conf.d/20-work.conf"]
