@@ -17,7 +17,8 @@ use crate::{
     app::{self, ToLook, secrets},
     config::{Estate, load},
     domain::{BackupKind, VaultName, with_causes},
-    flows::Vault,
+    engine::{MemberFacts, postgres::cluster::gives_increments},
+    flows::{Database, Vault},
     vault::visit,
 };
 
@@ -114,17 +115,39 @@ async fn look_at(estate: &Estate, found: &mut Looked) {
         }
         if let Some(error) = unread {
             found.problem(with_causes(&error));
-        } else if let Err(errors) = database.engine.preflight().await {
-            for error in &errors {
-                found.problem(format!("{}: {}", database.name, with_causes(error)));
-            }
-        } else if schedule.config.backups.iter().any(|line| line.kind == BackupKind::Incremental) {
-            // Without them full backups are taken: no database stays unprotected for it.
-            let hindrance = database.engine.increment_hindrance(None).await.map_err(|error| with_causes(&error));
-            let told =
-                hindrance.unwrap_or_else(Some).map(|why| format!("{}: no increment is possible: {why}", database.name));
-            found.findings.extend(told);
+            continue;
         }
+        match database.engine.preflight().await {
+            Err(errors) => {
+                let told = errors.iter().map(|error| format!("{}: {}", database.name, with_causes(error)));
+                told.for_each(|problem| found.problem(problem));
+            }
+            Ok(primary) => {
+                let kinds: BTreeSet<BackupKind> = schedule.config.backups.iter().map(|line| line.kind).collect();
+                for kind in kinds {
+                    let told = better_kind(&database, &primary, kind).await;
+                    found.findings.extend(told.map(|told| format!("{}: {told}", database.name)));
+                }
+            }
+        }
+    }
+}
+
+/// What a person should know of a kind that the schedule takes.
+async fn better_kind(database: &Database, primary: &MemberFacts, kind: BackupKind) -> Option<String> {
+    match kind {
+        // Without them full backups are taken: no database stays unprotected for it.
+        BackupKind::Incremental => {
+            let hindrance = database.engine.increment_hindrance(None).await.map_err(|error| with_causes(&error));
+            hindrance.unwrap_or_else(Some).map(|why| format!("no increment is possible: {why}"))
+        }
+        BackupKind::Differential => gives_increments(&primary.server_version).then(|| {
+            format!(
+                "PostgreSQL {} gives increments, which read and store less than differentials; use `kind: incremental` and `summarize_wal = on`",
+                primary.server_version
+            )
+        }),
+        BackupKind::Full | BackupKind::Snapshot | BackupKind::Logical => None,
     }
 }
 

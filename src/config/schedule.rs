@@ -150,12 +150,13 @@ pub enum SslMode {
 #[serde(deny_unknown_fields)]
 pub struct BackupScheduleConfig {
     /// What kind of backup to take. An `incremental` one holds what has changed since
-    /// the newest backup (PostgreSQL 17 and later).
+    /// the newest backup (PostgreSQL 17 and later), a `differential` one the files that
+    /// have changed since the newest full backup (any version).
     pub kind: BackupKind,
     /// Minute, hour, day, month and weekday in the schedule's zone; seconds may come first.
     #[schemars(extend("format" = "cron"))]
     pub cron: String,
-    /// A full backup that no increment builds upon; kept beyond `wal.window` it
+    /// A full backup that no other builds upon; kept beyond `wal.window` it
     /// needs just the WAL that was written while it ran.
     #[serde(default)]
     pub standalone: bool,

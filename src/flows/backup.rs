@@ -16,6 +16,7 @@ use super::{Database, Resources, Vault, guarded::guarded, locks, output, refused
 use crate::{
     config::vault::Durability,
     db::findings,
+    decide::parent::CHILDREN,
     domain::{Backup, BackupId, BackupKind, BackupState, DatabaseName, VaultName, Verdict, record::kind, with_causes},
     engine::{BackupFacts, BackupSink, EngineError},
     fault,
@@ -23,7 +24,10 @@ use crate::{
     vault::{self, BackupWriter, Layout, Manifest, PART_SIZE, StoreError, TakenBackup, VaultError, visit},
 };
 
+mod differential;
 mod parent;
+
+use differential::Untaken;
 
 /// The flow's name, first part of its runs' ids.
 pub const NAME: &str = kind::BACKUP;
@@ -37,7 +41,7 @@ const WAL_LIMIT: Duration = Duration::from_secs(3600);
 pub struct Params {
     pub database: DatabaseName,
     pub kind: BackupKind,
-    /// Whether no increment may build upon it.
+    /// Whether no other may build upon it.
     #[serde(default)]
     pub standalone: bool,
     /// None when a person asked for it.
@@ -67,10 +71,11 @@ impl Flow for BackupFlow {
         let database = self.resources.database(&params.database)?;
         let mut steps: Vec<Box<dyn Step>> =
             vec![Box::new(Check { resources: Arc::clone(&self.resources), database: Arc::clone(&database) })];
-        if params.kind == BackupKind::Incremental {
-            steps.push(Box::new(parent::ChooseParent(Arc::clone(&database))));
+        if CHILDREN.contains(&params.kind) {
+            steps.push(Box::new(parent::ChooseParent { database: Arc::clone(&database), kind: params.kind }));
         }
-        steps.push(Box::new(Upload { database: Arc::clone(&database), standalone: params.standalone }));
+        let (kind, standalone) = (params.kind, params.standalone);
+        steps.push(Box::new(Upload { database: Arc::clone(&database), kind, standalone }));
         steps.push(Box::new(Commit { resources: Arc::clone(&self.resources), database: Arc::clone(&database) }));
         steps.push(Box::new(AwaitWal(database)));
         Ok(steps)
@@ -163,6 +168,9 @@ struct Uploading {
     /// Absent in journals written before there were increments.
     #[serde(default)]
     parent: Option<BackupId>,
+    /// The full backup that is taken where what the server sends fits to no parent.
+    #[serde(default)]
+    full: Option<BackupId>,
     /// Runs of older versions knew none but the first.
     #[serde(default = "first_incarnation")]
     incarnation: u32,
@@ -178,15 +186,78 @@ impl Uploading {
     }
 }
 
-const fn kind_upon(parent: Option<&BackupId>) -> BackupKind {
-    if parent.is_some() { BackupKind::Incremental } else { BackupKind::Full }
-}
-
 /// Streams the server's bytes into the first vault. Its output is the manifest,
-/// not committed yet.
+/// not committed yet, and why it is a full one where another kind was wanted.
 struct Upload {
     database: Arc<Database>,
+    kind: BackupKind,
     standalone: bool,
+}
+
+impl Upload {
+    /// Of a backup with or without a parent.
+    fn kind(&self, parent: Option<&BackupId>) -> BackupKind {
+        if parent.is_some() { self.kind } else { BackupKind::Full }
+    }
+
+    async fn sweep(&self, cx: &StepContext, uploading: &Uploading, backup: &BackupId) -> Result<(), StepError> {
+        let layout = uploading.layout(&self.database)?;
+        match vault::sweep(guarded(self.database.first_vault()?, cx).as_ref(), &layout, backup).await {
+            // It is a backup by now; a later step's failure does not take it away.
+            Ok(_) | Err(VaultError::Committed { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes one backup, not committed yet.
+    async fn take(&self, cx: &StepContext, uploading: Uploading) -> Result<Manifest, Untaken> {
+        let layout = uploading.layout(&self.database)?;
+        let store = guarded(self.database.first_vault()?, cx);
+        let kind = self.kind(uploading.parent.as_ref());
+        let (mut upon, mut base) = (None, None);
+        match &uploading.parent {
+            Some(parent) if kind == BackupKind::Differential => {
+                base = Some(differential::base(&self.database, &store, &layout, parent).await?);
+            }
+            Some(parent) => upon = Some(parent::manifest(&self.database, &store, &layout, parent).await?),
+            None => {}
+        }
+        // An attempt that was cut off has left parts; BASE_BACKUP cannot resume.
+        vault::sweep(store.as_ref(), &layout, &uploading.backup).await?;
+        let started_at = cx.clock().now();
+        let recipients = self.database.keys.recipients.clone();
+        let mut writer = BackupWriter::begin(store, layout, uploading.backup.clone(), recipients, PART_SIZE)?;
+        if let Some(base) = base {
+            writer = writer.upon(base);
+        }
+        let mut sink = Sink { writer, cx: cx.clone(), received: 0 };
+        let label = format!("lifeboat {}", uploading.backup);
+        let taking = self.database.engine.backup(&label, upon, &mut sink);
+        let taken = tokio::select! {
+            facts = taking => facts.map_err(Untaken::of_engine),
+            () = cx.stop().cancelled() => Err(Untaken::Failed(StepError::Stopped)),
+        };
+        let facts = match taken {
+            Ok(facts) => facts,
+            Err(error) => {
+                // Before this step is over: what follows may sweep, or begin anew.
+                sink.writer.abandon().await;
+                return Err(error);
+            }
+        };
+        if facts.from.system_id != uploading.system_id {
+            let what = "the cluster was replaced by another one during the backup; take it again";
+            return Err(Untaken::Failed(StepError::permanent(what)));
+        }
+        let taken = TakenBackup {
+            standalone: self.standalone,
+            parent: uploading.parent,
+            ..describe(kind, started_at, cx.clock().now(), facts)
+        };
+        let manifest = sink.writer.finish(taken).await?;
+        fault::point("backup.uploaded");
+        Ok(manifest)
+    }
 }
 
 #[async_trait]
@@ -203,70 +274,47 @@ impl Step for Upload {
         let primary: crate::engine::MemberFacts = cx.output("check")?;
         let parentage: Option<parent::Parentage> = cx.output_if_any(parent::NAME)?;
         let parent = parentage.and_then(|parentage| parentage.parent);
-        let backup = BackupId::new(cx.clock().now(), kind_upon(parent.as_ref()), rand::random())
-            .map_err(|error| StepError::from_error(error, true))?;
+        let now = cx.clock().now();
+        let id = |kind| {
+            BackupId::new(now, kind, rand::random()).map_err(|error| StepError::from_error(error, true))
+        };
+        let kind = self.kind(parent.as_ref());
+        let backup = id(kind)?;
+        let full = if kind == BackupKind::Differential { Some(id(BackupKind::Full)?) } else { None };
         let incarnation = stream::newest_layout(&self.database, &primary.system_id).await?.incarnation();
-        output(&Uploading { backup, system_id: primary.system_id, incarnation, parent }).map(Some)
+        output(&Uploading { backup, full, system_id: primary.system_id, incarnation, parent }).map(Some)
     }
 
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
         let uploading: Uploading = read("upload", cx.undo_plan().unwrap_or(&Value::Null))?;
-        let layout = uploading.layout(&self.database)?;
-        let store = guarded(self.database.first_vault()?, cx);
-        let upon = match &uploading.parent {
-            Some(parent) => Some(parent::manifest(&self.database, &store, &layout, parent).await?),
-            None => None,
+        let (why, full) = match (self.take(cx, uploading.clone()).await, uploading.full.clone()) {
+            (Ok(manifest), _) => return output(&manifest),
+            (Err(Untaken::Unlike(why)), Some(full)) => (why, full),
+            (Err(untaken), _) => return Err(untaken.into_step_error()),
         };
-        // An attempt that was cut off has left parts; BASE_BACKUP cannot resume.
-        vault::sweep(store.as_ref(), &layout, &uploading.backup).await?;
-        let started_at = cx.clock().now();
-        let writer = BackupWriter::begin(
-            store,
-            layout,
-            uploading.backup.clone(),
-            self.database.keys.recipients.clone(),
-            PART_SIZE,
-        )?;
-        let mut sink = Sink { writer, cx: cx.clone(), received: 0 };
-        let label = format!("lifeboat {}", uploading.backup);
-        let taking = self.database.engine.backup(&label, upon, &mut sink);
-        let taken = tokio::select! {
-            facts = taking => facts.map_err(StepError::from),
-            () = cx.stop().cancelled() => Err(StepError::Stopped),
-        };
-        let facts = match taken {
-            Ok(facts) => facts,
-            Err(error) => {
-                // Before this step is over: what follows may sweep, or begin anew.
-                sink.writer.abandon().await;
-                return Err(error);
-            }
-        };
-        if facts.from.system_id != uploading.system_id {
-            return Err(StepError::permanent(
-                "the cluster was replaced by another one during the backup; take it again",
-            ));
-        }
-        let kind = kind_upon(uploading.parent.as_ref());
-        let taken = TakenBackup {
-            standalone: self.standalone,
-            parent: uploading.parent,
-            ..describe(kind, started_at, cx.clock().now(), facts)
-        };
-        let manifest = sink.writer.finish(taken).await?;
-        fault::point("backup.uploaded");
-        output(&manifest)
+        tracing::warn!(backup = %uploading.backup, why, "a full backup is taken instead of a differential");
+        self.sweep(cx, &uploading, &uploading.backup).await?;
+        let taken = self.take(cx, Uploading { backup: full, parent: None, ..uploading }).await;
+        let mut manifest = output(&taken.map_err(Untaken::into_step_error)?)?;
+        super::merge(&mut manifest, json!({"instead": why}));
+        Ok(manifest)
     }
 
     async fn undo(&self, cx: &StepContext, plan: &Value) -> Result<(), StepError> {
         let uploading: Uploading = read("upload", plan)?;
-        let layout = uploading.layout(&self.database)?;
-        match vault::sweep(guarded(self.database.first_vault()?, cx).as_ref(), &layout, &uploading.backup).await {
-            // It is a backup by now; a later step's failure does not take it away.
-            Ok(_) | Err(VaultError::Committed { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
+        for backup in std::iter::once(&uploading.backup).chain(&uploading.full) {
+            self.sweep(cx, &uploading, backup).await?;
         }
+        Ok(())
     }
+}
+
+/// What the upload's output says beside the manifest.
+#[derive(Debug, Deserialize)]
+struct Instead {
+    /// Why a full backup was taken after all.
+    #[serde(default)]
+    instead: Option<String>,
 }
 
 fn describe(kind: BackupKind, started_at: Timestamp, finished_at: Timestamp, facts: BackupFacts) -> TakenBackup {
@@ -373,7 +421,9 @@ async fn conclude(resources: &Resources, cx: &StepContext, ending: &Ending) -> R
     let is_wal_complete = cx.output_if_any::<bool>("wal")?.unwrap_or(false);
     let (verdict, mut findings) = super::judged(ending, if is_wal_complete { Verdict::Pass } else { Verdict::Fail });
     let parentage: Option<parent::Parentage> = cx.output_if_any(parent::NAME)?;
-    findings.extend(parentage.and_then(|parentage| parentage.finding()));
+    findings.extend(parentage.and_then(|parentage| parentage.finding(params.kind)));
+    let instead = cx.output_if_any::<Instead>("upload")?.and_then(|uploaded| uploaded.instead);
+    findings.extend(instead.map(|why| parent::instead_of(params.kind, &why)));
     let is_committed = manifest_sha256.is_some();
     let mut record = super::record(cx, (&params.database, database.as_deref()), NAME, params.due_at);
     if let (Some(database), Some(manifest), Some(sha256)) = (&database, &manifest, manifest_sha256) {

@@ -49,6 +49,9 @@ pub enum VaultError {
     Seal { what: String },
     #[error("the server's archive cannot be stored: {what}; take the backup again")]
     Archive { what: String },
+    /// A full backup can be taken instead.
+    #[error("no differential can be taken: {what}")]
+    Unlike { what: String },
     #[error("`{key}` holds `{member}`, which does not belong into a backup ({what}); do not trust this vault")]
     Member { key: ObjectKey, member: String, what: &'static str },
     #[error("`{key}` cannot be read as {what}; restore it from another vault")]

@@ -7,7 +7,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -17,8 +17,9 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CatalogEntry, Layout, ObjectKey, ObjectRecord, SharedStore, StoreError, VaultError,
+    CatalogEntry, Layout, Manifest, ObjectKey, ObjectRecord, SharedStore, StoreError, VaultError,
     keys::Keyring,
+    parent::SERVER_MANIFEST,
     part::{Destination, Part},
     seal,
 };
@@ -72,12 +73,28 @@ pub async fn fetch_files(
     target: &Path,
     on_progress: impl Fn(u64) + Send + Sync,
 ) -> Result<Fetched, VaultError> {
+    let done = Arc::new(AtomicU64::new(0));
+    let stored_bytes =
+        fetch_objects(fetch, entry, &Destination::Folder(target.to_owned()), &done, &on_progress).await?;
+    let plain_bytes = done.load(Ordering::Relaxed);
+    on_progress(plain_bytes);
+    Ok(Fetched { plain_bytes, stored_bytes })
+}
+
+/// Takes all objects of a backup but its keys, its parts to where `parts` says.
+/// Answers the bytes read from the vault; `done` counts the content written.
+pub(super) async fn fetch_objects(
+    fetch: &Fetch<'_>,
+    entry: &CatalogEntry,
+    parts: &Destination,
+    done: &Arc<AtomicU64>,
+    on_progress: &(impl Fn(u64) + Send + Sync),
+) -> Result<u64, VaultError> {
     let manifest = &entry.manifest;
     let layout = Layout::new(manifest.database.clone(), &manifest.system_id, manifest.incarnation)?;
     let key_objects = key_objects(fetch.sources, &format!("{}keys/", layout.backup_prefix(&manifest.backup))).await?;
     let ring = Keyring::open(fetch.sources, key_objects, fetch.identities).await.usable()?;
     let (identities, lost) = (Arc::new(ring.identities), ring.lost);
-    let done = Arc::new(AtomicU64::new(0));
     // Parts that fail, and a caller that goes away, end the others.
     let stop = fetch.stop.child_token();
     let _guard = stop.clone().drop_guard();
@@ -88,20 +105,20 @@ pub async fn fetch_files(
     let stored_bytes = records.iter().map(|record| record.stored_size).sum();
     let part = |record: ObjectRecord| {
         let (identities, done, stop) = (identities.clone(), done.clone(), stop.clone());
-        let (target, key) = (target.to_owned(), layout.backup_object(&manifest.backup, &record.name));
+        let key = layout.backup_object(&manifest.backup, &record.name);
+        let into = if record.is_part() { parts.clone() } else { Destination::Digest };
         async move {
-            let into = if record.is_part() { Destination::Folder(target) } else { Destination::Digest };
             let part = Part { key: key?, record, identities, into, done, stop };
             part.fetch(fetch.sources).await
         }
     };
     let at_once = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut parts = stream::iter(records.into_iter().map(part)).buffer_unordered(at_once);
+    let mut fetched = stream::iter(records.into_iter().map(part)).buffer_unordered(at_once);
     let mut ticks = tokio::time::interval(std::time::Duration::from_millis(500));
     let mut outcome = Ok(());
     loop {
         tokio::select! {
-            part = parts.next() => match part {
+            part = fetched.next() => match part {
                 None => break,
                 Some(Ok(())) => {}
                 Some(Err(error)) => {
@@ -113,9 +130,31 @@ pub async fn fetch_files(
         }
     }
     outcome.map_err(|error| lost.explain(error))?;
-    let plain_bytes = done.load(Ordering::Relaxed);
-    on_progress(plain_bytes);
-    Ok(Fetched { plain_bytes, stored_bytes })
+    Ok(stored_bytes)
+}
+
+/// PostgreSQL's own manifest of a backup, by its name and byte for byte.
+pub(super) async fn server_manifest_of(
+    fetch: &Fetch<'_>,
+    manifest: &Manifest,
+) -> Result<(ObjectKey, Vec<u8>), VaultError> {
+    let layout = Layout::new(manifest.database.clone(), &manifest.system_id, manifest.incarnation)?;
+    let key = layout.backup_object(&manifest.backup, SERVER_MANIFEST)?;
+    let (record, source) = (manifest.server_manifest(), fetch.sources.first());
+    let missing = |source: &SharedStore| VaultError::Missing { vault: source.place().vault.clone(), key: key.clone() };
+    let record = record.cloned().ok_or_else(|| source.map_or(VaultError::Pipeline, missing))?;
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let part = Part {
+        key: key.clone(),
+        record,
+        identities: Arc::new(Vec::new()),
+        into: Destination::Memory(Arc::clone(&kept)),
+        done: Arc::new(AtomicU64::new(0)),
+        stop: fetch.stop.clone(),
+    };
+    part.fetch(fetch.sources).await?;
+    let bytes = std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok((key, bytes))
 }
 
 /// Which of the identities open all of these backups, by their public keys; an

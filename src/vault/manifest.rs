@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Layout, Object, ObjectKey, Store, VaultError, put_once,
+    Layout, Object, ObjectKey, Store, VaultError,
+    parent::SERVER_MANIFEST,
+    put_once,
     signature::{Signer, Verifier},
     signature_of, stat,
 };
@@ -70,7 +72,7 @@ pub struct Manifest {
     /// Whether the server found damaged pages.
     pub damaged: bool,
     pub parent: Option<BackupId>,
-    /// Whether no increment builds upon it; absent in manifests written before there were such.
+    /// Whether no other builds upon it; absent in manifests written before there were such.
     #[serde(default)]
     pub standalone: bool,
     /// The operators' public keys that it was written to.
@@ -97,6 +99,11 @@ impl Manifest {
     /// The objects that hold the cluster's files.
     pub fn parts(&self) -> impl Iterator<Item = &ObjectRecord> {
         self.objects.iter().filter(|object| object.is_part())
+    }
+
+    /// PostgreSQL's own.
+    pub(super) fn server_manifest(&self) -> Option<&ObjectRecord> {
+        self.objects.iter().find(|object| object.name == SERVER_MANIFEST)
     }
 
     /// What status, API and pages show of it.

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
-    Layout, Manifest, Object, ObjectRecord, SharedStore, VaultError, keys,
+    Base, Layout, Manifest, Object, ObjectRecord, SharedStore, VaultError, keys,
     manifest::FORMAT,
     parent::SERVER_MANIFEST,
     pipeline::{self, Upload, Work},
@@ -45,7 +45,7 @@ pub struct TakenBackup {
     /// Whether the server found damaged pages.
     pub damaged: bool,
     pub parent: Option<BackupId>,
-    /// Whether no increment builds upon it.
+    /// Whether no other builds upon it.
     pub standalone: bool,
     /// PostgreSQL settings that replay requires to be at least these.
     pub required_settings: BTreeMap<String, String>,
@@ -123,6 +123,14 @@ impl BackupWriter {
             uploader: Some(uploader),
             tasks,
         })
+    }
+
+    /// Makes it a differential, which leaves out what the server still has as its base;
+    /// before the first archive. Where that shows itself to be wrong, the call that
+    /// takes the data fails as [`VaultError::Unlike`].
+    #[must_use]
+    pub fn upon(self, base: Base) -> Self {
+        Self { splitter: Splitter::upon(base), ..self }
     }
 
     /// A tar archive begins: the data folder (`None`), or the tablespace with this oid.

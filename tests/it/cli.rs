@@ -7,6 +7,7 @@ mod chain;
 mod clusters;
 mod copies;
 mod daemon;
+mod differentials;
 mod expiry_under_locks;
 mod files;
 mod increments;

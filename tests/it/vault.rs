@@ -6,6 +6,7 @@ mod backup;
 mod catalog;
 mod copy;
 mod damage;
+mod differential;
 mod faulty;
 mod fetch;
 pub(crate) mod fixture;

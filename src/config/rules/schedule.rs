@@ -18,7 +18,7 @@ pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_
         report.add(backups.place, "no backup is ever taken", "add `- {kind: full, cron: \"0 2 * * *\"}`");
     }
     backups.items().for_each(|line| keep(line, report));
-    increments(backups, report);
+    parents(backups, report);
     wal(schedule, report);
     window(schedule, report);
     verify(schedule.get("verify"), report);
@@ -128,18 +128,24 @@ fn keep(line: Spot<'_>, report: &mut Report<'_>) {
     }
 }
 
-/// An increment upon an increment for ever would need all of them to be restored.
-fn increments(backups: Spot<'_>, report: &mut Report<'_>) {
+/// An increment upon an increment for ever would need all of them to be restored, and
+/// a differential needs a full backup.
+fn parents(backups: Spot<'_>, report: &mut Report<'_>) {
     let kind = |line: Spot<'_>| line.get("kind").text().map(str::to_owned);
     let carries =
         |line: Spot<'_>| kind(line).is_none_or(|kind| kind == "full") && line.get("standalone").text() != Some("true");
     if backups.items().any(carries) {
         return;
     }
-    for line in backups.items().filter(|line| kind(*line).as_deref() == Some("incremental")) {
+    for line in backups.items() {
+        let children = match kind(line).as_deref() {
+            Some("incremental") => "increments",
+            Some("differential") => "differentials",
+            _ => continue,
+        };
         report.add(
             line.get("kind").place,
-            "no line takes the full backups that increments are built upon",
+            format!("no line takes the full backups that {children} are built upon"),
             "add a line such as `- {kind: full, cron: \"0 2 * * 0\"}`",
         );
     }

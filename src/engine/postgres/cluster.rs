@@ -25,6 +25,14 @@ pub(super) fn major(server_version: &str) -> Option<u32> {
     server_version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
+/// The first version that gives increments.
+pub(super) const INCREMENTS_SINCE: u32 = 17;
+
+/// Whether servers of this version give increments.
+pub fn gives_increments(server_version: &str) -> bool {
+    major(server_version).is_some_and(|version| version >= INCREMENTS_SINCE)
+}
+
 /// Where the programs of a major version are found: Debian's packages, PostgreSQL's
 /// own for Red Hat and its like, and what was installed by hand.
 fn folders(major: u32) -> [PathBuf; 3] {

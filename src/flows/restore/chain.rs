@@ -1,7 +1,8 @@
-//! Brings the files of a backup back: one full backup, or a full one and the
-//! increments upon it, each verified and restored on its own and then made into
-//! one by the engine. Until then they lie in the target itself, which is the one
-//! place that is surely large enough, on one file system, and ours to write.
+//! Brings the files of a backup back: one full backup; a differential, laid over its
+//! full one; or a full one and the increments upon it, each verified and restored on
+//! its own and then made into one by the engine. Until then these lie in the target
+//! itself, which is the one place that is surely large enough, on one file system,
+//! and ours to write.
 
 use std::{
     fs, io,
@@ -13,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{RestoreError, Say, or_stopped};
 use crate::{
-    domain::ByteSize,
+    domain::{BackupKind, ByteSize},
     durable,
     engine::Engine,
-    vault::{self, CatalogEntry, EmptyFolder, Fetch, VaultError},
+    vault::{self, CatalogEntry, EmptyFolder, Fetch, Overlay, VaultError},
 };
 
 /// In the target, until the chain is one.
@@ -32,6 +33,14 @@ pub(super) async fn fetch(
     data: &Path,
     say: &Say<'_>,
 ) -> Result<(), RestoreError> {
+    if let [full, differential] = chain
+        && differential.manifest.kind == BackupKind::Differential
+    {
+        let overlay = Overlay::read(fetch, full, differential).await?;
+        let size = overlay.size();
+        refuse_too_small(data, size)?;
+        return Ok(overlay.lay(data, |done| say("fetched and verified", Some(done), Some(size))).await?);
+    }
     let size: u64 = chain.iter().map(|entry| entry.manifest.size_bytes).sum();
     refuse_too_small(data, size)?;
     if let [entry] = chain {

@@ -3,8 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::server::ServerManifest;
-use crate::vault::Manifest;
+use crate::vault::{Manifest, server::ServerManifest};
 
 /// What a manifest says that it contradicts itself.
 pub(super) fn contradictions(manifest: &Manifest) -> Vec<String> {
@@ -62,7 +61,8 @@ pub(super) fn against_server(manifest: &Manifest, server: &ServerManifest) -> Ve
 
 #[cfg(test)]
 mod tests {
-    use super::{super::server::ServerFiles, *};
+    use super::*;
+    use crate::vault::server::ServerFiles;
 
     type Lie = fn(&mut Manifest);
 

@@ -216,6 +216,7 @@ fn rules_of_what_is_kept() {
         (&[(S, "{daily: 31}", "{daily: 31, ‸fortnightly: 2}")], "`fortnightly`", "`weekly`"),
         (&[(S, ", keep: {daily: 31}", ", ‸keep: {}")], "keeps none of them", "daily: 31"),
         (&[(S, "{kind: full, cron", "{kind: ‸incremental, cron")], "no line takes the full backups", "kind: full"),
+        (&[(S, "{kind: full, cron", "{kind: ‸differential, cron")], "backups that differentials are built", "kind: full"),
         (&[(S, "{daily: 31}", "{daily: 31, weekly: ‸0}")], "`weekly: 0` keeps nothing", "at least 1"),
         (
             &[(S, "{daily: 31}", "{daily: 30}"), (S, "window: 31d, flush", "window: ‸31d, flush")],
@@ -400,7 +401,6 @@ fn vocabulary_that_is_not_built_is_refused_by_name() {
         (&[(D, "api:", "‸notify: {oncall: {kind: pagerduty}}\napi:")], "`notify` is not built", "findings"),
         (&[(D, "\"127.0.0.1:8080\"", "\"127.0.0.1:8080\", ‸tls: {}")], "`tls` is not built", "proxy"),
         (&[(D, "\"127.0.0.1:8080\"", "\"127.0.0.1:8080\", ‸tokens: {file: t}")], "`tokens` is not built", "loopback"),
-        (&[(S, "{kind: full, cron", "{kind: ‸differential, cron")], "`differential` is not built", "incremental"),
         (&[(S, "{kind: local}", "{kind: ‸rds, ttl: 8h}")], "`rds` is not built", "kind: local"),
         (&[(S, "  target:", "  ‸start_window: 5d\n  target:")], "`start_window` is not built", "remove"),
         (&[(S, "- heartbeat", "- ‸page_checksums")], "`page_checksums` is not built", "heartbeat"),
