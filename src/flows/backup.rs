@@ -287,6 +287,10 @@ impl Step for Upload {
 
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
         let uploading: Uploading = read("upload", cx.undo_plan().unwrap_or(&Value::Null))?;
+        if let Some(full) = &uploading.full {
+            // Of an attempt that was cut off.
+            self.sweep(cx, &uploading, full).await?;
+        }
         let (why, full) = match (self.take(cx, uploading.clone()).await, uploading.full.clone()) {
             (Ok(manifest), _) => return output(&manifest),
             (Err(Untaken::Unlike(why)), Some(full)) => (why, full),

@@ -5,7 +5,7 @@
 
 use super::super::Database;
 use crate::{
-    domain::BackupId,
+    domain::{BackupId, with_causes},
     engine::EngineError,
     flow::StepError,
     vault::{self, Base, Layout, SharedStore, VaultError},
@@ -24,13 +24,6 @@ impl<E: Into<StepError>> From<E> for Untaken {
     }
 }
 
-fn unlike(error: &VaultError) -> Option<String> {
-    match error {
-        VaultError::Unlike { what } => Some(what.clone()),
-        _ => None,
-    }
-}
-
 impl Untaken {
     /// Where nothing else is to be taken instead.
     pub(super) fn into_step_error(self) -> StepError {
@@ -41,15 +34,17 @@ impl Untaken {
     }
 
     pub(super) fn of_engine(error: EngineError) -> Self {
-        let refused = match &error {
-            EngineError::Sink { source, .. } => source.downcast_ref().and_then(unlike),
-            _ => None,
-        };
-        refused.map_or_else(|| Self::Failed(error.into()), Self::Unlike)
+        if let EngineError::Sink { source, .. } = &error
+            && let Some(VaultError::Unlike { what }) = source.downcast_ref()
+        {
+            return Self::Unlike(what.clone());
+        }
+        error.into()
     }
 }
 
-/// The full backup that a differential is built upon.
+/// The full backup that a differential is built upon; another is taken where this one
+/// tells no more which files it holds.
 pub(super) async fn base(
     database: &Database,
     store: &SharedStore,
@@ -58,5 +53,9 @@ pub(super) async fn base(
 ) -> Result<Base, Untaken> {
     let (manifest, _) = vault::signed_manifest(layout, store.as_ref(), &database.keys.verifier, parent).await?;
     let read = Base::read(store, layout, &manifest).await;
-    read.map_err(|error| unlike(&error).map_or_else(|| Untaken::from(error), Untaken::Unlike))
+    read.map_err(|error| match error {
+        VaultError::Unlike { what } => Untaken::Unlike(what),
+        VaultError::Damaged { .. } | VaultError::Missing { .. } => Untaken::Unlike(with_causes(&error)),
+        error => error.into(),
+    })
 }

@@ -115,7 +115,8 @@ impl Inspection {
         let count = files.len();
         files.truncate(NAMED_MAX);
         let named = files.join(", ");
-        (count > 0).then(|| format!("`backup_manifest` names {count} file(s) that no part holds: {named}"))
+        let holds = if self.base.is_some() { "neither a part nor the full backup holds" } else { "no part holds" };
+        (count > 0).then(|| format!("`backup_manifest` names {count} file(s) that {holds}: {named}"))
     }
 
     /// What the manifest says that the content of its backup does not. `parent_start`

@@ -144,8 +144,6 @@ async fn restored_to_the_rows_of_each(major: u32) {
     }
     let verified = site.run(&["vault", "verify", "wallet", "--full"]).await.json(0);
     assert_eq!(verified["verdict"], "PASS", "{verified}");
-    let listed = site.run(&["backups", "wallet"]).await.json(0);
-    assert!(listed.as_array().unwrap().iter().all(|one| one["state"] == "VERIFIED"), "{listed}");
     lab.cluster.stop("immediate").await.unwrap();
     // The copy must not lean upon the source's own files.
     drop(spaces);

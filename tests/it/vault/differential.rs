@@ -1,12 +1,16 @@
 //! Differentials without a server: what is left out, how it is laid over the full
 //! backup, and what is refused.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use lifeboat::{
+    decide::recovery::gaps::Need,
     domain::{BackupId, BackupKind, ByteSize},
-    vault::{Base, BackupWriter, CatalogEntry, Fetch, Layout, Overlay, TakenBackup, VaultError, commit, signed_manifest},
+    vault::{
+        BackupWriter, Base, CatalogEntry, Fetch, Layout, Overlay, TakenBackup, VaultError, commit,
+        verify::{Depth, Fault, Verify, verify},
+    },
 };
 use sha2::Digest;
 use tokio_util::sync::CancellationToken;
@@ -106,7 +110,6 @@ async fn taken_of(
     let parent = parent.map(|(_, parent)| parent.parse().unwrap());
     let manifest = writer.finish(TakenBackup { kind, parent, ..taken() }).await?;
     commit(fixture.store.as_ref(), &layout, &manifest, &fixture.signer).await?;
-    signed_manifest(&layout, fixture.store.as_ref(), &fixture.signer.verifier(), &backup).await?;
     let (_, catalog) = fixture.catalog(&layout).await;
     Ok(catalog.find(&backup).unwrap().clone())
 }
@@ -139,6 +142,26 @@ async fn laid(
     Ok(found)
 }
 
+/// What a verification finds in the manifests that is not true.
+async fn lies(fixture: &Fixture) -> Vec<String> {
+    let what = Verify {
+        store: &fixture.store,
+        layout: &layout(),
+        verifier: &fixture.signer.verifier(),
+        identities: std::slice::from_ref(&fixture.identity),
+        depth: Depth::Full,
+        others: &[],
+        lock_until: None,
+        retained: &|_| Need::Needed,
+        now: jiff::Timestamp::from_second(1_000_000).unwrap(),
+        stop: &CancellationToken::new(),
+        done: Arc::default(),
+    };
+    let report = verify(&what, &|_, _, _| {}).await.unwrap();
+    let lies = report.defects.into_iter().filter(|defect| defect.fault == Fault::LyingManifest);
+    lies.map(|defect| defect.to_string()).collect()
+}
+
 #[tokio::test]
 async fn it_is_exactly_what_the_server_had() {
     let fixture = Fixture::new();
@@ -148,6 +171,7 @@ async fn it_is_exactly_what_the_server_had() {
         DIFFERENTIAL.iter().map(|(name, content, _)| ((*name).to_owned(), content.to_vec())).collect();
     wanted.extend(["base/", "base/1/", "base/3/", "global/"].map(|folder| (folder.to_owned(), Vec::new())));
     assert_eq!(laid(&fixture, &full, &differential, "laid").await.unwrap(), wanted);
+    assert_eq!(lies(&fixture).await, Vec::<String>::new());
     // Alone it holds what is not the full backup's, or must be stored, and nothing else.
     let target = fixture.folder.path().join("alone");
     fixture.fetch(&[], &differential, std::slice::from_ref(&fixture.identity), &target).await.unwrap();
@@ -196,4 +220,7 @@ async fn over_another_full_backup_it_is_refused() {
         let error = laid(&fixture, &other, &differential, &name).await.unwrap_err().to_string();
         assert!(error.contains(told), "{id}: {error}");
     }
+    let lies = lies(&fixture).await;
+    let told = "1 file(s) that neither a part nor the full backup holds: `base/1/same`";
+    assert!(lies.len() == 3 && lies.iter().all(|lie| lie.contains(told)), "{lies:#?}");
 }
