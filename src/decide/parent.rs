@@ -43,7 +43,9 @@ pub fn choose<'a>(
 ) -> Option<&'a Candidate> {
     let line = Line::leading_to(server, histories).ok()?;
     let may_carry = |backup: &&Candidate| {
-        carries(backup.kind, backup.standalone, child) && backup.is_sound && line.passes(backup.timeline, backup.stop_lsn)
+        carries(backup.kind, backup.standalone, child)
+            && backup.is_sound
+            && line.passes(backup.timeline, backup.stop_lsn)
     };
     backups.iter().filter(may_carry).max_by_key(|backup| (backup.timeline, backup.stop_lsn, &backup.id))
 }
@@ -67,7 +69,8 @@ mod tests {
     fn the_newest_sound_backup_of_the_servers_own_past_carries_the_increment() {
         let histories: BTreeMap<Timeline, History> = [(Timeline(2), vec![(Timeline(1), Lsn(500))])].into();
         let chosen = |backups: &[Candidate], server: u32| {
-            choose(BackupKind::Incremental, backups, Timeline(server), &histories).map(|backup| backup.id.as_str().to_owned())
+            choose(BackupKind::Incremental, backups, Timeline(server), &histories)
+                .map(|backup| backup.id.as_str().to_owned())
         };
         let [one, two, three] = [backup("one", 1, 100), backup("two", 1, 400), backup("three", 1, 600)];
         let all = [one.clone(), two.clone(), three.clone()];

@@ -275,9 +275,7 @@ impl Step for Upload {
         let parentage: Option<parent::Parentage> = cx.output_if_any(parent::NAME)?;
         let parent = parentage.and_then(|parentage| parentage.parent);
         let now = cx.clock().now();
-        let id = |kind| {
-            BackupId::new(now, kind, rand::random()).map_err(|error| StepError::from_error(error, true))
-        };
+        let id = |kind| BackupId::new(now, kind, rand::random()).map_err(|error| StepError::from_error(error, true));
         let kind = self.kind(parent.as_ref());
         let backup = id(kind)?;
         let full = if kind == BackupKind::Differential { Some(id(BackupKind::Full)?) } else { None };

@@ -113,7 +113,9 @@ fn is_plain(name: &Path) -> bool {
 }
 
 fn odd_name(name: &Path) -> VaultError {
-    VaultError::Unlike { what: format!("the server has a file with the odd name {name:?}; remove it, or rename it") }
+    let name = name.display().to_string();
+    let what = format!("the server has a file with the odd name `{}`; remove it, or rename it", name.escape_debug());
+    VaultError::Unlike { what }
 }
 
 #[cfg(test)]
@@ -166,7 +168,9 @@ mod tests {
         let base = base(&[(LABEL, file(10, 0, 1000)), ("a", file(3, sum, 1))]).unwrap();
         let passed = |pieces: &[&[u8]]| {
             let mut left_out = base.leaves_out(Path::new("a"), 3, 1).unwrap().unwrap();
-            pieces.iter().for_each(|piece| left_out.pass(piece));
+            for piece in pieces {
+                left_out.pass(piece);
+            }
             left_out.end().map_err(|error| error.to_string())
         };
         assert_eq!(passed(&[b"a", b"bc\0\0", b"\0"]), Ok(()));

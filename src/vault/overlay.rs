@@ -66,7 +66,8 @@ impl<'a> Overlay<'a> {
             let (count, full) = (missing.len(), &self.full.manifest.backup);
             let named: Vec<String> =
                 missing.iter().take(NAMED_MAX).map(|name| format!("`{}`", name.display())).collect();
-            let what = format!("{count} file(s) that it names are in no part of it or of `{full}`: {}", named.join(", "));
+            let what =
+                format!("{count} file(s) that it names are in no part of it or of `{full}`: {}", named.join(", "));
             return Err(damaged(self.fetch, &self.key, what));
         }
         folder.sync().await

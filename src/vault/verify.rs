@@ -19,8 +19,8 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Found, Layout, Listing, Manifest, ObjectKey, ObjectRecord, SharedStore, VaultError, WalName, catalog, signature::Verifier,
-    signature_of, stat, verification,
+    Found, Layout, Listing, Manifest, ObjectKey, ObjectRecord, SharedStore, VaultError, WalName, catalog,
+    signature::Verifier, signature_of, stat, verification,
 };
 use crate::{
     decide::{

@@ -325,6 +325,7 @@ async fn a_differential_that_is_killed_anywhere_is_one_differential_upon_the_ful
     let lab = wallet("").await;
     let site = Site::write(lab.port);
     site.edit("lifeboat.yaml", "scratch: scratch", "scratch: scratch, lease: 2s");
+    site.edit("schedules/wallet.yaml", "    - heartbeat\n", "");
     aged(&lab).await;
     let full = backed_up(&site).await;
     let mut newest = String::new();
@@ -354,6 +355,12 @@ async fn a_differential_that_is_killed_anywhere_is_one_differential_upon_the_ful
         let last = all.iter().max_by_key(|one| text(one, "finished_at").to_owned()).unwrap();
         text(last, "id").clone_into(&mut newest);
     }
+    let tested = site.run(&["restore-test", "wallet", "--latest"]).await.json(0);
+    assert_eq!(tested["verdict"], "PASS", "{tested}");
+    let listed = site.run(&["backups", "wallet"]).await.json(0);
+    let proven: Vec<&str> =
+        listed.as_array().unwrap().iter().filter(|one| one["state"] == "PROVEN").map(|one| text(one, "id")).collect();
+    assert_eq!(proven, [newest.as_str()], "exactly what was restored: {listed}");
     let rows = lab.psql_in("wallet", DIGEST).await;
     restored(&lab, &site, "after all", ["--backup", &newest, "--immediate"], &rows).await;
     let verified = site.run(&["vault", "verify", "wallet", "--full"]).await.json(0);

@@ -216,7 +216,11 @@ fn rules_of_what_is_kept() {
         (&[(S, "{daily: 31}", "{daily: 31, ‸fortnightly: 2}")], "`fortnightly`", "`weekly`"),
         (&[(S, ", keep: {daily: 31}", ", ‸keep: {}")], "keeps none of them", "daily: 31"),
         (&[(S, "{kind: full, cron", "{kind: ‸incremental, cron")], "no line takes the full backups", "kind: full"),
-        (&[(S, "{kind: full, cron", "{kind: ‸differential, cron")], "backups that differentials are built", "kind: full"),
+        (
+            &[(S, "{kind: full, cron", "{kind: ‸differential, cron")],
+            "backups that differentials are built",
+            "kind: full",
+        ),
         (&[(S, "{daily: 31}", "{daily: 31, weekly: ‸0}")], "`weekly: 0` keeps nothing", "at least 1"),
         (
             &[(S, "{daily: 31}", "{daily: 30}"), (S, "window: 31d, flush", "window: ‸31d, flush")],
