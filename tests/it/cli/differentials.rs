@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use lifeboat::process::Program;
+use lifeboat::{clock::Clock, process::Program};
 use serde_json::Value;
 
 use super::{
@@ -34,7 +34,7 @@ async fn live_bets(lab: &Lab) {
 /// As if nothing had changed for an hour: what changes from here on does so long after.
 async fn aged(lab: &Lab) {
     lab.cluster.stop("fast").await.unwrap();
-    let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    let hour_ago = SystemTime::from(Clock::system().now()) - Duration::from_secs(3600);
     for path in super::site::walk(&lab.cluster.data()) {
         if path.is_file() {
             dated(&path, hour_ago);
