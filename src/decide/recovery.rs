@@ -147,7 +147,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// The full backup and the increments upon it that make `candidate`, oldest
+    /// The full backup and what is built upon it that make `candidate`, oldest
     /// first; else the one that is not there.
     fn chain(&self, candidate: &Candidate) -> Result<Vec<BackupId>, BackupId> {
         let chain = lineage::chain(candidate, &self.backups, |one| &one.id, |one| one.parent.as_ref())?;
@@ -172,7 +172,7 @@ pub struct WalPiece {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
     pub backup: BackupId,
-    /// The full backup and the increments upon it, oldest first; `backup` is the last.
+    /// The full backup and what is built upon it, oldest first; `backup` is the last.
     pub chain: Vec<BackupId>,
     /// The timeline that recovery follows.
     pub timeline: Timeline,

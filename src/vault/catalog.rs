@@ -153,7 +153,7 @@ impl Catalog {
             && self.chain(entry).is_ok_and(|chain| chain.iter().all(|one| !one.is_damaged()))
     }
 
-    /// An increment is worth no more than what it builds upon.
+    /// A backup is worth no more than what it builds upon.
     fn capped(&self, entry: &CatalogEntry) -> BackupState {
         let Ok(chain) = self.chain(entry) else { return entry.state.min(BackupState::Uploaded) };
         let most = chain.iter().map(|one| match one {
