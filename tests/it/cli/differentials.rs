@@ -258,12 +258,12 @@ async fn a_file_whose_time_lies_ends_in_a_full_backup() {
     let site = Site::write(lab.port);
     aged(&lab).await;
     let first = backed_up(&site).await;
-    let (path, modified, size) = file_of(&lab, "bets").await;
+    let (path, modified, length) = file_of(&lab, "bets").await;
     // In place: no page is added.
     lab.psql_in("wallet", "UPDATE bets SET stake = 99 WHERE id = 1").await;
     let rows = lab.psql_in("wallet", DIGEST).await;
     lab.cluster.stop("fast").await.unwrap();
-    assert!(path.metadata().unwrap().modified().unwrap() > modified && path.metadata().unwrap().len() == size);
+    assert!(path.metadata().unwrap().modified().unwrap() > modified && path.metadata().unwrap().len() == length);
     dated(&path, modified);
     lab.cluster.start(SOON).await.unwrap();
     let backup = differential(&site).await;
