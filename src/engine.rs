@@ -231,6 +231,8 @@ pub struct RecoveryPlan {
     /// Never `Latest`: that has been turned into an LSN.
     pub target: RecoveryTarget,
     pub timeline: Timeline,
+    /// Where the backup is consistent: no state before it can be restored.
+    pub consistent_from: Lsn,
     /// PostgreSQL's settings that replay requires to be at least these, from the backup.
     pub required_settings: Vec<(String, String)>,
     /// Whether the copy is to be an isolated instance (private socket, no TCP)

@@ -114,7 +114,7 @@ impl fmt::Display for Break {
             Cause::Ahead => {
                 return write!(
                     f,
-                    "what was written on timeline {timeline} from {from} to {to} is in the vaults alone: a standby was promoted that had not received it; nothing after {after} that was committed there is in the database, `lifeboat restore` brings it back beside it from a backup before the promotion"
+                    "what was written on timeline {timeline} from {from} to {to} is in the vaults alone: a standby was promoted that had not received it; nothing after {after} that was committed there is in the database, `lifeboat restore` with `--timeline {timeline}` brings it back beside it"
                 );
             }
             Cause::SetBack => write!(

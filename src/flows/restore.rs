@@ -41,6 +41,8 @@ pub use locate::refuse_unreachable;
 #[derive(Debug, Clone)]
 pub struct Request {
     pub target: RecoveryTarget,
+    /// Along this timeline to its end; along the newest when none is named.
+    pub timeline: Option<Timeline>,
     /// This backup and no other.
     pub backup: Option<BackupId>,
     /// The cluster with this system id and no other.
@@ -249,6 +251,8 @@ async fn from_held(
     stopwatch.lap("select");
     let all = |backup| found.iter().find_map(|(_, held)| held.catalog.find(backup));
     let chain: Vec<&CatalogEntry> = selection.chain.iter().filter_map(all).collect();
+    let wal_bytes = selection.segment_size.bytes().saturating_mul(selection.wal.len() as u64);
+    chain::refuse_too_small(&request.data, &chain, wal_bytes)?;
     chain::fetch(&database.engine, &fetch, &chain, &request.data, say).await?;
     stopwatch.lap("fetch_backup");
     say("fetching WAL", None, None);
@@ -260,6 +264,7 @@ async fn from_held(
         wal_folder: request.wal_folder.clone(),
         target: target.clone(),
         timeline: selection.timeline,
+        consistent_from: entry.manifest.stop_lsn,
         required_settings: entry.manifest.required_settings.clone().into_iter().collect(),
         isolated: request.is_isolated,
     };

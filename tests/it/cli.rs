@@ -1,6 +1,7 @@
 //! The command line as an operator uses it: the real program as a child
 //! process, files that an operator would write, a real PostgreSQL 15.
 
+mod alone;
 mod beats;
 mod bucket;
 mod chain;
@@ -13,6 +14,7 @@ mod increments;
 mod journey;
 mod keys;
 mod left;
+mod lines;
 mod locks;
 mod output;
 mod points;

@@ -84,17 +84,17 @@ fn target_lines(target: &RecoveryTarget, timeline: Timeline) -> Result<Vec<Strin
     let goal = match target {
         RecoveryTarget::Latest => return Err(SettingsError::UnknownTarget),
         RecoveryTarget::Immediate => "recovery_target = 'immediate'".to_owned(),
-        RecoveryTarget::Lsn(lsn) => format!("recovery_target_lsn = '{lsn}'"),
+        RecoveryTarget::Lsn(lsn) | RecoveryTarget::BeforeLsn(lsn) => format!("recovery_target_lsn = '{lsn}'"),
         // PostgreSQL keeps microseconds; the zone is written out.
-        RecoveryTarget::Time(at) => {
+        RecoveryTarget::Time(at) | RecoveryTarget::BeforeTime(at) => {
             format!("recovery_target_time = '{}+00'", at.strftime("%Y-%m-%d %H:%M:%S.%6f"))
         }
-        RecoveryTarget::Xid(xid) => format!("recovery_target_xid = {}", quoted(xid)?),
+        RecoveryTarget::Xid(xid) | RecoveryTarget::BeforeXid(xid) => format!("recovery_target_xid = {}", quoted(xid)?),
         RecoveryTarget::Name(name) => format!("recovery_target_name = {}", quoted(name)?),
     };
     Ok(vec![
         goal,
-        "recovery_target_inclusive = on".to_owned(),
+        format!("recovery_target_inclusive = {}", if target.is_inclusive() { "on" } else { "off" }),
         format!("recovery_target_timeline = '{timeline}'"),
         "recovery_target_action = 'promote'".to_owned(),
     ])

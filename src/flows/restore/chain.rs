@@ -33,7 +33,6 @@ pub(super) async fn fetch(
     say: &Say<'_>,
 ) -> Result<(), RestoreError> {
     let size: u64 = chain.iter().map(|entry| entry.manifest.size_bytes).sum();
-    refuse_too_small(data, size)?;
     if let [entry] = chain {
         vault::fetch_backup(fetch, entry, data, |done| say("fetched and verified", Some(done), Some(size))).await?;
         return Ok(());
@@ -63,9 +62,11 @@ pub(super) async fn fetch(
     Ok(target.sync().await?)
 }
 
-/// Refuses a file system that surely has too little room, before hours of fetching
-/// show it. WAL, and files that are made of several backups, need more.
-fn refuse_too_small(data: &Path, needed: u64) -> Result<(), RestoreError> {
+/// Refuses a file system that surely has too little room for the backups and their
+/// WAL, before hours of fetching show it. Files that are made of several backups
+/// need more.
+pub(super) fn refuse_too_small(data: &Path, chain: &[&CatalogEntry], wal_bytes: u64) -> Result<(), RestoreError> {
+    let needed = chain.iter().map(|entry| entry.manifest.size_bytes).fold(wal_bytes, u64::saturating_add);
     let there = data.ancestors().find(|folder| folder.is_dir());
     let Some(Ok(found)) = there.map(nix::sys::statvfs::statvfs) else { return Ok(()) };
     let free = found.blocks_available() * found.fragment_size();

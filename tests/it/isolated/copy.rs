@@ -2,6 +2,7 @@
 //! WAL, and a folder with the WAL that a vault would have held.
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+#![allow(clippy::disallowed_methods, reason = "the folder is copied by `cp` as it lies")]
 
 use std::{
     fs,
@@ -82,6 +83,15 @@ impl Copy {
         Self::take(lab, &lab.cluster, lab.port, None).await
     }
 
+    /// The same again, to be recovered apart from this one.
+    pub(super) fn twin(&self) -> Self {
+        let scratch = scratch();
+        let copied = std::process::Command::new("cp").arg("-a").arg(&self.folder).arg(scratch.path()).status().unwrap();
+        assert!(copied.success());
+        let folder = scratch.path().join(self.folder.file_name().unwrap());
+        Self { postgres: self.postgres.clone(), folder, _scratch: scratch }
+    }
+
     pub(super) fn wal(&self) -> PathBuf {
         self.folder.join("wal")
     }
@@ -149,6 +159,7 @@ impl Copy {
             wal_folder: self.wal(),
             target,
             timeline: self.newest_timeline(),
+            consistent_from: Lsn(0),
             required_settings: vec![("max_connections".to_owned(), "100".to_owned())],
             isolated,
         };

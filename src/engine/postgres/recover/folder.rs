@@ -166,6 +166,7 @@ pub(super) fn write_settings(
     let configured = ConfiguredRecovery {
         target: plan.target.clone(),
         timeline: plan.timeline,
+        consistent_from: plan.consistent_from,
         preload_libraries: facts.preload_libraries.clone(),
     };
     let configured = serde_json::to_string_pretty(&configured)
