@@ -18,7 +18,7 @@ pub mod instant;
 mod refusal;
 pub mod search;
 
-pub use refusal::{Bounds, Refusal};
+pub use refusal::{Bounds, Refusal, Window};
 
 /// A backup that may be restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -360,9 +360,8 @@ fn gap(
         backup: backup.clone(),
         timeline: line.file_of(facts.segment_size.number_of(from), facts.segment_size).unwrap_or(Timeline(0)),
         from,
-        after: None,
         again: again.map(|(lsn, _)| lsn),
-        until: again.map(|(_, at)| at),
+        window: Box::new(Window { after: None, until: again.map(|(_, at)| at) }),
         bounds,
     }
 }

@@ -51,8 +51,8 @@ pub fn refusal(facts: &Facts, chosen: &Selection, last: Option<Timestamp>) -> Re
     };
     if chosen.end < facts.coverage.tip(newest, facts.segment_size).unwrap_or(Lsn(0)) {
         let mut gap = gap(facts, &line, &chosen.target, &chosen.backup, (chosen.end, bounds));
-        if let Refusal::Gap { after, .. } = &mut gap {
-            *after = last;
+        if let Refusal::Gap { window, .. } = &mut gap {
+            window.after = last;
         }
         return gap;
     }
@@ -122,8 +122,8 @@ mod tests {
         assert!(ends.to_string().contains("1970-01-01T00:06:40Z"), "{ends}");
         let broken = told(&[50]);
         assert!(
-            matches!(&broken, Refusal::Gap { from, after, until, .. }
-                if *from == Lsn(50 * SIZE.bytes()) && *after == Some(at(400)) && *until == Some(at(1000))),
+            matches!(&broken, Refusal::Gap { from, window, .. }
+                if *from == Lsn(50 * SIZE.bytes()) && window.after == Some(at(400)) && window.until == Some(at(1000))),
             "{broken}"
         );
         assert!(broken.to_string().contains("from 0/5A000190, 1970-01-01T00:16:40Z, on"), "{broken}");

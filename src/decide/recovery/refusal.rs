@@ -27,6 +27,15 @@ impl fmt::Display for Bounds {
     }
 }
 
+/// The instants between which nothing can be restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// The last commit before; none where nobody has looked.
+    pub after: Option<Timestamp>,
+    /// The end of the first backup behind; none where there is none.
+    pub until: Option<Timestamp>,
+}
+
 /// Why nothing was chosen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -48,18 +57,16 @@ pub enum Refusal {
     NoLaterCommit { target: RecoveryTarget, bounds: Box<Bounds> },
     #[error(
         "WAL of timeline {timeline} from {from} on is missing, which {target} needs from backup {backup}{}; {bounds}; choose a point before the gap, a backup after it, or another vault",
-        told_window(*after, *again, *until)
+        told_window(window, *again)
     )]
     Gap {
         target: RecoveryTarget,
         backup: BackupId,
         timeline: Timeline,
         from: Lsn,
-        /// The last commit before the gap; none where nobody has looked.
-        after: Option<Timestamp>,
         /// The end of the first backup behind the gap.
         again: Option<Lsn>,
-        until: Option<Timestamp>,
+        window: Box<Window>,
         bounds: Box<Bounds>,
     },
     #[error("the history file of timeline {0} is missing, so where it began is unknown; restore from another vault")]
@@ -112,7 +119,8 @@ fn told_fit(fit: &[BackupId]) -> String {
 }
 
 /// The broken window, as far as it is known.
-fn told_window(after: Option<Timestamp>, again: Option<Lsn>, until: Option<Timestamp>) -> String {
+fn told_window(window: &Window, again: Option<Lsn>) -> String {
+    let Window { after, until } = window;
     let last = after.map(|after| format!("; the last commit before it is of {after}")).unwrap_or_default();
     let until = until.map(|until| format!(", {until},")).unwrap_or_default();
     let again = again.map(|again| format!("; points can be restored again from {again}{until} on"));
