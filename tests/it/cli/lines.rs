@@ -1,6 +1,8 @@
 //! Two lines of history in one vault: what a promotion left behind is there alone,
 //! and comes back where its timeline is named.
 
+use lifeboat::domain::Lsn;
+
 use super::{
     alone::ended,
     journey::{backed_up, restored},
@@ -25,7 +27,7 @@ async fn what_was_acknowledged_beyond_the_fork_comes_back_along_its_timeline() {
     lab.psql("SELECT pg_switch_wal()").await;
     bet(&lab, 500).await;
     let old = lab.psql_in("wallet", DIGEST).await;
-    caught_up(&lab, &site).await;
+    let held = caught_up(&lab, &site).await;
     ended(&mut daemon).await;
     lab.cluster.stop("immediate").await.unwrap();
     moved(lab.cluster.data(), lab.cluster.folder.join("lost"));
@@ -37,7 +39,11 @@ async fn what_was_acknowledged_beyond_the_fork_comes_back_along_its_timeline() {
     }
     lab.cluster.start(SOON).await.unwrap();
     assert_eq!(lab.psql("SELECT pg_promote()").await, "t");
-    bet(&lab, 10).await;
+    // Past what the vault holds of the other line, so that its positions tell them apart.
+    while lab.psql("SELECT pg_current_wal_insert_lsn()").await.parse::<Lsn>().unwrap() <= held {
+        bet(&lab, 10).await;
+        lab.psql("SELECT pg_switch_wal()").await;
+    }
     let mut daemon = site.serve(&[]);
     caught_up(&lab, &site).await;
     bet(&lab, 10).await;

@@ -57,11 +57,6 @@ fn elsewhere(configured: &ConfiguredRecovery, reached: &RecoveryPoint, history: 
         let left = left.unwrap_or(reached.timeline);
         return Some(format!("it followed timeline {left} instead of {}", configured.timeline));
     }
-    // An instant may lie before the last fork; a position is on the timeline that was chosen for it.
-    let is_position = matches!(configured.target, RecoveryTarget::Lsn(_));
-    if is_position && reached.timeline != configured.timeline {
-        return Some(format!("it ended at {} of timeline {}", reached.lsn, reached.timeline));
-    }
     let from = configured.consistent_from;
     (reached.lsn < from).then(|| format!("it ended at {}, before the end of the backup at {from}", reached.lsn))
 }
@@ -185,7 +180,6 @@ mod tests {
         let why = |timeline, target, reached| elsewhere(&configured(timeline, target), &reached, &history);
         assert_eq!(why(2, position(), point(2, 180)), None);
         assert_eq!(why(2, RecoveryTarget::Time(at(1)), point(1, 120)), None, "an instant before the fork");
-        assert!(why(2, position(), point(1, 120)).unwrap().contains("of timeline 1"));
         assert!(why(1, position(), point(2, 180)).unwrap().contains("followed timeline 2 instead of 1"));
         assert!(why(2, RecoveryTarget::Time(at(1)), point(1, 99)).unwrap().contains("before the end of the backup"));
     }
