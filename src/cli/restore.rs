@@ -17,7 +17,7 @@ use crate::{
     engine::postgres::cluster::Binaries,
     flows::{
         Database, Vault,
-        restore::{self, Request},
+        restore::{self, Request, Restored},
     },
     process::Account,
     vault::signature::{SignatureError, Verifier},
@@ -59,16 +59,7 @@ pub struct Options {
 
 pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     let (target, timeline) = options.target.asked()?.unwrap_or((RecoveryTarget::Latest, None));
-    let given = options.given.open(&options.database, options.signed_by.as_deref()).await?;
-    let is_given = given.is_some();
-    let database = match given {
-        Some(database) => database,
-        None => {
-            let estate = config::load(&invocation.config)?;
-            let trusted = options.signed_by.as_deref().map(trusted).transpose()?;
-            app::open_for_restore(&estate, &options.database, trusted).await?
-        }
-    };
+    let (database, is_given) = open(&options, invocation).await?;
     let vaults = match &options.from {
         None => database.vaults.as_slice(),
         Some(name) => std::slice::from_ref(chosen_vault(&database, name)?),
@@ -120,27 +111,40 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
             return Err(error.into());
         }
     };
-    invocation.print(&restored, |restored| {
-        let residency = if is_given { RESIDENCY_UNKNOWN } else { "" };
-        format!(
-            "Restored {} from backup {} in vault {} to {}.\n{residency}It recovers to {}, along timeline {}, when PostgreSQL is started on it. This ends with 0 when exactly that point was reached, and takes no writes before; else {} says why it was not:\n  {}",
-            options.database,
-            restored.backup.id,
-            restored.vault,
-            to.display(),
-            restored.target,
-            restored.timeline,
-            to.join(STARTUP_LOG).display(),
-            start_command(&to),
-        )
-    })?;
+    invocation.print(&restored, |restored| told(restored, &options.database, &to, is_given))?;
     Ok(0)
+}
+
+/// The database, and whether the command line alone says where it is.
+async fn open(options: &Options, invocation: &Invocation) -> Result<(Database, bool)> {
+    let signed_by = options.signed_by.as_deref();
+    if let Some(database) = options.given.open(&options.database, signed_by).await? {
+        return Ok((database, true));
+    }
+    let estate = config::load(&invocation.config)?;
+    Ok((app::open_for_restore(&estate, &options.database, signed_by.map(trusted).transpose()?).await?, false))
 }
 
 /// Where no schedule was read.
 const RESIDENCY_UNKNOWN: &str = "No schedule was read, so nothing here knows in which regions this data may be: see that this machine is in one of them.\n";
 /// In the restored folder, what the server says while it starts.
 const STARTUP_LOG: &str = "startup.log";
+
+/// What was restored, and how it is started.
+fn told(restored: &Restored, database: &DatabaseName, data: &Path, is_given: bool) -> String {
+    let residency = if is_given { RESIDENCY_UNKNOWN } else { "" };
+    format!(
+        "Restored {} from backup {} in vault {} to {}.\n{residency}It recovers to {}, along timeline {}, when PostgreSQL is started on it. This ends with 0 when exactly that point was reached, and takes no writes before; else {} says why it was not:\n  {}",
+        database,
+        restored.backup.id,
+        restored.vault,
+        data.display(),
+        restored.target,
+        restored.timeline,
+        data.join(STARTUP_LOG).display(),
+        start_command(data),
+    )
+}
 
 /// What starts PostgreSQL of the folder's version on it, as the user that owns it.
 fn start_command(data: &Path) -> String {
