@@ -1,6 +1,8 @@
 //! Nothing is left but a vault and an identity: no lifeboat.yaml, no schedule, no
 //! daemon, no state database, no signing key. And what a vault has lost is named.
 
+#![allow(clippy::disallowed_methods, reason = "the program under test is a child of the test itself")]
+
 use lifeboat::{clock::Clock, domain::Lsn, vault::signature::Signer};
 use tokio::process::{Child, Command};
 
@@ -177,8 +179,8 @@ async fn a_gap(lost: &Lost, machine: &Machine, given: &[&str]) {
         let files = lost.site.files_in("vault").into_iter();
         files.filter(|path| path.to_string_lossy().contains(&format!("/{name}"))).collect()
     };
-    let lose = |name: &str| held(name).iter().for_each(|path| std::fs::remove_file(path).unwrap());
-    lose(&lost.middle);
+    let remove = |name: &str| held(name).iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    remove(&lost.middle);
     let now = Clock::system().now().to_string();
     let gap = ["from", "on is missing", &lost.backup, "the oldest recovery point"];
     for args in [&["--latest"][..], &["--backup", &lost.backup], &["--lsn", &lost.later_lsn]] {
@@ -193,7 +195,7 @@ async fn a_gap(lost: &Lost, machine: &Machine, given: &[&str]) {
     // What the backup itself needs.
     let listed = lost.site.run(&["backups"]).await.json(0);
     let start: Lsn = listed[0]["start_lsn"].as_str().unwrap().parse().unwrap();
-    lose(&format!("00000001{:016X}", start.0 >> 24));
+    remove(&format!("00000001{:016X}", start.0 >> 24));
     for args in [&["--immediate"][..], &["--at", &lost.at], &["--xid", &lost.xid], &["--backup", &lost.backup]] {
         restore(args).await.refused(1, &gap[1..]);
     }
