@@ -221,13 +221,27 @@ pub enum WalEnd {
     TimelineEnded(Lsn),
 }
 
+/// WAL that is fetched ahead of a recovering server. A file is there, whole, as soon
+/// as it has its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Awaited {
+    /// The names of the files, as PostgreSQL asks for them.
+    pub names: Vec<String>,
+    /// A file in the WAL folder, locked (`flock`) by whoever fetches for as long as
+    /// they do. Once nobody holds the lock, no file comes any more.
+    pub lock: String,
+}
+
 /// How a restored folder becomes a server that recovers by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecoveryPlan {
     /// The restored data folder.
     pub data: PathBuf,
-    /// Holds every WAL segment and history file that recovery needs, plain.
+    /// Holds every WAL segment and history file that recovery needs, plain, but those
+    /// that are awaited.
     pub wal_folder: PathBuf,
+    /// What comes into the WAL folder while the server recovers.
+    pub awaited: Option<Awaited>,
     /// Never `Latest`: that has been turned into an LSN.
     pub target: RecoveryTarget,
     pub timeline: Timeline,

@@ -56,7 +56,7 @@ pub use catalog::{Catalog, CatalogEntry, Problem, Remembered, signed_manifest};
 pub use copy::{Expected, copy_manifest, copy_object, copy_plain};
 pub use directory::DirectoryStore;
 pub use error::VaultError;
-pub use fetch::{EmptyFolder, Fetch, Fetched, fetch_backup, fetch_files, fetch_wal, openers};
+pub use fetch::{EmptyFolder, Fetch, Fetched, WalFolder, fetch_backup, fetch_files, fetch_wal, openers};
 pub use identity::VaultIdentity;
 pub use incarnation::{FIRST as FIRST_INCARNATION, open_next};
 pub use inventory::Inventory;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::lineage;
 use crate::domain::{BackupId, Lsn, RecoveryTarget, Segment, SegmentSize, Timeline};
@@ -161,7 +162,7 @@ impl Facts {
 }
 
 /// One segment to fetch: whole, or from these tails.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WalPiece {
     pub segment: Segment,
     /// Empty when the whole segment is there.
@@ -169,7 +170,7 @@ pub struct WalPiece {
 }
 
 /// What a restore will fetch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selection {
     pub backup: BackupId,
     /// The full backup and the increments upon it, oldest first; `backup` is the last.

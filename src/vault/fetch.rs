@@ -13,22 +13,19 @@ use std::{
 };
 
 use age::x25519::Identity;
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
+use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CatalogEntry, Layout, ObjectKey, ObjectRecord, SharedStore, StoreError, VaultError,
+    CatalogEntry, Layout, ObjectKey, ObjectRecord, SharedStore, VaultError,
     keys::Keyring,
     part::{Destination, Part},
-    seal,
 };
-use crate::{
-    decide::recovery::{Selection, WalPiece},
-    domain::{BackupId, SegmentSize},
-};
+use crate::domain::BackupId;
 
-/// Segments fetched at once; each may take two segments of memory.
-const SEGMENTS_AT_ONCE: usize = 4;
+mod wal;
+
+pub use wal::{WalFolder, fetch_wal};
 
 /// What a fetch brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,149 +190,4 @@ impl EmptyFolder {
         let synced = synced.await.map_err(|_| VaultError::Pipeline)?;
         synced.map_err(|source| VaultError::File { action: "sync", path, source })
     }
-}
-
-/// Stages the chosen WAL into `folder`, which must be empty or absent: whole
-/// segments under PostgreSQL's names, and all history files. Durable on return.
-pub async fn fetch_wal(
-    fetch: &Fetch<'_>,
-    layout: &Layout,
-    selection: &Selection,
-    folder: &Path,
-) -> Result<Fetched, VaultError> {
-    let empty = EmptyFolder::open(folder)?;
-    for timeline in &selection.histories {
-        let key = layout.history(*timeline);
-        let text = of_any(fetch.sources, |source| seal::read_all(source.as_ref(), &key).boxed()).await?;
-        write(folder.join(timeline.history_file()), text).await?;
-    }
-    let mut keys = key_objects(fetch.sources, &layout.wal_keys_prefix()).await?;
-    keys.retain(|key| may_need(selection, layout, key));
-    let ring = Keyring::open(fetch.sources, keys, fetch.identities).await.usable()?;
-    let opened = &ring.identities;
-    let segments = stream::iter(selection.wal.clone())
-        .map(|piece| async move {
-            if fetch.stop.is_cancelled() {
-                return Err(VaultError::Stopped);
-            }
-            let (bytes, stored) = fetch_segment(fetch.sources, layout, selection, &piece, opened).await?;
-            let plain = bytes.len() as u64;
-            write(folder.join(piece.segment.file_name(selection.segment_size)), bytes).await?;
-            Ok((plain, stored))
-        })
-        .buffer_unordered(SEGMENTS_AT_ONCE);
-    // All are awaited, also after one has failed: nothing of this writes after it.
-    let segments: Vec<Result<(u64, u64), VaultError>> = segments.collect().await;
-    let mut fetched = Fetched { plain_bytes: 0, stored_bytes: 0 };
-    let segments: Result<Vec<(u64, u64)>, VaultError> = segments.into_iter().collect();
-    for (plain, stored) in segments.map_err(|error| ring.lost.explain(error))? {
-        fetched.plain_bytes += plain;
-        fetched.stored_bytes += stored;
-    }
-    empty.sync().await?;
-    Ok(fetched)
-}
-
-async fn write(path: PathBuf, bytes: Vec<u8>) -> Result<(), VaultError> {
-    tokio::fs::write(&path, bytes).await.map_err(|source| VaultError::File { action: "write", path, source })
-}
-
-/// What the first source that can give it gives; else why the first one could not.
-async fn of_any<'a, T>(
-    sources: &'a [SharedStore],
-    read: impl Fn(&'a SharedStore) -> BoxFuture<'a, Result<T, VaultError>>,
-) -> Result<T, VaultError> {
-    let mut first = None;
-    for source in sources {
-        match read(source).await {
-            Ok(found) => return Ok(found),
-            Err(error) => {
-                first.get_or_insert(error);
-            }
-        }
-    }
-    Err(first.unwrap_or(VaultError::Pipeline))
-}
-
-/// Whether a chosen segment can have been written with this key: one of its
-/// timeline, and not older than the stretch that the key is named after.
-fn may_need(selection: &Selection, layout: &Layout, key: &ObjectKey) -> bool {
-    let Some((first, _)) = layout.parse_wal_key(key, selection.segment_size) else { return false };
-    selection.wal.iter().any(|piece| piece.segment.timeline == first.timeline && piece.segment >= first)
-}
-
-/// An object of WAL with the offsets in its segment that it holds.
-type Held = (ObjectKey, u64, u64);
-
-/// A whole segment, with zeros behind what was chosen of it, and the bytes that
-/// were stored of it. Where tails are gone, as the segment has become whole since
-/// they were chosen, the same bytes are taken from that.
-async fn fetch_segment(
-    sources: &[SharedStore],
-    layout: &Layout,
-    selection: &Selection,
-    piece: &WalPiece,
-    identities: &[Identity],
-) -> Result<(Vec<u8>, u64), VaultError> {
-    let (segment, size) = (piece.segment, selection.segment_size);
-    let whole: [Held; 1] = [(layout.segment(segment, size), 0, size.bytes())];
-    let Some((_, end)) = piece.tails.last() else { return read_pieces(sources, &whole, size, identities).await };
-    let tails: Vec<Held> =
-        piece.tails.iter().map(|(from, to)| (layout.tail(segment, size, *from, *to), *from, *to)).collect();
-    let error = match read_pieces(sources, &tails, size, identities).await {
-        Err(error) => error,
-        read => return read,
-    };
-    match read_pieces(sources, &whole, size, identities).await {
-        Ok((mut bytes, stored)) => {
-            bytes.get_mut(in_memory(*end)..).unwrap_or_default().fill(0);
-            Ok((bytes, stored))
-        }
-        Err(VaultError::Missing { .. }) => Err(error),
-        Err(damaged) => Err(damaged),
-    }
-}
-
-/// A segment from the pieces that it is stored in, filled up with zeros, and the
-/// bytes that were stored of it.
-async fn read_pieces(
-    sources: &[SharedStore],
-    pieces: &[Held],
-    segment_size: SegmentSize,
-    identities: &[Identity],
-) -> Result<(Vec<u8>, u64), VaultError> {
-    let (mut bytes, mut stored) = (Vec::new(), 0);
-    for (key, from, to) in pieces {
-        let (plain, size) = of_any(sources, |source| read_piece(source, key, to - from, identities).boxed()).await?;
-        stored += size;
-        bytes.truncate(in_memory(*from));
-        bytes.extend_from_slice(&plain);
-    }
-    bytes.resize(in_memory(segment_size.bytes()), 0);
-    Ok((bytes, stored))
-}
-
-/// An offset or length that fits in memory.
-fn in_memory(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
-}
-
-/// A piece of WAL of exactly this plain length, and the bytes stored of it.
-async fn read_piece(
-    source: &SharedStore,
-    key: &ObjectKey,
-    length: u64,
-    identities: &[Identity],
-) -> Result<(Vec<u8>, u64), VaultError> {
-    let object = match seal::read_all(source.as_ref(), key).await {
-        Err(VaultError::Store(StoreError::NotFound { vault, key })) => return Err(VaultError::Missing { vault, key }),
-        other => other?,
-    };
-    let (vault, size) = (&source.place().vault, object.len() as u64);
-    let plain = seal::open(vault, key, object, true, identities).await?;
-    if plain.len() as u64 == length {
-        return Ok((plain, size));
-    }
-    let what = format!("{} bytes instead of {length}", plain.len());
-    Err(VaultError::Damaged { vault: vault.clone(), key: key.clone(), what })
 }

@@ -12,7 +12,7 @@ use std::{
 use lifeboat::{
     domain::{Lsn, RecoveryTarget, Segment, SegmentSize, Timeline},
     engine::{
-        EngineError, FoundRecord, Instance, IsolatedParams, Recover, RecoveryPlan, SoughtRecord, WalRange,
+        Awaited, EngineError, FoundRecord, Instance, IsolatedParams, Recover, RecoveryPlan, SoughtRecord, WalRange,
         postgres::{Login, Member, Postgres, Tls, cluster::LocalCluster},
     },
 };
@@ -144,9 +144,19 @@ impl Copy {
     }
 
     pub(super) async fn configure_for(&self, target: RecoveryTarget, isolated: bool) -> Result<(), EngineError> {
+        self.configure_awaiting(target, isolated, None).await
+    }
+
+    pub(super) async fn configure_awaiting(
+        &self,
+        target: RecoveryTarget,
+        isolated: bool,
+        awaited: Option<Awaited>,
+    ) -> Result<(), EngineError> {
         let plan = RecoveryPlan {
             data: self.folder.join("data"),
             wal_folder: self.wal(),
+            awaited,
             target,
             timeline: self.newest_timeline(),
             required_settings: vec![("max_connections".to_owned(), "100".to_owned())],

@@ -9,6 +9,7 @@ fn plan(target: RecoveryTarget, isolated: bool) -> RecoveryPlan {
     RecoveryPlan {
         data: PathBuf::from("/r/data"),
         wal_folder: PathBuf::from("/r/wal"),
+        awaited: None,
         target,
         timeline: Timeline(3),
         required_settings: vec![
