@@ -25,8 +25,9 @@ check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 
-# Beside the peers, on a cluster of 3.6 GB and one of 100,000 relations: about
-# 20 minutes and 15 GB of disk. `ARGS="--scale 0.1 --relations 1000"` is quick.
+# Beside the peers, on a cluster of 3.6 GB and one of 100,000 relations, and what
+# WAL costs: about 40 minutes and 40 GB of disk. `ARGS="--scale 0.1 --relations 1000"`
+# is quick; `--only peers` (recovery-point, catch-up, wal, relations) is one thing.
 bench: packages-bench
 	$(CARGO) bench --locked --bench vault -- --write docs/benchmarks.md $(ARGS)
 
@@ -45,3 +46,4 @@ packages-test:
 packages-bench:
 	@deploy/install-packages postgresql $(BENCH_NEEDS)
 	@deploy/install-postgresql
+	@deploy/install-python
