@@ -40,7 +40,7 @@ pub(crate) async fn measure(estate: &Estate, scale: f64) -> Vec<Figure> {
     vec![Figure {
         work: "WAL catch-up".to_owned(),
         what: format!("{:.1} GB that the slot kept, into a folder on the same disk", bytes / 1e9),
-        figure: format!(
+        measured: format!(
             "{:.0} MB/s, {seconds:.1} s, {:.0} MiB peak memory",
             bytes / 1e6 / seconds,
             peak as f64 / f64::from(1 << 20)

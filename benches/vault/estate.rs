@@ -70,7 +70,7 @@ impl Estate {
     }
 
     /// Has the server write so much WAL: updates of bets wherever they lie, with the
-    /// images of pages that follow a checkpoint.
+    /// images of pages that follow a checkpoint. Vacuum keeps the table's size.
     pub(crate) async fn write_wal(&self, bytes: f64) {
         let end = self.written().await.0 as f64 + bytes;
         for round in (0..150).cycle() {
@@ -79,6 +79,7 @@ impl Estate {
             }
             self.settle_bets(round).await;
             if round % 15 == 14 {
+                self.psql("VACUUM bets").await;
                 self.psql("CHECKPOINT").await;
             }
         }

@@ -43,7 +43,7 @@ pub(crate) async fn measure(estate: &Estate) -> Vec<Figure> {
     let figure = |place: &str, seconds: &[f64]| Figure {
         work: "commit acknowledged → in the vault".to_owned(),
         what: format!("{place}, pgbench at 500 transactions a second, `flush_every: 1s`, {COMMITS} commits followed"),
-        figure: format!(
+        measured: format!(
             "{:.2} s in the median, {:.2} s at the 99th percentile, {:.2} s at most",
             median(seconds.to_vec()),
             seconds[COMMITS * 99 / 100 - 1],

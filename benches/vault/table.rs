@@ -30,15 +30,15 @@ impl Row {
 pub(crate) struct Figure {
     pub(crate) work: String,
     pub(crate) what: String,
-    pub(crate) figure: String,
+    pub(crate) measured: String,
     pub(crate) goal: String,
 }
 
 /// A table of such figures.
 pub(crate) fn figures(all: &[Figure]) -> String {
     let mut text = format!("{}\n\n| work | with | measured | goal |\n|---|---|---|---|\n", machine());
-    for Figure { work, what, figure, goal } in all {
-        let _written = writeln!(text, "| {work} | {what} | {figure} | {goal} |");
+    for Figure { work, what, measured, goal } in all {
+        let _written = writeln!(text, "| {work} | {what} | {measured} | {goal} |");
     }
     text
 }

@@ -45,7 +45,7 @@ pub(crate) async fn measure(estate: &Estate, scale: f64) -> Vec<Figure> {
     let row = |work: &str, seconds: f64, more: String, goal: &str| Figure {
         work: work.to_owned(),
         what: what.clone(),
-        figure: format!("{}, {seconds:.1} s{more}", rate(seconds)),
+        measured: format!("{}, {seconds:.1} s{more}", rate(seconds)),
         goal: goal.to_owned(),
     };
     vec![
