@@ -10,6 +10,7 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -17,18 +18,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Request, RestoreError};
 use crate::{
-    decide::recovery::Selection,
-    domain::{Opener, RecoveryTarget},
+    decide::recovery::{Selection, WalPiece},
+    domain::{Opener, RecoveryTarget, with_causes},
     durable,
     engine::{Awaited, EngineError},
     fault,
     flows::{Database, Vault},
-    vault::{self, EmptyFolder, Fetch, Fetched, Layout, VaultError, WalFolder},
+    vault::{self, EmptyFolder, Fetch, Layout, VaultError, WalFolder},
 };
 
 /// How many of the newest segments are looked through for the last whole record,
 /// until one is found.
 const NEWEST: [usize; 3] = [2, 16, usize::MAX];
+
+/// Pauses before a vault that fails is asked again; it has been asked with patience already.
+const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
 
 /// What is still to be fetched, beside the WAL folder.
 fn rest_file(wal_folder: &Path) -> PathBuf {
@@ -141,15 +145,28 @@ impl Ahead {
         vault: &Vault,
         opener: Opener,
         stop: &CancellationToken,
-    ) -> Result<Fetched, RestoreError> {
+    ) -> Result<(), RestoreError> {
         let Self { wal_folder, rest: Rest { layout, selection }, lock } = self;
         let identities = database.keys.identities_of(opener).await?;
         let sources = [Arc::clone(&vault.store)];
         let fetch = Fetch { sources: &sources, identities: &identities, stop };
-        let mut wal = WalFolder::open(&fetch, &layout, &selection, &wal_folder).await?.beside_replay();
         fault::point("restore_test.ahead");
-        let fetched = wal.bring(&selection.wal).await?;
+        let is_there = |piece: &WalPiece| wal_folder.join(piece.segment.file_name(selection.segment_size)).exists();
+        let mut pauses = PAUSES.iter();
+        loop {
+            let left: Vec<WalPiece> = selection.wal.iter().filter(|piece| !is_there(piece)).cloned().collect();
+            let brought = async {
+                let wal = WalFolder::open(&fetch, &layout, &selection, &wal_folder).await?;
+                wal.beside_replay().bring(&left).await
+            };
+            let Err(error) = brought.await else { break };
+            let Some(pause) = pauses.next().filter(|_| !error.is_permanent() && !stop.is_cancelled()) else {
+                return Err(error.into());
+            };
+            tracing::warn!(error = %with_causes(&error), "WAL cannot be fetched; the copy waits while it is tried again");
+            stop.run_until_cancelled(tokio::time::sleep(*pause)).await;
+        }
         drop(lock);
-        Ok(fetched)
+        Ok(())
     }
 }

@@ -114,7 +114,7 @@ impl Prove {
                 () = cx.stop().cancelled() => break Err(StepError::Stopped),
                 // Why the copy lacks WAL says more than that it does.
                 fetched = &mut fetching, if !fetching.is_terminated() => match fetched {
-                    Ok(_) => over.as_mut().reset(Instant::now() + limit),
+                    Ok(()) => over.as_mut().reset(Instant::now() + limit),
                     Err(error) => break Err(error.into()),
                 },
                 () = &mut over, if fetching.is_terminated() => {
