@@ -12,7 +12,7 @@ CARGO ?= cargo
 # cargo-nextest where it is installed, cargo's own runner elsewhere.
 RUN_TESTS := $(if $(shell command -v cargo-nextest),nextest run --no-fail-fast,test --no-fail-fast)
 
-.PHONY: demo test check bench deny packages-demo packages-test packages-bench
+.PHONY: demo test torture check bench deny packages-demo packages-test packages-bench
 
 demo: packages-demo
 	$(CARGO) build --release --locked
@@ -20,6 +20,13 @@ demo: packages-demo
 
 test: packages-test
 	$(CARGO) $(RUN_TESTS) --locked
+
+# The long form of tests/it/torture: MINUTES of kills, and as many rounds of every
+# kind of change between failovers. SEED repeats what was left to chance.
+MINUTES ?= 10
+torture: packages-test
+	LIFEBOAT_TORTURE_MINUTES=$(MINUTES) $(if $(SEED),LIFEBOAT_TORTURE_SEED=$(SEED)) \
+		$(CARGO) test --locked --test it torture:: -- --nocapture --test-threads=1
 
 check:
 	$(CARGO) fmt --check

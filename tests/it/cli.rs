@@ -23,7 +23,7 @@ mod restoring;
 mod secrets;
 mod shared_state;
 mod silent;
-mod site;
+pub(crate) mod site;
 mod status;
 mod streaming;
 mod vaults;

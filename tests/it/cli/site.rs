@@ -19,22 +19,22 @@ use tokio::{
 use crate::support::{Lab, eventually, free_port, scratch};
 
 /// Recognisable wherever it should not be.
-pub(super) const PASSWORD: &str = "Pa55-never-to-be-shown-0123456789";
+pub(crate) const PASSWORD: &str = "Pa55-never-to-be-shown-0123456789";
 /// No command may take longer; a busy machine is slow.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The operator's files. Everything lies in one folder that goes with it.
 #[derive(Debug)]
-pub(super) struct Site {
+pub(crate) struct Site {
     folder: tempfile::TempDir,
     pub(super) api: u16,
 }
 
 /// What a command did.
 #[derive(Debug)]
-pub(super) struct Ran {
+pub(crate) struct Ran {
     pub(super) code: i32,
-    pub(super) stdout: String,
+    pub(crate) stdout: String,
     pub(super) stderr: String,
 }
 
@@ -49,7 +49,7 @@ impl Ran {
 
     /// The one JSON document on standard output, after the exit code that is expected.
     #[track_caller]
-    pub(super) fn json(&self, code: i32) -> Value {
+    pub(crate) fn json(&self, code: i32) -> Value {
         assert_eq!(self.code, code, "{self:?}");
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
@@ -90,7 +90,7 @@ pub(super) fn tells(text: &str, words: &[&str]) {
 
 impl Site {
     /// Writes everything that protects the wallet on `port`.
-    pub(super) fn write(port: u16) -> Self {
+    pub(crate) fn write(port: u16) -> Self {
         let site = Self { folder: scratch(), api: free_port() };
         for folder in ["schedules", "scratch", "tmp"] {
             fs::create_dir(site.path(folder)).unwrap();
@@ -103,7 +103,7 @@ impl Site {
         site
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -111,7 +111,7 @@ impl Site {
         fs::write(self.path(name), text).unwrap();
     }
 
-    pub(super) fn put_private(&self, name: &str, text: &str) {
+    pub(crate) fn put_private(&self, name: &str, text: &str) {
         self.put(name, text);
         fs::set_permissions(self.path(name), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     }
@@ -121,7 +121,7 @@ impl Site {
     }
 
     /// Replaces a passage of a file; it must be there.
-    pub(super) fn edit(&self, name: &str, from: &str, to: &str) {
+    pub(crate) fn edit(&self, name: &str, from: &str, to: &str) {
         let text = self.text(name);
         assert!(text.contains(from), "`{from}` is not in {name}");
         self.put(name, &text.replace(from, to));
@@ -160,7 +160,7 @@ api: {{listen: "127.0.0.1:{}"}}
     }
 
     /// A command on this site's files, with `--json`.
-    pub(super) fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
         command.arg("--json").args(args);
         self.prepare(&mut command);
@@ -182,7 +182,7 @@ api: {{listen: "127.0.0.1:{}"}}
         ran.stderr + &ran.stdout
     }
 
-    pub(super) async fn run(&self, args: &[&str]) -> Ran {
+    pub(crate) async fn run(&self, args: &[&str]) -> Ran {
         finished(self.command(args)).await
     }
 
@@ -199,7 +199,7 @@ api: {{listen: "127.0.0.1:{}"}}
     }
 
     /// Starts `lifeboat serve`; its log goes to the file `log`.
-    pub(super) fn serve(&self, args: &[&str]) -> Child {
+    pub(crate) fn serve(&self, args: &[&str]) -> Child {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
         let mut command = self.command(args);
         command.arg("serve").stdout(log.try_clone().unwrap()).stderr(log);
@@ -207,7 +207,7 @@ api: {{listen: "127.0.0.1:{}"}}
     }
 
     /// Status and body of what the daemon answers; none while nobody listens.
-    pub(super) async fn get(&self, path: &str) -> Option<(u16, String)> {
+    pub(crate) async fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.api)).await.ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
@@ -321,7 +321,7 @@ pub(super) async fn wallet_on(major: u32, extra: &str) -> Lab {
     lab
 }
 
-const WALLET: &str = "
+pub(crate) const WALLET: &str = "
 CREATE SCHEMA lifeboat;
 CREATE TABLE lifeboat.heartbeat (seq bigint PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp());
 GRANT USAGE ON SCHEMA lifeboat TO lifeboat;
