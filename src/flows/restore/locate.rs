@@ -122,9 +122,14 @@ impl Reader<'_> {
 
     /// With the whole record that starts at or after `lsn`, where recovery stops.
     async fn up_to(&self, facts: &Facts, chosen: Selection, lsn: Lsn) -> Result<Selection, RestoreError> {
-        for wal in ahead(facts, lsn)? {
-            if let Some(found) = self.find(&chosen, &wal.pieces, (lsn, wal.end), &SoughtRecord::Any).await? {
-                return Ok(reaching(facts, &chosen, found.next.unwrap_or(wal.end))?);
+        // Nothing but padding follows a switch of WAL, where `pg_switch_wal` says
+        // that it is, up to the next segment.
+        let behind_padding = facts.segment_size.floor(lsn).forward(facts.segment_size.bytes());
+        for from in [lsn, behind_padding] {
+            for wal in ahead(facts, from)? {
+                if let Some(found) = self.find(&chosen, &wal.pieces, (from, wal.end), &SoughtRecord::Any).await? {
+                    return Ok(reaching(facts, &chosen, found.next.unwrap_or(wal.end))?);
+                }
             }
         }
         let mut last = None;

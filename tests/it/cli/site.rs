@@ -225,7 +225,7 @@ api: {{listen: "127.0.0.1:{}"}}
     }
 
     /// All files below a folder of the site.
-    pub(super) fn files_in(&self, folder: &str) -> Vec<PathBuf> {
+    pub(crate) fn files_in(&self, folder: &str) -> Vec<PathBuf> {
         walk(&self.path(folder))
     }
 

@@ -134,11 +134,21 @@ impl Estate {
         }
     }
 
-    /// Waits until all that is written now is in the vault, and in the archive;
-    /// answers the position.
+    /// Waits until the vault knows that this timeline goes on: increments are built
+    /// upon what is known to lead to it.
+    pub(super) async fn followed(&self, timeline: Timeline) {
+        let name = timeline.history_file();
+        eventually("the new timeline is streamed", SOON, || async {
+            self.site.files_in("vault").iter().any(|path| path.ends_with(&name))
+        })
+        .await;
+    }
+
+    /// Switches to another segment, and waits until all before it is in the vault,
+    /// and in the archive; answers the end of what was written.
     pub(super) async fn settled(&self, timeline: Timeline) -> Lsn {
-        let end = self.primary().lsn("pg_current_wal_insert_lsn").await;
-        self.primary().psql("postgres", "SELECT pg_switch_wal()").await.unwrap();
+        // Where nothing but padding follows up to the next segment.
+        let end = self.primary().lsn("pg_switch_wal").await;
         let flushed = self.primary().lsn("pg_current_wal_flush_lsn").await;
         self.caught_up(flushed).await;
         let last = Segment::holding(timeline, end, SegmentSize::DEFAULT).file_name(SegmentSize::DEFAULT);

@@ -159,7 +159,7 @@ impl Scene {
     async fn open_runs(&self) -> Vec<Value> {
         let runs = self.site.run(&["runs", "--limit", "1000"]).await.json(0);
         let Value::Array(runs) = runs else { panic!("{runs}") };
-        runs.into_iter().filter(|run| run["state"] != "done").collect()
+        runs.into_iter().filter(|run| run["finished_at"].is_null()).collect()
     }
 
     /// The vaults as a whole: nothing missing, nothing twice, nothing else.

@@ -76,6 +76,7 @@ async fn tortured(major: u32) {
                 estate.fail_over().await;
             };
             tokio::join!(changes.one(dying, &mut chance), fail_over);
+            estate.followed(Timeline(timeline + 1)).await;
         }
         end(&mut load).await;
     }
@@ -90,26 +91,37 @@ async fn tortured(major: u32) {
     assert_eq!(windows.len(), 4, "{windows:?}");
     estate.end_members().await;
 
-    compare_points(&estate, &windows, &length, &mut chance).await;
+    for (timeline, window) in windows.windows(2).enumerate() {
+        for nth in 0..length.points {
+            let lsn = draw(&changes.marks, (window[0], window[1]), &mut chance);
+            println!("{lsn} of {}..{}", window[0], window[1]);
+            compare(&estate, &format!("timeline {}, {nth}", timeline + 1), lsn).await;
+        }
+    }
+    compare(&estate, "behind a switch of WAL", end_lsn).await;
     compare_increments(&estate, &taken, if length.decks == 1 { 1 } else { usize::MAX }).await;
     let latest = estate.restored("latest", &["--latest"]).await;
     digest::assert_same("the latest", &comparable(digest::of(&latest).await), &comparable(at_the_end));
 }
 
-/// Points of chance on each timeline.
-async fn compare_points(estate: &Estate, windows: &[Lsn], length: &Length, chance: &mut Chance) {
-    for (timeline, window) in windows.windows(2).enumerate() {
-        for nth in 0..length.points {
-            let lsn = Lsn(chance.between(window[0].0, window[1].0));
-            let name = format!("tl{}-{nth}", timeline + 1);
-            println!("{name}: {lsn} of {}..{}", window[0], window[1]);
-            let at = lsn.to_string();
-            let (copy, replica) = (format!("copy-{name}"), format!("replica-{name}"));
-            let (copy, replica) = tokio::join!(estate.restored(&copy, &["--lsn", &at]), estate.replica(&replica, lsn));
-            digest::assert_same(&format!("{name} at {lsn}"), &digest::of(&copy).await, &digest::of(&replica).await);
-            tokio::join!(discard(copy), discard(replica));
-        }
-    }
+/// A position of chance within the window, behind any of the changes there: much of
+/// the WAL is padding behind a switch.
+fn draw(marks: &[Lsn], (from, to): (Lsn, Lsn), chance: &mut Chance) -> Lsn {
+    let mut within: Vec<Lsn> = marks.iter().copied().filter(|mark| (from..to).contains(mark)).collect();
+    within.sort_unstable();
+    within.dedup();
+    within.push(to);
+    let nth = usize::try_from(chance.between(0, within.len() as u64 - 1)).unwrap();
+    Lsn(chance.between(within[nth].0, within[nth + 1].0))
+}
+
+/// What is restored to this position, and the replica that stopped there.
+async fn compare(estate: &Estate, what: &str, lsn: Lsn) {
+    let at = lsn.to_string();
+    let target = ["--lsn", &at];
+    let (copy, replica) = tokio::join!(estate.restored("copy", &target), estate.replica("replica", lsn));
+    digest::assert_same(&format!("{what} at {lsn}"), &digest::of(&copy).await, &digest::of(&replica).await);
+    tokio::join!(discard(copy), discard(replica));
 }
 
 /// Where an increment ends: its chain, the first full backup with all WAL since,

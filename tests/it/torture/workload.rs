@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use lifeboat::{engine::postgres::cluster::Binaries, process::ProcessError};
+use lifeboat::{domain::Lsn, engine::postgres::cluster::Binaries, process::ProcessError};
 use tokio::process::Child;
 
 use super::{
@@ -53,7 +53,7 @@ const KINDS: &[(&str, &str)] = &[
     ("partitions", "CREATE TABLE p$n (id int, at int) PARTITION BY RANGE (at); CREATE TABLE p$n_a PARTITION OF p$n FOR VALUES FROM (0) TO (100); CREATE TABLE p$n_b (LIKE p$n);
         INSERT INTO p$n_b SELECT g, 100 + g % 50 FROM generate_series(1, 200) g; ALTER TABLE p$n ATTACH PARTITION p$n_b FOR VALUES FROM (100) TO (200);
         INSERT INTO p$n SELECT g, g % 200 FROM generate_series(1, 200) g; ALTER TABLE p$n DETACH PARTITION p$n_a;"),
-    ("definitions", "CREATE SEQUENCE q$n START $n; SELECT nextval('q$n') FROM generate_series(1, 40); CREATE TYPE e$n AS ENUM ('a', 'b'); ALTER TYPE e$n ADD VALUE 'c';
+    ("definitions", "CREATE SEQUENCE q$n START $n; CREATE TABLE used$n AS SELECT nextval('q$n') AS n FROM generate_series(1, 40); CREATE TYPE e$n AS ENUM ('a', 'b'); ALTER TYPE e$n ADD VALUE 'c';
         CREATE ROLE role$n NOLOGIN; GRANT SELECT ON pgbench_branches TO role$n; CREATE VIEW v$n AS SELECT bid, $n AS n FROM pgbench_branches;
         CREATE MATERIALIZED VIEW m$n AS SELECT tid, count(*) FROM pgbench_tellers GROUP BY tid; CREATE UNIQUE INDEX ON m$n (tid); REFRESH MATERIALIZED VIEW CONCURRENTLY m$n; COMMENT ON VIEW v$n IS 'of $n';"),
     ("checkpoint", "CHECKPOINT; SELECT pg_switch_wal(); SELECT txid_current();"),
@@ -91,6 +91,8 @@ pub(super) fn transactions(node: &Node) -> Child {
 #[derive(Default)]
 pub(super) struct Changes {
     number: u64,
+    /// Where the WAL was after each change.
+    pub(super) marks: Vec<Lsn>,
     /// How often a kind was done, and the last error.
     done: BTreeMap<&'static str, (u32, Option<String>)>,
 }
@@ -108,6 +110,7 @@ impl Changes {
                 // Tables and locks that pgbench or another change holds.
                 Err(failed) => *error = Some(failed.to_string()),
             }
+            self.marks.push(node.lsn("pg_current_wal_insert_lsn").await);
         }
     }
 
