@@ -12,7 +12,7 @@ pub(super) type Digest = BTreeMap<String, String>;
 /// One line per thing: its name, a tab, what it holds. Of unlogged tables no
 /// copy has rows. A sequence is logged 32 values ahead and copied as it is, so of
 /// two sound copies one may be ahead of the other; none is behind what was used.
-const CONTENT: &str = r#"
+const CONTENT: &str = r"
 SELECT format('SELECT %L || E''\t'' || count(*) || '' '' || coalesce(md5(string_agg(md5(whole::text), '''' ORDER BY md5(whole::text))), '''')
                FROM %s whole', oid::regclass, oid::regclass)
     FROM pg_class WHERE relkind IN ('r', 'm') AND relpersistence = 'p' AND relnamespace::regnamespace::text !~ '^(pg_|information_schema)' ORDER BY oid
@@ -27,7 +27,7 @@ SELECT E'large objects\t' || count(*) || ' ' || coalesce(md5(string_agg(loid || 
     FROM pg_largeobject;
 SELECT E'tablespaces of relations\t' || coalesce(string_agg(oid::regclass || ' ' || spcname, ',' ORDER BY oid), '')
     FROM (SELECT c.oid, s.spcname FROM pg_class c JOIN pg_tablespace s ON s.oid = c.reltablespace WHERE c.relkind IN ('r', 'i') AND spcname <> 'pg_global') here;
-"#;
+";
 
 const GLOBALS: &str = r"
 SELECT E'tablespaces\t' || string_agg(spcname, ',' ORDER BY spcname) FROM pg_tablespace;

@@ -23,17 +23,20 @@ async fn increments_and_full_backups_lead_to_what_a_replica_has() {
     tortured(18).await;
 }
 
-/// How much is done between two failovers, and how many points are drawn there.
+/// How much is done between two failovers, on how many of the timelines points are
+/// drawn, and how many there.
 struct Length {
     scale: u64,
     decks: u64,
+    timelines: usize,
     points: u64,
 }
 
-fn length() -> Length {
+fn length(has_increments: bool) -> Length {
     match chance::minutes() {
-        None => Length { scale: 1, decks: 1, points: 1 },
-        Some(minutes) => Length { scale: 5, decks: minutes.max(1), points: 2 * minutes.max(1) },
+        // Where increments take their time, one is enough.
+        None => Length { scale: 1, decks: 1, timelines: if has_increments { 1 } else { 3 }, points: 1 },
+        Some(minutes) => Length { scale: 5, decks: minutes.max(1), timelines: 3, points: minutes.max(1) },
     }
 }
 
@@ -45,7 +48,8 @@ struct Taken {
 }
 
 async fn tortured(major: u32) {
-    let (mut chance, length) = (Chance::new(&format!("targets on {major}")), length());
+    let has_increments = major >= 17;
+    let (mut chance, length) = (Chance::new(&format!("targets on {major}")), length(has_increments));
     let estate = Estate::start(major, length.scale).await;
     let mut daemon = estate.site.serve(&[]);
     estate.caught_up(estate.primary().lsn("pg_current_wal_flush_lsn").await).await;
@@ -59,7 +63,7 @@ async fn tortured(major: u32) {
             // Backups are taken while everything moves.
             let backup = async {
                 beside.instant(Duration::from_secs(1)).await;
-                match (major >= 17, nth % 3) {
+                match (has_increments, nth % 3) {
                     (true, 0 | 1) => {
                         let increment = estate.backup("incremental").await;
                         taken.increments.push(increment);
@@ -91,7 +95,9 @@ async fn tortured(major: u32) {
     assert_eq!(windows.len(), 4, "{windows:?}");
     estate.end_members().await;
 
-    for (timeline, window) in windows.windows(2).enumerate() {
+    let mut drawn: Vec<_> = windows.windows(2).enumerate().collect();
+    chance.shuffle(&mut drawn);
+    for (timeline, window) in drawn.into_iter().take(length.timelines) {
         for nth in 0..length.points {
             let lsn = draw(&changes.marks, (window[0], window[1]), &mut chance);
             println!("{lsn} of {}..{}", window[0], window[1]);
@@ -99,7 +105,7 @@ async fn tortured(major: u32) {
         }
     }
     compare(&estate, "behind a switch of WAL", end_lsn).await;
-    compare_increments(&estate, &taken, if length.decks == 1 { 1 } else { usize::MAX }).await;
+    compare_increments(&estate, &taken, length.points).await;
     let latest = estate.restored("latest", &["--latest"]).await;
     digest::assert_same("the latest", &comparable(digest::of(&latest).await), &comparable(at_the_end));
 }
@@ -126,8 +132,8 @@ async fn compare(estate: &Estate, what: &str, lsn: Lsn) {
 
 /// Where an increment ends: its chain, the first full backup with all WAL since,
 /// and the replica. The newest `count` of them.
-async fn compare_increments(estate: &Estate, taken: &Taken, count: usize) {
-    for (id, stop) in taken.increments.iter().rev().take(count) {
+async fn compare_increments(estate: &Estate, taken: &Taken, count: u64) {
+    for (id, stop) in taken.increments.iter().rev().take(usize::try_from(count).unwrap()) {
         println!("increment {id} to {stop}");
         let at = stop.to_string();
         let chain = estate.restored("chain", &["--backup", id, "--lsn", &at]).await;
