@@ -36,6 +36,8 @@ const VAULTS: [&str; 2] = ["primary", "dr"];
 /// Between two kills, and until what was killed is started again.
 const CALM: Duration = Duration::from_secs(4);
 const DEAD: Duration = Duration::from_secs(3);
+/// Until all is in the bucket at last: the emulator lists slowly on a busy machine.
+const CALMED: Duration = Duration::from_secs(240);
 /// A backup that failed while the primary was away is a finding until the next one,
 /// which is due within a minute.
 const A_BACKUP: Duration = Duration::from_secs(150);
@@ -150,8 +152,8 @@ impl Scene {
     async fn settled(&self) {
         let end = self.node.lsn("pg_current_wal_flush_lsn").await;
         let has_all = || async { durable(&self.site).await.is_some_and(|durable| durable >= end) };
-        eventually("all WAL is in both vaults", SOON, has_all).await;
-        eventually("no run is left under way", SOON, || async { self.open_runs().await.is_empty() }).await;
+        eventually("all WAL is in both vaults", CALMED, has_all).await;
+        eventually("no run is left under way", CALMED, || async { self.open_runs().await.is_empty() }).await;
         // Their exit codes tell of findings and alarms.
         let said = async |what| serde_json::from_str::<Value>(&self.site.run(&[what]).await.stdout).unwrap();
         eventually("no finding is left", A_BACKUP, || async { said("findings").await == json!([]) }).await;
