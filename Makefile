@@ -12,7 +12,7 @@ CARGO ?= cargo
 # cargo-nextest where it is installed, cargo's own runner elsewhere.
 RUN_TESTS := $(if $(shell command -v cargo-nextest),nextest run --no-fail-fast,test --no-fail-fast)
 
-.PHONY: demo test check bench deny packages-demo packages-test packages-bench
+.PHONY: demo test torture check bench deny packages-demo packages-test packages-bench
 
 demo: packages-demo
 	$(CARGO) build --release --locked
@@ -21,12 +21,20 @@ demo: packages-demo
 test: packages-test
 	$(CARGO) $(RUN_TESTS) --locked
 
+# The long form of tests/it/torture: MINUTES of kills, and as many rounds of every
+# kind of change between failovers. SEED repeats what was left to chance.
+MINUTES ?= 10
+torture: packages-test
+	LIFEBOAT_TORTURE_MINUTES=$(MINUTES) $(if $(SEED),LIFEBOAT_TORTURE_SEED=$(SEED)) \
+		$(CARGO) test --locked --test it torture:: -- --nocapture --test-threads=1
+
 check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 
-# Beside the peers, on a cluster of 3.6 GB and one of 100,000 relations: about
-# 20 minutes and 15 GB of disk. `ARGS="--scale 0.1 --relations 1000"` is quick.
+# Beside the peers, on a cluster of 3.6 GB and one of 100,000 relations, and what
+# WAL costs: about 40 minutes and 40 GB of disk. `ARGS="--scale 0.1 --relations 1000"`
+# is quick; `--only peers` (recovery-point, catch-up, wal, relations) is one thing.
 bench: packages-bench
 	$(CARGO) bench --locked --bench vault -- --write docs/benchmarks.md $(ARGS)
 
@@ -45,3 +53,4 @@ packages-test:
 packages-bench:
 	@deploy/install-packages postgresql $(BENCH_NEEDS)
 	@deploy/install-postgresql
+	@deploy/install-python

@@ -21,7 +21,10 @@ use crate::{
     domain::{DatabaseName, MemberName, RunbookName, VaultName, with_causes},
     engine::{
         Engine, EngineError,
-        postgres::{Login, Member, Postgres, Tls, protect::BeatSession},
+        postgres::{
+            ClientCertificate, Login, Member, Postgres, Tls,
+            protect::{BeatSession, Patience},
+        },
     },
     evidence::EvidenceLog,
     flow::Runner,
@@ -360,12 +363,24 @@ async fn open_postgres(schedule: &config::ScheduleConfig) -> Result<Postgres, Se
         SslMode::Require => Tls::Require,
         SslMode::VerifyFull => Tls::VerifyFull { root_certificate: schedule.login.sslrootcert.clone() },
     };
+    let certificate = match (&schedule.login.sslcert, &schedule.login.sslkey) {
+        (Some(chain), Some(key)) => Some(ClientCertificate { chain: chain.clone(), key: key.clone() }),
+        // The rules of the configuration have refused one without the other.
+        _ => None,
+    };
     Ok(Postgres {
         database: schedule.database.clone(),
         members: schedule.all_members().into_iter().map(member).collect(),
-        login: Login { user: schedule.login.user.clone(), password, tls, dbname: schedule.login.dbname.clone() },
+        login: Login {
+            user: schedule.login.user.clone(),
+            password,
+            tls,
+            certificate,
+            dbname: schedule.login.dbname.clone(),
+        },
         account: Account::for_postgres()?,
         beats: BeatSession::default(),
+        patience: Patience::default(),
     })
 }
 

@@ -84,7 +84,7 @@ enum Command {
     /// List backups with state, size and age.
     Backups(backup::ListOptions),
     /// Bring a recovery point back into an empty folder; needs no daemon and no state database.
-    Restore(restore::Options),
+    Restore(Box<restore::Options>),
     /// Restore into an isolated instance, check, measure, tear down.
     RestoreTest(restore_test::Options),
     /// Run a drill.
@@ -214,7 +214,7 @@ async fn dispatch(command: Command, invocation: &Invocation) -> anyhow::Result<u
         Command::Schema => Ok(schema::run(&mut output::stdout())?),
         Command::Backup(options) => backup::run(options, invocation).await,
         Command::Backups(options) => backup::list(options, invocation).await,
-        Command::Restore(options) => restore::run(options, invocation).await,
+        Command::Restore(options) => restore::run(*options, invocation).await,
         Command::RestoreTest(options) => restore_test::run(options, invocation).await,
         Command::Drill(options) => drill::run(options, invocation).await,
         Command::Approve(options) => runs::signal("approve", options, invocation).await,

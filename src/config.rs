@@ -8,6 +8,7 @@
 //! references. Nothing here starts anything or connects anywhere.
 
 pub mod daemon;
+mod given;
 mod leaf;
 pub mod load;
 pub mod problem;

@@ -8,7 +8,7 @@ use std::{
     fmt,
     net::IpAddr,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -17,13 +17,16 @@ use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{
-    Beat, Check, Lsn, MemberName, RecoveryPoint, RecoveryTarget, Segment, SegmentSize, SiteName, Timeline,
+use crate::{
+    decide::slot::Durable,
+    domain::{Beat, ByteSize, Check, Lsn, MemberName, RecoveryPoint, RecoveryTarget, Segment, SegmentSize, Timeline},
 };
 
+mod look;
 pub mod postgres;
 mod record;
 
+pub use look::{Look, MemberFacts, Parent, Role};
 pub use record::{FoundRecord, SoughtRecord, WalRange};
 
 /// What can go wrong at a database server. Each message says what to do.
@@ -38,10 +41,8 @@ pub enum EngineError {
         #[source]
         source: std::io::Error,
     },
-    #[error(
-        "member `{member}` at {address} refused the login of `{user}`: {reason}; check `login` in the schedule and the server's pg_hba.conf"
-    )]
-    Login { member: MemberName, address: String, user: String, reason: String },
+    #[error("member `{member}` at {address} refused the login of `{user}`: {reason}; {remedy}")]
+    Login { member: MemberName, address: String, user: String, reason: String, remedy: String },
     #[error("member `{member}`: {what}; {remedy}")]
     Unfit { member: MemberName, what: String, remedy: String },
     /// The server answered with an error.
@@ -55,7 +56,9 @@ pub enum EngineError {
         #[source]
         source: std::io::Error,
     },
-    #[error("no member is a primary that takes writes: {seen}")]
+    #[error(
+        "no member is a primary that takes writes: {seen}; promote one, or name the server that is the primary now under `members` in the schedule"
+    )]
     NoPrimary { seen: String },
     /// A sink refused the bytes; the cause is the sink's own error.
     #[error("the data could not be stored")]
@@ -115,26 +118,32 @@ impl EngineError {
     }
 }
 
-/// Whether a member takes writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    Primary,
-    Standby,
+/// What backup is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackupOrder<'a> {
+    /// What the server's `backup_label` names it.
+    pub label: &'a str,
+    /// The standby that sends it; the primary when none.
+    pub standby: Option<&'a MemberName>,
+    /// How much the server may send in a second.
+    pub rate_max: Option<ByteSize>,
 }
 
-/// What a member says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemberFacts {
-    pub member: MemberName,
-    pub site: SiteName,
-    pub role: Role,
-    /// Decimal, as `pg_controldata` prints it.
-    pub system_id: String,
-    pub server_version: String,
-    pub timeline: Timeline,
-    /// Written on a primary, replayed on a standby.
+impl<'a> BackupOrder<'a> {
+    /// From the primary, as fast as it can.
+    pub const fn of_primary(label: &'a str) -> Self {
+        Self { label, standby: None, rate_max: None }
+    }
+}
+
+/// Where a backup begins, told before its first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackupStart {
+    /// On a standby its last restartpoint, which may lie far back.
     pub lsn: Lsn,
+    pub timeline: Timeline,
+    /// From where on the primary keeps WAL for us.
+    pub kept_from: Option<Lsn>,
     pub segment_size: SegmentSize,
 }
 
@@ -142,6 +151,10 @@ pub struct MemberFacts {
 /// archive arrive in order; archives do not interleave.
 #[async_trait]
 pub trait BackupSink: Send {
+    /// A standby is about to send its backup: answers why it is worth nothing, if so.
+    async fn begins(&mut self, _start: &BackupStart) -> Result<Option<String>, EngineError> {
+        Ok(None)
+    }
     /// A tar archive begins: the data folder (`None`), or the tablespace with this oid.
     async fn archive(&mut self, tablespace: Option<u32>) -> Result<(), EngineError>;
     /// Raw tar bytes, cut anywhere.
@@ -161,17 +174,14 @@ pub struct BackupFacts {
     pub size_bytes: u64,
     /// Whether the server found damaged pages.
     pub damaged: bool,
+    /// What a person should know of it, with the remedy: damaged pages, files that
+    /// could not be read.
+    pub findings: Vec<String>,
     /// PostgreSQL's settings that replay requires to be at least these.
     pub required_settings: Vec<(String, String)>,
-    /// Configuration files as (name, content): postgresql.conf, `pg_hba.conf`, `pg_ident.conf`.
+    /// Configuration files as (name, content): postgresql.conf, `pg_hba.conf`, `pg_ident.conf`,
+    /// and as `included/PATH` each file that one of these includes.
     pub config_files: Vec<(String, String)>,
-}
-
-/// The backup that an increment builds upon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Parent {
-    pub timeline: Timeline,
-    pub start_lsn: Lsn,
 }
 
 /// PostgreSQL's own `backup_manifest` of the parent, byte for byte, cut anywhere.
@@ -202,9 +212,10 @@ pub trait WalSink: Send {
     async fn begin(&mut self, source: &WalSource) -> Result<Lsn, EngineError>;
     /// The history file of a timeline.
     async fn history(&mut self, timeline: Timeline, content: Bytes) -> Result<(), EngineError>;
-    /// Contiguous WAL bytes that start at `at`.
-    async fn wal(&mut self, at: Lsn, bytes: Bytes) -> Result<(), EngineError>;
-    /// Called about every `flush_every` and when the stream ends: makes durable
+    /// Contiguous WAL bytes that start at `at`, and when the server sent them.
+    async fn wal(&mut self, at: Lsn, bytes: Bytes, sent: Instant) -> Result<(), EngineError>;
+    /// Called about every `flush_every`, where commits wait for us as soon as
+    /// nothing more is there to be read, and when the stream ends: makes durable
     /// what was received so far and answers the position up to which all of it
     /// is; 0/0 while that is not known. That is what the server is told.
     async fn flush(&mut self) -> Result<Lsn, EngineError>;
@@ -221,16 +232,32 @@ pub enum WalEnd {
     TimelineEnded(Lsn),
 }
 
+/// WAL that is fetched ahead of a recovering server. A file is there, whole, as soon
+/// as it has its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Awaited {
+    /// The names of the files, as PostgreSQL asks for them.
+    pub names: Vec<String>,
+    /// A file in the WAL folder, locked (`flock`) by whoever fetches for as long as
+    /// they do. Once nobody holds the lock, no file comes any more.
+    pub lock: String,
+}
+
 /// How a restored folder becomes a server that recovers by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecoveryPlan {
     /// The restored data folder.
     pub data: PathBuf,
-    /// Holds every WAL segment and history file that recovery needs, plain.
+    /// Holds every WAL segment and history file that recovery needs, plain, but those
+    /// that are awaited.
     pub wal_folder: PathBuf,
+    /// What comes into the WAL folder while the server recovers.
+    pub awaited: Option<Awaited>,
     /// Never `Latest`: that has been turned into an LSN.
     pub target: RecoveryTarget,
     pub timeline: Timeline,
+    /// Where the backup is consistent: no state before it can be restored.
+    pub consistent_from: Lsn,
     /// PostgreSQL's settings that replay requires to be at least these, from the backup.
     pub required_settings: Vec<(String, String)>,
     /// Whether the copy is to be an isolated instance (private socket, no TCP)
@@ -270,26 +297,16 @@ pub struct CopiedBeats {
     pub present: Vec<i64>,
 }
 
-/// Protecting one database: looking at it, backing it up, streaming its log.
+/// Protecting one database: backing it up, streaming its log.
 #[async_trait]
 pub trait Protect: Send + Sync {
-    /// Every member that answers, and why the others do not.
-    async fn inspect(&self) -> Vec<(MemberName, Result<MemberFacts, EngineError>)>;
-
-    /// Everything that would stop backups or streaming, each with its remedy;
-    /// the facts of the primary when nothing would.
-    async fn preflight(&self) -> Result<MemberFacts, Vec<EngineError>>;
-
-    /// Why no increment can be taken now, upon `parent` where one is named, with the
-    /// remedy; none when one can.
-    async fn increment_hindrance(&self, parent: Option<Parent>) -> Result<Option<String>, EngineError>;
-
     /// Takes a physical backup: what has changed since the parent where its
     /// manifest is given, else all. A damaged page does not stop it: see
-    /// `BackupFacts::damaged`.
+    /// `BackupFacts::damaged`. The primary keeps the WAL that it needs, also where a
+    /// standby sends it.
     async fn backup(
         &self,
-        label: &str,
+        order: &BackupOrder<'_>,
         parent: Option<ParentManifest<'_>>,
         sink: &mut dyn BackupSink,
     ) -> Result<BackupFacts, EngineError>;
@@ -308,6 +325,11 @@ pub trait Protect: Send + Sync {
         flush_every: Duration,
         stop: CancellationToken,
     ) -> Result<WalEnd, EngineError>;
+
+    /// Has every standby that answers keep WAL as the primary does, so that what no
+    /// vault has yet is still there when it is promoted, and let go of what is
+    /// durable. Answers by member what could not be done. Idempotent.
+    async fn keep_on_standbys(&self, durable: Option<Durable>) -> Vec<(MemberName, Result<(), EngineError>)>;
 
     /// Writes heartbeat `seq` to the primary; returns when it is acknowledged.
     /// Retrying a `seq` whose outcome is unknown is safe.
@@ -377,10 +399,6 @@ pub trait Promote: Send + Sync {
     /// whether a write committed there.
     async fn look_at(&self, address: IpAddr, port: u16, dbname: &str) -> Result<ServerAnswer, EngineError>;
 
-    /// Forgets what `member`, a standby by now, keeps for us: its WAL comes from
-    /// the primary. Idempotent.
-    async fn release(&self, member: &MemberName) -> Result<(), EngineError>;
-
     /// Whether `member` is a standby that receives WAL from the primary now.
     async fn is_following(&self, member: &MemberName) -> Result<bool, EngineError>;
 
@@ -389,5 +407,5 @@ pub trait Promote: Send + Sync {
 }
 
 /// One kind of database. One value stands for one protected database.
-pub trait Engine: Protect + Recover + Promote + fmt::Debug {}
-impl<T: Protect + Recover + Promote + fmt::Debug> Engine for T {}
+pub trait Engine: Look + Protect + Recover + Promote + fmt::Debug {}
+impl<T: Look + Protect + Recover + Promote + fmt::Debug> Engine for T {}

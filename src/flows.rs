@@ -22,7 +22,7 @@ use crate::{
     flow::{Ending, StepContext, StepError},
     process::ProcessError,
     vault::{
-        self, Inventory, Manifest, Remembered, SharedStore, StoreError, VaultError,
+        self, Inventory, Manifest, Receipts, Remembered, SharedStore, StoreError, VaultError,
         signature::{Signer, Verifier},
     },
 };
@@ -32,6 +32,7 @@ pub mod chain;
 pub mod copy;
 pub mod drill;
 mod guarded;
+pub mod headroom;
 pub mod ledger;
 pub mod locks;
 pub mod prune;
@@ -77,6 +78,10 @@ pub struct Database {
     pub scratch: std::path::PathBuf,
     /// What WAL streaming of this process has reached.
     pub streaming: stream::Streaming,
+    /// What this process has stored of the WAL in the first vault.
+    pub receipts: Arc<Receipts>,
+    /// What its primary keeps for us, as this process saw it last.
+    pub watched: headroom::Watched,
 }
 
 /// A vault of a database.
@@ -170,6 +175,8 @@ impl Database {
             region,
             scratch,
             streaming: stream::Streaming::default(),
+            receipts: Arc::default(),
+            watched: headroom::Watched::default(),
         }
     }
 
@@ -241,6 +248,7 @@ impl Database {
             manifest_sha256,
             size_bytes: manifest.size_bytes,
             recipients: manifest.recipients.len(),
+            from: manifest.from.clone(),
         }
     }
 }

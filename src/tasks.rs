@@ -5,12 +5,14 @@ pub mod chain;
 pub mod copy;
 pub mod exposure;
 mod finding;
+pub mod headroom;
 pub mod heartbeat;
 pub mod ledger;
 pub mod locks;
 pub mod prune;
 pub mod rotate;
 pub mod schedule;
+pub mod slots;
 pub mod tails;
 pub mod vault;
 pub mod verify;
@@ -20,12 +22,14 @@ use std::sync::Arc;
 
 use crate::{app::App, process::Tasks};
 
-/// Keeps WAL and heartbeats of all databases flowing, and their metrics, until `tasks` end.
+/// Keeps WAL, slots and heartbeats of all databases going, and their metrics, until `tasks` end.
 pub fn protect(app: &Arc<App>, tasks: &Tasks) {
     tasks.spawn(exposure::run(Arc::clone(app), tasks.stop().clone()));
     for database in app.resources.databases.values() {
         tasks.spawn(wal::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
+        tasks.spawn(slots::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
         tasks.spawn(chain::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
+        tasks.spawn(headroom::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
         tasks.spawn(heartbeat::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
     }
 }

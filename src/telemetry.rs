@@ -4,8 +4,8 @@
 
 use std::{io::IsTerminal, sync::OnceLock};
 
-use metrics::{Unit, describe_counter, describe_gauge};
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 /// Gauge, labels `database`, `vault`: seconds by which acknowledged commits are
@@ -13,6 +13,10 @@ use tracing_subscriber::EnvFilter;
 pub const EXPOSURE_SECONDS: &str = "lifeboat_exposure_seconds";
 /// Gauge, labels `database`, `vault`: WAL position in bytes up to which the vault has everything.
 pub const WAL_DURABLE_LSN: &str = "lifeboat_wal_durable_lsn";
+/// Histogram, labels `database`, `vault`: seconds from when the server sent WAL to its
+/// being durable in the vault; each message counts once. Commits are sent at once by
+/// a server that is streamed from.
+pub const WAL_DURABLE_SECONDS: &str = "lifeboat_wal_durable_seconds";
 /// Gauge, label `database`: seconds since the newest backup began.
 pub const BACKUP_AGE_SECONDS: &str = "lifeboat_backup_age_seconds";
 /// Gauge, label `database`: seconds since a restore test last passed.
@@ -25,6 +29,15 @@ pub const COPY_LAG_SECONDS: &str = "lifeboat_copy_lag_seconds";
 /// Gauge, labels `database`, `vault`: whole WAL segments that the vault lacks and
 /// another one has.
 pub const COPY_MISSING_SEGMENTS: &str = "lifeboat_copy_missing_segments";
+/// Gauge, label `database`: bytes of WAL that the primary's slot keeps for us.
+pub const WAL_KEPT_BYTES: &str = "lifeboat_wal_kept_bytes";
+/// Gauge, label `database`: bytes of WAL that the primary writes a second.
+pub const WAL_RATE_BYTES: &str = "lifeboat_wal_written_bytes_per_second";
+/// Gauge, labels `database`, `end`: bytes that the primary can keep beside that before
+/// its slot is over its limit or its disk is full; `end` says which.
+pub const WAL_HEADROOM_BYTES: &str = "lifeboat_wal_headroom_bytes";
+/// Gauge, labels `database`, `end`: how long that lasts in seconds, would nothing be confirmed.
+pub const WAL_HEADROOM_SECONDS: &str = "lifeboat_wal_headroom_seconds";
 /// Counter, labels `flow`, `verdict`.
 pub const RUNS_TOTAL: &str = "lifeboat_runs_total";
 /// Gauge: what a person must fix.
@@ -53,6 +66,9 @@ pub fn init(level: &str) -> Result<(), TelemetryError> {
         .map_err(TelemetryError::Logging)
 }
 
+/// Upper bounds of `WAL_DURABLE_SECONDS`; 3 s is what is promised for `flush_every: 1s`.
+const WAL_DURABLE_BOUNDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 60.0];
+
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// The one recorder of this process; installed by the first call.
@@ -60,7 +76,9 @@ pub fn metrics_handle() -> Result<PrometheusHandle, TelemetryError> {
     if let Some(handle) = HANDLE.get() {
         return Ok(handle.clone());
     }
-    match PrometheusBuilder::new().install_recorder() {
+    let durable = Matcher::Full(WAL_DURABLE_SECONDS.to_owned());
+    let builder = PrometheusBuilder::new().set_buckets_for_metric(durable, &WAL_DURABLE_BOUNDS);
+    match builder.and_then(PrometheusBuilder::install_recorder) {
         Ok(handle) => {
             describe();
             Ok(HANDLE.get_or_init(|| handle).clone())
@@ -70,14 +88,30 @@ pub fn metrics_handle() -> Result<PrometheusHandle, TelemetryError> {
     }
 }
 
+/// Takes in what was measured, so that it does not pile up where nobody asks for it.
+pub fn upkeep() {
+    if let Some(handle) = HANDLE.get() {
+        handle.run_upkeep();
+    }
+}
+
 fn describe() {
     describe_gauge!(EXPOSURE_SECONDS, Unit::Seconds, "Age of the oldest acknowledged commit not durable in the vault");
     describe_gauge!(WAL_DURABLE_LSN, Unit::Bytes, "WAL position up to which the vault has everything");
+    describe_histogram!(
+        WAL_DURABLE_SECONDS,
+        Unit::Seconds,
+        "From the sending of WAL to its being durable in the vault"
+    );
     describe_gauge!(BACKUP_AGE_SECONDS, Unit::Seconds, "Age of the newest backup");
     describe_gauge!(LAST_PROVEN_AGE_SECONDS, Unit::Seconds, "Time since a restore test last passed");
     describe_gauge!(RESTORE_SECONDS, Unit::Seconds, "Duration of the last restore test; not a recovery time");
     describe_gauge!(COPY_LAG_SECONDS, Unit::Seconds, "Age of the oldest backup that is not copied to the vault yet");
     describe_gauge!(COPY_MISSING_SEGMENTS, Unit::Count, "WAL segments that the vault lacks and another one has");
+    describe_gauge!(WAL_KEPT_BYTES, Unit::Bytes, "WAL that the primary's slot keeps for us");
+    describe_gauge!(WAL_RATE_BYTES, Unit::Bytes, "WAL that the primary writes a second");
+    describe_gauge!(WAL_HEADROOM_BYTES, Unit::Bytes, "WAL that the primary can keep beside that");
+    describe_gauge!(WAL_HEADROOM_SECONDS, Unit::Seconds, "How long that lasts, would nothing be confirmed");
     describe_counter!(RUNS_TOTAL, Unit::Count, "Finished runs");
     describe_gauge!(FINDINGS_OPEN, Unit::Count, "Findings that a person must fix");
 }

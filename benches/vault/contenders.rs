@@ -7,21 +7,20 @@ use std::path::{Path, PathBuf};
 use lifeboat::process::Program;
 
 use super::{
+    daemon::Site,
     estate::{Estate, bytes_below},
     measure::{Measured, measured},
 };
 
 pub(crate) enum Contender {
-    Lifeboat(PathBuf),
+    Lifeboat(Site),
     PgBackRest(PathBuf),
     Pipe(PathBuf),
 }
 
 impl Contender {
     pub(crate) fn lifeboat(estate: &Estate) -> Self {
-        let folder = estate.folder("lifeboat");
-        lifeboat_files(estate, &folder);
-        Self::Lifeboat(folder)
+        Self::Lifeboat(Site::new(estate, "lifeboat", "{kind: directory, path: vault, region: lab}"))
     }
 
     /// Lifeboat, the peer, and the pipe.
@@ -49,11 +48,12 @@ impl Contender {
     /// Takes a full backup; those of before are removed first.
     pub(crate) async fn back_up(&self, estate: &Estate) -> Measured {
         match self {
-            Self::Lifeboat(folder) => {
+            Self::Lifeboat(site) => {
+                let folder = &site.folder;
                 for left in ["vault", "lifeboat.db", "lifeboat.db-wal", "lifeboat.db-shm"] {
                     remove(&folder.join(left));
                 }
-                measured(lifeboat(folder).args(["backup", "wallet"]), &folder.join("log")).await
+                measured(site.program().args(["backup", "wallet"]), &folder.join("log")).await
             }
             Self::PgBackRest(folder) => {
                 let backup = ["--stanza=bench", "--type=full", "--no-archive-check", "backup"];
@@ -71,9 +71,9 @@ impl Contender {
     /// Takes an increment upon the newest backup; none where there is no such thing.
     pub(crate) async fn increment(&self, estate: &Estate) -> Option<Measured> {
         match self {
-            Self::Lifeboat(folder) => {
+            Self::Lifeboat(site) => {
                 let backup = ["backup", "wallet", "--kind", "incremental"];
-                Some(measured(lifeboat(folder).args(backup), &folder.join("log")).await)
+                Some(measured(site.program().args(backup), &site.folder.join("log")).await)
             }
             Self::PgBackRest(folder) => {
                 let backup = ["--stanza=bench", "--type=incr", "--no-archive-check", "backup"];
@@ -88,9 +88,9 @@ impl Contender {
         let target = estate.path("restored");
         remove(&target);
         let restored = match self {
-            Self::Lifeboat(folder) => {
+            Self::Lifeboat(site) => {
                 let restore = ["restore", "wallet", "--immediate", "--to"];
-                measured(lifeboat(folder).args(restore).arg(&target), &folder.join("log")).await
+                measured(site.program().args(restore).arg(&target), &site.folder.join("log")).await
             }
             Self::PgBackRest(folder) => {
                 let target = estate.folder("restored");
@@ -112,7 +112,7 @@ impl Contender {
     /// Bytes of the newest backup, without WAL.
     pub(crate) fn stored_bytes(&self) -> u64 {
         match self {
-            Self::Lifeboat(folder) => newest_below(&folder.join("vault"), "backups"),
+            Self::Lifeboat(site) => newest_below(&site.folder.join("vault"), "backups"),
             Self::PgBackRest(folder) => newest_below(&folder.join("repo"), "bench"),
             Self::Pipe(folder) => std::fs::metadata(folder.join("backup")).unwrap().len(),
         }
@@ -153,41 +153,6 @@ fn shell(estate: &Estate, script: &str, args: &[&Path]) -> Program {
     let program = args.iter().fold(program.arg("bash"), Program::arg);
     let program = program.env("PATH", &path).env("PGUSER", "postgres").env("PGPORT", &estate.port.to_string());
     program.env("PGHOST", estate.cluster.socket_folder().to_str().unwrap())
-}
-
-pub(crate) fn lifeboat(folder: &Path) -> Program {
-    Program::new(env!("CARGO_BIN_EXE_lifeboat")).arg("--config").arg(folder.join("lifeboat.yaml")).arg("--json")
-}
-
-fn lifeboat_files(estate: &Estate, folder: &Path) {
-    use age::secrecy::ExposeSecret;
-    let identity = age::x25519::Identity::generate();
-    let write = |name: &str, text: &str| {
-        let path = folder.join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    };
-    write("identity.age", identity.to_string().expose_secret());
-    write(
-        "lifeboat.yaml",
-        &format!(
-            "node: {{name: bench, region: lab}}\nstate: {{url: \"sqlite:lifeboat.db\"}}\n\
-             keys: {{recipients: [{}], single_recipient_reason: bench, identity: {{file: identity.age}}, signing: {{file: signing.key}}}}\n\
-             vaults: {{primary: {{kind: directory, path: vault, region: lab}}}}\n",
-            identity.to_public()
-        ),
-    );
-    write(
-        "schedules/wallet.yaml",
-        &format!(
-            "database: wallet\nengine: postgres\nconnection: {{host: {}, port: {}}}\n\
-             login: {{user: postgres, sslmode: disable}}\nobjectives: {{rto: 1h, rpo: 15m}}\nvaults: [primary]\n\
-             backups: [{{kind: full, cron: \"0 2 29 2 *\", keep: {{daily: 1}}}}]\nwal: {{stream: true, window: 1d, flush_every: 1s}}\n",
-            estate.cluster.socket_folder().display(),
-            estate.port
-        ),
-    );
 }
 
 fn pgbackrest(estate: &Estate, folder: &Path) -> Program {

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use lifeboat::{
+    domain::Lsn,
     engine::postgres::cluster::{Binaries, LocalCluster},
     process::{Account, Program},
 };
@@ -61,6 +62,27 @@ impl Estate {
             |nth: usize| format!("{:08x}-0000-0000-0000-000000000000", (u64::from(u32::MAX) / 150) * nth as u64);
         let (from, to) = (bound(round), bound(round + 1));
         self.psql(&format!("UPDATE bets SET stake = stake + 1 WHERE id >= '{from}' AND id < '{to}'")).await;
+    }
+
+    /// The end of the WAL.
+    pub(crate) async fn written(&self) -> Lsn {
+        self.psql("SELECT pg_current_wal_insert_lsn()").await.parse().unwrap()
+    }
+
+    /// Has the server write so much WAL: updates of bets wherever they lie, with the
+    /// images of pages that follow a checkpoint. Vacuum keeps the table's size.
+    pub(crate) async fn write_wal(&self, bytes: f64) {
+        let end = self.written().await.0 as f64 + bytes;
+        for round in (0..150).cycle() {
+            if self.written().await.0 as f64 >= end {
+                break;
+            }
+            self.settle_bets(round).await;
+            if round % 15 == 14 {
+                self.psql("VACUUM bets").await;
+                self.psql("CHECKPOINT").await;
+            }
+        }
     }
 
     async fn start(major: u32) -> Self {

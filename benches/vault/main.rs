@@ -1,7 +1,9 @@
-//! `make bench`: backup, restore and recovery point of Lifeboat beside its
-//! peers, on the same cluster, in the same run, one after the other in turns.
-//! Prints ratios and medians; with `--write FILE` they replace what stands
-//! between the markers of that file. What is measured here is never asserted.
+//! `make bench`: backup and restore of Lifeboat beside its peers, on the same
+//! cluster, in the same run, one after the other in turns; then what there is no
+//! peer for: recovery point, catch-up and replay of WAL. Prints ratios and
+//! medians; with `--write FILE` they replace what stands between the markers of
+//! that file. `--only NAME` measures one thing. What is measured here is never
+//! asserted.
 
 #![expect(
     clippy::unwrap_used,
@@ -13,11 +15,15 @@
 
 use std::path::PathBuf;
 
+mod catch_up;
 mod contenders;
+mod daemon;
+mod emulator;
 mod estate;
 mod measure;
 mod recovery_point;
 mod table;
+mod wal;
 
 use contenders::Contender;
 use estate::{Estate, PEERS_MAJOR};
@@ -31,28 +37,51 @@ const ROUNDS_OF_MANY: usize = 1;
 /// On which Lifeboat takes increments.
 const OUR_MAJOR: u32 = 18;
 
+/// What can be measured alone. The first of those on one cluster changes it least.
+const PEERS: &str = "peers";
+const RECOVERY_POINT: &str = "recovery-point";
+const CATCH_UP: &str = "catch-up";
+const WAL: &str = "wal";
+const RELATIONS: &str = "relations";
+const ALL: [&str; 5] = [PEERS, RECOVERY_POINT, CATCH_UP, WAL, RELATIONS];
+
 /// What can be asked for.
 struct Options {
     /// 1.0 is a cluster of about 3.6 GB.
     scale: f64,
     relations: u32,
+    only: Option<String>,
     write: Option<PathBuf>,
 }
 
 impl Options {
     /// `cargo bench` adds `--bench`, which says nothing.
     fn read() -> Self {
-        let mut options = Self { scale: 1.0, relations: 100_000, write: None };
+        let mut options = Self { scale: 1.0, relations: 100_000, only: None, write: None };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--scale" => options.scale = words.next().unwrap().parse().unwrap(),
                 "--relations" => options.relations = words.next().unwrap().parse().unwrap(),
+                "--only" => options.only = words.next(),
                 "--write" => options.write = words.next().map(PathBuf::from),
                 _ => {}
             }
         }
+        let only = options.only.as_deref();
+        assert!(only.is_none_or(|only| ALL.contains(&only)), "--only takes one of {}", ALL.join(", "));
         options
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == name)
+    }
+
+    fn tell(&self, name: &str, text: &str) {
+        println!("{text}");
+        if let Some(file) = &self.write {
+            table::put(file, name, text);
+        }
     }
 }
 
@@ -62,38 +91,52 @@ fn main() {
 }
 
 async fn run(options: Options) {
-    let mut table = Table::default();
-    let estate = Estate::with_bets(PEERS_MAJOR, options.scale).await;
-    let size = estate.size_bytes().await;
-    eprintln!("cluster of {size} bytes");
-    let contenders = Contender::all(&estate).await;
-    let what = format!("{:.1} GB in {} files", size as f64 / 1e9, estate.files());
-    turns(&estate, &contenders, &what, ROUNDS, &mut table).await;
-    let what = format!("{:.1} GB, one bet in 150 updated before each", size as f64 / 1e9);
-    for contender in contenders.iter().skip(1) {
-        increments(&estate, contender, &what, &mut table).await;
+    if [PEERS, RECOVERY_POINT, CATCH_UP, WAL].iter().any(|name| options.wants(name)) {
+        let estate = Estate::with_bets(PEERS_MAJOR, options.scale).await;
+        if options.wants(PEERS) {
+            options.tell(PEERS, &peers(&estate, &options).await.markdown());
+        }
+        if options.wants(RECOVERY_POINT) {
+            options.tell(RECOVERY_POINT, &table::figures(&recovery_point::measure(&estate).await));
+        }
+        if options.wants(CATCH_UP) {
+            options.tell(CATCH_UP, &table::figures(&catch_up::measure(&estate, options.scale).await));
+        }
+        if options.wants(WAL) {
+            options.tell(WAL, &table::figures(&wal::measure(&estate, options.scale).await));
+        }
+        estate.end().await;
     }
-    let seconds = recovery_point::delays(&estate).await;
-    table.recovery_point = Some(seconds);
-    estate.end().await;
-    let estate = Estate::with_bets(OUR_MAJOR, options.scale).await;
-    let lifeboat = Contender::lifeboat(&estate);
-    eprintln!("the full backup below the increments: {:?}", lifeboat.back_up(&estate).await);
-    increments(&estate, &lifeboat, &what, &mut table).await;
-    estate.end().await;
-    if options.relations > 0 {
+    if options.wants(RELATIONS) && options.relations > 0 {
+        let mut table = Table::default();
         let estate = Estate::with_relations(options.relations).await;
         let size = estate.size_bytes().await;
         let what = format!("{:.1} GB in {} files", size as f64 / 1e9, estate.files());
         let contenders = Contender::all(&estate).await;
         turns(&estate, &contenders, &what, ROUNDS_OF_MANY, &mut table).await;
         estate.end().await;
+        options.tell(RELATIONS, &table.markdown());
     }
-    let text = table.markdown();
-    println!("{text}");
-    if let Some(file) = options.write {
-        table::put(&file, &text);
+}
+
+/// Full backups, increments and restores.
+async fn peers(estate: &Estate, options: &Options) -> Table {
+    let mut table = Table::default();
+    let size = estate.size_bytes().await;
+    eprintln!("cluster of {size} bytes");
+    let contenders = Contender::all(estate).await;
+    let what = format!("{:.1} GB in {} files", size as f64 / 1e9, estate.files());
+    turns(estate, &contenders, &what, ROUNDS, &mut table).await;
+    let what = format!("{:.1} GB, one bet in 150 updated before each", size as f64 / 1e9);
+    for contender in contenders.iter().skip(1) {
+        increments(estate, contender, &what, &mut table).await;
     }
+    let estate = Estate::with_bets(OUR_MAJOR, options.scale).await;
+    let lifeboat = Contender::lifeboat(&estate);
+    eprintln!("the full backup below the increments: {:?}", lifeboat.back_up(&estate).await);
+    increments(&estate, &lifeboat, &what, &mut table).await;
+    estate.end().await;
+    table
 }
 
 /// Increments upon increments, each restored; nothing of a contender that has none.

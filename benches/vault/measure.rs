@@ -32,7 +32,7 @@ pub(crate) async fn measured(program: Program, log: &Path) -> Measured {
 }
 
 /// Resident bytes of a process and its descendants.
-fn resident(root: u32) -> u64 {
+pub(crate) fn resident(root: u32) -> u64 {
     let mut parents = HashMap::new();
     let mut sizes = HashMap::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {

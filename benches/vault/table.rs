@@ -2,15 +2,10 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use super::{
-    measure::{Measured, median},
-    recovery_point::Delays,
-};
+use super::measure::{Measured, median};
 
 /// Rows of this contender are the measure of all others.
 const PEER: &str = "pgBackRest";
-const BEGIN: &str = "<!-- figures -->";
-const END: &str = "<!-- end of figures -->";
 
 pub(crate) struct Row {
     pub(crate) work: String,
@@ -31,10 +26,26 @@ impl Row {
     }
 }
 
+/// What nobody else is beside.
+pub(crate) struct Figure {
+    pub(crate) work: String,
+    pub(crate) what: String,
+    pub(crate) measured: String,
+    pub(crate) goal: String,
+}
+
+/// A table of such figures.
+pub(crate) fn figures(all: &[Figure]) -> String {
+    let mut text = format!("{}\n\n| work | with | measured | goal |\n|---|---|---|---|\n", machine());
+    for Figure { work, what, measured, goal } in all {
+        let _written = writeln!(text, "| {work} | {what} | {measured} | {goal} |");
+    }
+    text
+}
+
 #[derive(Default)]
 pub(crate) struct Table {
     pub(crate) rows: Vec<Row>,
-    pub(crate) recovery_point: Option<Delays>,
 }
 
 impl Table {
@@ -59,12 +70,6 @@ impl Table {
                 row.seconds(),
                 all.join(", "),
                 row.peak_mib(),
-            );
-        }
-        if let Some(Delays { median, p99, longest }) = self.recovery_point {
-            let _written = writeln!(
-                text,
-                "\nRecovery point under pgbench (500 transactions a second, `flush_every: 1s`): an acknowledged commit was in the vault after {median:.2} s in the median, {p99:.2} s at the 99th percentile, {longest:.2} s at most."
             );
         }
         text
@@ -101,10 +106,11 @@ fn machine() -> String {
     )
 }
 
-/// Replaces what stands between the markers of a file.
-pub(crate) fn put(file: &Path, text: &str) {
+/// Replaces what stands between the markers of a file that name what was measured.
+pub(crate) fn put(file: &Path, name: &str, text: &str) {
+    let (begin, end) = (format!("<!-- {name} -->"), format!("<!-- end of {name} -->"));
     let old = std::fs::read_to_string(file).unwrap();
-    let (head, rest) = old.split_once(BEGIN).unwrap();
-    let (_, tail) = rest.split_once(END).unwrap();
-    std::fs::write(file, format!("{head}{BEGIN}\n{text}\n{END}{tail}")).unwrap();
+    let (head, rest) = old.split_once(&begin).unwrap();
+    let (_, tail) = rest.split_once(&end).unwrap();
+    std::fs::write(file, format!("{head}{begin}\n{text}\n{end}{tail}")).unwrap();
 }

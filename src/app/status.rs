@@ -36,6 +36,8 @@ use crate::{
     vault::{CatalogEntry, Inventory, Layout, StoreError, visit},
 };
 
+mod primary;
+
 /// Runs that the status shows.
 const RUNS_SHOWN: usize = 20;
 
@@ -70,11 +72,14 @@ impl App {
         let entries = self.resources.evidence.records(&Filter::default()).await?;
         let findings = self.findings().await?;
         let held = join_all(self.resources.databases.values().map(|database| self.held(database))).await;
+        let on_primary = self.resources.databases.values().map(|database| primary::on_primary(self, database, now));
+        let on_primary = join_all(on_primary).await;
         let mut databases = Vec::new();
-        for (database, held) in self.resources.databases.values().zip(held) {
+        for ((database, held), on_primary) in self.resources.databases.values().zip(held).zip(on_primary) {
             let held = held?;
             held.publish(&database.name);
-            databases.push(self.status_of(database, &held, &entries, &findings, now).await?);
+            let status = self.status_of(database, &held, &entries, &findings, now).await?;
+            databases.push(DatabaseStatus { wal_on_primary: on_primary, ..status });
         }
         let runs = self.runner.list(RUNS_SHOWN).await?;
         let node = &self.estate.daemon.node;
@@ -128,6 +133,8 @@ impl App {
                 .collect(),
             copies: held.copies(config.copy.lag_max, now),
             wal_streaming: streaming(database, exposure::is_silent(now, last_heartbeat)),
+            // Added by the caller.
+            wal_on_primary: None,
             broken_windows: held.breaks.iter().map(broken_window).collect(),
             last_heartbeat,
             last_restore_test,
@@ -387,6 +394,9 @@ fn publish(status: &EstateStatus) {
                 gauge!(telemetry::EXPOSURE_SECONDS, "database" => name.clone(), "vault" => vault.vault.to_string())
                     .set(seconds);
             }
+        }
+        if let Some(on_primary) = &database.wal_on_primary {
+            primary::publish(&name, on_primary);
         }
         for copies in &database.copies {
             let labels = [("database", name.clone()), ("vault", copies.vault.to_string())];

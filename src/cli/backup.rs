@@ -23,7 +23,7 @@ pub struct Options {
     /// What it holds.
     #[arg(long, value_enum, default_value = "full")]
     kind: Kind,
-    /// No increment builds upon it; it is counted by the lines that say `standalone: true`.
+    /// Nothing builds upon it; it is counted by the lines that say `standalone: true`.
     #[arg(long)]
     standalone: bool,
 }
@@ -34,6 +34,8 @@ enum Kind {
     Full,
     /// What has changed since the newest backup; PostgreSQL 17 and later.
     Incremental,
+    /// The files that have changed since the newest full backup; any version.
+    Differential,
 }
 
 #[derive(Debug, Args)]
@@ -52,9 +54,16 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     let kind = match options.kind {
         Kind::Full => BackupKind::Full,
         Kind::Incremental => BackupKind::Incremental,
+        Kind::Differential => BackupKind::Differential,
     };
     let id = RunId::new(backup::NAME, database.name.as_str(), "manual", &app.stamp());
-    let params = backup::Params { database: database.name.clone(), kind, standalone: options.standalone, due_at: None };
+    let params = backup::Params {
+        database: database.name.clone(),
+        kind,
+        standalone: options.standalone,
+        manner: backup::Manner::default(),
+        due_at: None,
+    };
     let mut summary = progress::drive(&app, NewRun::new(id, &database.name, &params, who())?).await?;
     if let Some(conclusion) = summary.conclusion.as_mut().filter(|ended| ended.verdict == Verdict::Pass) {
         let copies = copied(&app, database, &conclusion.output).await?;

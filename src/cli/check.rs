@@ -17,7 +17,8 @@ use crate::{
     app::{self, ToLook, secrets},
     config::{Estate, load},
     domain::{BackupKind, VaultName, with_causes},
-    flows::Vault,
+    engine::{MemberFacts, postgres::cluster::gives_increments},
+    flows::{Database, Vault},
     vault::visit,
 };
 
@@ -114,18 +115,56 @@ async fn look_at(estate: &Estate, found: &mut Looked) {
         }
         if let Some(error) = unread {
             found.problem(with_causes(&error));
-        } else if let Err(errors) = database.engine.preflight().await {
-            for error in &errors {
-                found.problem(format!("{}: {}", database.name, with_causes(error)));
+            continue;
+        }
+        match database.engine.preflight().await {
+            Err(errors) => {
+                let told = errors.iter().map(|error| format!("{}: {}", database.name, with_causes(error)));
+                told.for_each(|problem| found.problem(problem));
             }
-        } else if schedule.config.backups.iter().any(|line| line.kind == BackupKind::Incremental) {
-            // Without them full backups are taken: no database stays unprotected for it.
-            let hindrance = database.engine.increment_hindrance(None).await.map_err(|error| with_causes(&error));
-            let told =
-                hindrance.unwrap_or_else(Some).map(|why| format!("{}: no increment is possible: {why}", database.name));
-            found.findings.extend(told);
+            Ok(primary) => {
+                let notes = database.engine.notes().await.unwrap_or_else(|error| vec![with_causes(&error)]);
+                found.findings.extend(notes.iter().map(|note| format!("{}: {note}", database.name)));
+                if schedule.config.wal.room_on_primary.is_none() {
+                    found.findings.extend(unknown_room(&database).await);
+                }
+                let kinds: BTreeSet<BackupKind> = schedule.config.backups.iter().map(|line| line.kind).collect();
+                for kind in kinds {
+                    let told = better_kind(&database, &primary, kind).await;
+                    found.findings.extend(told.map(|told| format!("{}: {told}", database.name)));
+                }
+            }
         }
     }
+}
+
+/// What a person should know of a kind that the schedule takes.
+async fn better_kind(database: &Database, primary: &MemberFacts, kind: BackupKind) -> Option<String> {
+    match kind {
+        // Without them full backups are taken: no database stays unprotected for it.
+        BackupKind::Incremental => {
+            let hindrance = database.engine.increment_hindrance(None).await.map_err(|error| with_causes(&error));
+            hindrance.unwrap_or_else(Some).map(|why| format!("no increment is possible: {why}"))
+        }
+        BackupKind::Differential => gives_increments(&primary.server_version).then(|| {
+            format!(
+                "PostgreSQL {} gives increments, which read and store less than differentials; use `kind: incremental` and `summarize_wal = on`",
+                primary.server_version
+            )
+        }),
+        BackupKind::Full | BackupKind::Snapshot | BackupKind::Logical => None,
+    }
+}
+
+/// Where nobody could tell how long WAL may pile up.
+async fn unknown_room(database: &Database) -> Option<String> {
+    let kept = database.engine.wal_kept().await.ok()?;
+    (kept.free_bytes.is_none() && kept.limit_bytes.is_none()).then(|| {
+        format!(
+            "{}: nothing limits what slot `{}` keeps while a vault or the daemon is away, and how much room the primary's disk has cannot be seen from here; write `room_on_primary` under `wal` in the schedule, so that `status` tells how long it lasts",
+            database.name, kept.slot
+        )
+    })
 }
 
 fn protects(estate: &Estate) -> serde_json::Value {

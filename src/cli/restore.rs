@@ -1,4 +1,5 @@
-//! `lifeboat restore DB --to DIR`: needs no daemon and no state database.
+//! `lifeboat restore DB --to DIR`: needs no daemon and no state database, and with
+//! `--vault ADDRESS --identity FILE` no file of ours either.
 
 use std::{
     fs, io,
@@ -7,21 +8,26 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Args;
-use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{Invocation, UsageError, interrupt::Interrupt, progress::Line};
 use crate::{
     app, config,
-    domain::{BackupId, DatabaseName, Lsn, Opener, RecoveryTarget, VaultName},
+    domain::{BackupId, DatabaseName, Opener, RecoveryTarget, VaultName},
     engine::postgres::cluster::Binaries,
     flows::{
         Database, Vault,
-        restore::{self, Request},
+        restore::{self, Request, Restored},
     },
     process::Account,
     vault::signature::{SignatureError, Verifier},
 };
+
+mod given;
+mod point;
+
+pub use given::GivenOptions;
+pub use point::TargetOptions;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -47,79 +53,13 @@ pub struct Options {
     /// and from the next ones what it lacks or has damaged.
     #[arg(long, value_name = "VAULT")]
     from: Option<VaultName>,
-}
-
-/// What to recover to; the latest state when nothing is said.
-#[derive(Debug, Args)]
-#[group(multiple = false)]
-pub struct TargetOptions {
-    /// The last commit at or before this time, with its zone: `2026-11-21T14:05:00+01:00`.
-    #[arg(long, value_name = "TIME")]
-    at: Option<String>,
-    /// All up to this position in the WAL, such as `0/3000148`, as `pg_current_wal_lsn()` tells it.
-    #[arg(long)]
-    lsn: Option<Lsn>,
-    /// All up to and with this transaction, by the number that `pg_current_xact_id()` gave it.
-    #[arg(long)]
-    xid: Option<String>,
-    /// A restore point made with `pg_create_restore_point`.
-    #[arg(long)]
-    name: Option<String>,
-    /// The end of the backup itself.
-    #[arg(long)]
-    immediate: bool,
-    /// The newest state that the vault proves.
-    #[arg(long)]
-    latest: bool,
-}
-
-impl TargetOptions {
-    /// What was asked for; none when nothing was.
-    pub fn target(&self) -> Result<Option<RecoveryTarget>, UsageError> {
-        if let Some(text) = &self.at {
-            let at: Timestamp = text.parse().map_err(|_| {
-                UsageError(format!(
-                    "`{text}` is not a time with a zone; write it like `2026-11-21T14:05:00Z` or `…+01:00`"
-                ))
-            })?;
-            return Ok(Some(RecoveryTarget::Time(at)));
-        }
-        if let Some(xid) = &self.xid
-            && xid.parse::<u64>().is_err()
-        {
-            return Err(UsageError(format!("`{xid}` is not a transaction number")));
-        }
-        if let Some(name) = &self.name {
-            refuse_unnameable(name)?;
-        }
-        Ok(self
-            .lsn
-            .map(RecoveryTarget::Lsn)
-            .or_else(|| self.xid.clone().map(RecoveryTarget::Xid))
-            .or_else(|| self.name.clone().map(RecoveryTarget::Name))
-            .or_else(|| self.immediate.then_some(RecoveryTarget::Immediate))
-            .or_else(|| self.latest.then_some(RecoveryTarget::Latest)))
-    }
-}
-
-/// PostgreSQL takes an empty name as no target at all, and would recover to the
-/// latest state; none that it keeps is longer than 63 bytes.
-fn refuse_unnameable(restore_point: &str) -> Result<(), UsageError> {
-    let is_name = (1..=63).contains(&restore_point.len()) && !restore_point.contains(char::is_control);
-    if is_name {
-        return Ok(());
-    }
-    let shown: String = restore_point.chars().filter(|c| !c.is_control()).take(70).collect();
-    Err(UsageError(format!(
-        "`{shown}` is not the name of a restore point; write the 1 to 63 bytes that `pg_create_restore_point` was given"
-    )))
+    #[command(flatten, next_help_heading = "Without lifeboat.yaml")]
+    given: GivenOptions,
 }
 
 pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
-    let target = options.target.target()?.unwrap_or(RecoveryTarget::Latest);
-    let estate = config::load(&invocation.config)?;
-    let trusted = options.signed_by.as_deref().map(trusted).transpose()?;
-    let database = app::open_for_restore(&estate, &options.database, trusted).await?;
+    let (target, timeline) = options.target.asked()?.unwrap_or((RecoveryTarget::Latest, None));
+    let (database, is_given) = open(&options, invocation).await?;
     let vaults = match &options.from {
         None => database.vaults.as_slice(),
         Some(name) => std::slice::from_ref(chosen_vault(&database, name)?),
@@ -133,6 +73,7 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     let line = Line::start("reading the vault");
     let request = Request {
         target,
+        timeline,
         backup: options.backup,
         system_id: options.system_id,
         data: to.clone(),
@@ -170,18 +111,39 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
             return Err(error.into());
         }
     };
-    invocation.print(&restored, |restored| {
-        format!(
-            "Restored {} from backup {} in vault {} to {}.\nIt recovers to {} by itself when PostgreSQL is started on it:\n  {}",
-            options.database,
-            restored.backup.id,
-            restored.vault,
-            to.display(),
-            restored.target,
-            start_command(&to),
-        )
-    })?;
+    invocation.print(&restored, |restored| told(restored, &options.database, &to, is_given))?;
     Ok(0)
+}
+
+/// The database, and whether the command line alone says where it is.
+async fn open(options: &Options, invocation: &Invocation) -> Result<(Database, bool)> {
+    let signed_by = options.signed_by.as_deref();
+    if let Some(database) = options.given.open(&options.database, signed_by).await? {
+        return Ok((database, true));
+    }
+    let estate = config::load(&invocation.config)?;
+    Ok((app::open_for_restore(&estate, &options.database, signed_by.map(trusted).transpose()?).await?, false))
+}
+
+/// Where no schedule was read.
+const RESIDENCY_UNKNOWN: &str = "No schedule was read, so nothing here knows in which regions this data may be: see that this machine is in one of them.\n";
+/// In the restored folder, what the server says while it starts.
+const STARTUP_LOG: &str = "startup.log";
+
+/// What was restored, and how it is started.
+fn told(restored: &Restored, database: &DatabaseName, data: &Path, is_given: bool) -> String {
+    let residency = if is_given { RESIDENCY_UNKNOWN } else { "" };
+    format!(
+        "Restored {} from backup {} in vault {} to {}.\n{residency}It recovers to {}, along timeline {}, when PostgreSQL is started on it. This ends with 0 when exactly that point was reached, and takes no writes before; else {} says why it was not:\n  {}",
+        database,
+        restored.backup.id,
+        restored.vault,
+        data.display(),
+        restored.target,
+        restored.timeline,
+        data.join(STARTUP_LOG).display(),
+        start_command(data),
+    )
 }
 
 /// What starts PostgreSQL of the folder's version on it, as the user that owns it.
@@ -189,7 +151,7 @@ fn start_command(data: &Path) -> String {
     let pg_ctl = Binaries::of(data).map_or_else(|_| PathBuf::from("pg_ctl"), |binaries| binaries.path("pg_ctl"));
     let account = Account::for_postgres().ok().flatten();
     let runs_as = account.map_or_else(String::new, |account| format!("runuser -u {} -- ", account.name));
-    let log = quoted(&data.join("startup.log"));
+    let log = quoted(&data.join(STARTUP_LOG));
     format!("{runs_as}{} -D {} -l {log} -w -t 3600 start", quoted(&pg_ctl), quoted(data))
 }
 

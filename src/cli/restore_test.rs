@@ -11,7 +11,7 @@ use crate::{
     flow::NewRun,
     flows::{
         restore::{self, RestoreError},
-        restore_test,
+        restore_test::{self, Point},
     },
 };
 
@@ -24,7 +24,11 @@ pub struct Options {
 }
 
 pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
-    let point = options.target.target()?.map_or(restore_test::Point::Scheduled, restore_test::Point::Asked);
+    let point = match options.target.asked()? {
+        None => Point::Scheduled,
+        Some((target, None)) => Point::Asked(target),
+        Some((target, Some(timeline))) => Point::Along(target, timeline),
+    };
     let app = open(invocation, Role::WithoutDns).await?;
     let database = app.database(&options.database)?;
     if database.schedule.config.restore_test.is_none() {
@@ -36,9 +40,10 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     }
     // Before there is a run, and evidence of it.
     database.keys.identities().await.map_err(RestoreError::from)?;
-    if let restore_test::Point::Asked(target) = &point {
+    if let Some((target, timeline)) = point.asked() {
         let line = progress::Line::start("looking whether the vault reaches that point");
-        let looked = restore::refuse_unreachable(database, target, &|message, _, _| line.say(message.to_owned())).await;
+        let say = |message: &str, _: Option<u64>, _: Option<u64>| line.say(message.to_owned());
+        let looked = restore::refuse_unreachable(database, target, timeline, &say).await;
         line.clear();
         looked?;
     }

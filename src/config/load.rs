@@ -12,6 +12,7 @@ use super::{
     daemon::DnsConfig,
     problem::Place,
     rules,
+    schedule::LoginConfig,
     vocabulary::Document,
     walk::Walk,
     yaml::{self, Node, Spot},
@@ -229,8 +230,9 @@ fn anchor_schedule(schedule: &mut ScheduleConfig, folder: &Path) {
     if let Some(password) = &mut schedule.login.password {
         password.anchor(folder);
     }
-    if let Some(authority) = &mut schedule.login.sslrootcert {
-        anchor(authority, folder);
+    let LoginConfig { sslrootcert, sslcert, sslkey, .. } = &mut schedule.login;
+    for file in [sslrootcert, sslcert, sslkey].into_iter().flatten() {
+        anchor(file, folder);
     }
 }
 

@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use super::SecretRef;
 use crate::domain::{
-    BackupKind, DatabaseName, KeepPeriod, MemberName, Objectives, Residency, Share, SiteName, Span, VaultName,
+    BackupFrom, BackupKind, ByteSize, DatabaseName, KeepPeriod, MemberName, Objectives, Residency, Share, SiteName,
+    Span, VaultName,
 };
 
 /// One protected database.
@@ -39,6 +40,13 @@ pub struct ScheduleConfig {
     #[serde(default = "utc")]
     #[schemars(extend("format" = "timezone"))]
     pub timezone: String,
+    /// From which member backups are taken. One from a standby needs the WAL since its
+    /// last restartpoint; a standby that is more than 1 GiB of WAL behind is not fit.
+    #[serde(default)]
+    pub backup_from: BackupFrom,
+    /// How much a server may send of a backup in a second, from 32KiB to 1GiB; as
+    /// much as it can when absent.
+    pub backup_rate_max: Option<ByteSize>,
     /// When to take backups; at least one.
     pub backups: Vec<BackupScheduleConfig>,
     /// How WAL is kept.
@@ -123,6 +131,11 @@ pub struct LoginConfig {
     pub sslmode: SslMode,
     /// PEM file of the authority that signed the server's certificate; the system's when absent.
     pub sslrootcert: Option<std::path::PathBuf>,
+    /// PEM file of our own certificate, and those between it and the authority that the server
+    /// trusts, for a server that asks for one; with `sslkey`.
+    pub sslcert: Option<std::path::PathBuf>,
+    /// PEM file of the key that belongs to `sslcert`; nobody but this process's user may be able to read it.
+    pub sslkey: Option<std::path::PathBuf>,
     /// The database that holds `lifeboat.heartbeat`.
     #[serde(default = "postgres_dbname")]
     pub dbname: String,
@@ -150,15 +163,20 @@ pub enum SslMode {
 #[serde(deny_unknown_fields)]
 pub struct BackupScheduleConfig {
     /// What kind of backup to take. An `incremental` one holds what has changed since
-    /// the newest backup (PostgreSQL 17 and later).
+    /// the newest backup (PostgreSQL 17 and later), a `differential` one the files that
+    /// have changed since the newest full backup (any version).
     pub kind: BackupKind,
     /// Minute, hour, day, month and weekday in the schedule's zone; seconds may come first.
     #[schemars(extend("format" = "cron"))]
     pub cron: String,
-    /// A full backup that no increment builds upon; kept beyond `wal.window` it
+    /// A full backup that no other builds upon; kept beyond `wal.window` it
     /// needs just the WAL that was written while it ran.
     #[serde(default)]
     pub standalone: bool,
+    /// For this line instead of the database's `backup_from`.
+    pub backup_from: Option<BackupFrom>,
+    /// For this line instead of the database's `backup_rate_max`.
+    pub backup_rate_max: Option<ByteSize>,
     /// How many periods to keep the newest backup of; nothing of this line ever
     /// expires when absent.
     #[schemars(extend("propertyNames" = {"enum": KeepPeriod::ALL.map(KeepPeriod::as_str)}))]
@@ -195,6 +213,10 @@ pub struct WalConfig {
     /// How often the open segment is made durable in the vaults; the recovery point follows it.
     #[serde(default = "one_second")]
     pub flush_every: Span,
+    /// How much WAL the disk of the primary has room for beside everything else, such
+    /// as `50GiB`: so it can be told how long WAL may pile up there before it is full.
+    /// Measured where the server is on this machine and the role may see its settings.
+    pub room_on_primary: Option<ByteSize>,
 }
 
 fn one_second() -> Span {

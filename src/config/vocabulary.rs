@@ -72,12 +72,6 @@ static UNBUILT: &[Unbuilt] = &[
     value(Schedule, "/engine", "oracle", POSTGRES),
     key(Schedule, "", "instance", "name the servers under `members`"),
     key(Schedule, "", "region", "name the servers under `members`"),
-    value(
-        Schedule,
-        "/backups/*/kind",
-        "differential",
-        "use `kind: full`, or `incremental` with PostgreSQL 17 and later",
-    ),
     value(Schedule, "/backups/*/kind", "snapshot", FULL),
     value(Schedule, "/backups/*/kind", "logical", FULL),
     key(Schedule, "/restore_test", "start_window", "remove it: a test starts when it is due"),

@@ -42,6 +42,17 @@ pub async fn newest(db: &Db, database: &DatabaseName) -> Result<Option<Beat>, Db
     row.map(beat).transpose()
 }
 
+/// The first beat acknowledged at or after an instant.
+pub async fn first_since(db: &Db, database: &DatabaseName, from: Timestamp) -> Result<Option<Beat>, DbError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM heartbeats WHERE database = $1 AND acknowledged_us >= $2 ORDER BY acknowledged_us LIMIT 1"
+    );
+    let row: Option<Row> = on!(db, pool => sqlx::query_as(AssertSqlSafe(sql))
+        .bind(database.as_str()).bind(from.as_microsecond()).fetch_optional(pool).await)
+    .map_err(DbError::query("read the first heartbeat since an instant"))?;
+    row.map(beat).transpose()
+}
+
 /// The beats acknowledged from `from` to `to`, both included, in order.
 pub async fn between(db: &Db, database: &DatabaseName, from: Timestamp, to: Timestamp) -> Result<Vec<Beat>, DbError> {
     let sql = format!(

@@ -31,6 +31,8 @@ impl Name {
 /// One history, by what all vaults hold of it together.
 pub struct History<'a> {
     pub name: Name,
+    /// Whether the server wrote with `wal_level = minimal` before it began.
+    pub is_unlogged: bool,
     pub facts: Facts,
     /// Whether retention keeps the WAL of a segment, had no backup lost its own.
     pub is_kept: Box<dyn Fn(Segment) -> bool + Send + Sync + 'a>,
@@ -46,6 +48,8 @@ pub enum Cause {
     /// The server was set back to an earlier state, and writes another history
     /// under the same system id and timeline.
     SetBack,
+    /// The server wrote with `wal_level = minimal` for a while, which no recovery passes.
+    Unlogged,
     /// Another cluster took the place of the one before.
     Replaced,
 }
@@ -56,6 +60,7 @@ impl Cause {
             Self::WalLost => "wal_lost",
             Self::Ahead => "ahead",
             Self::SetBack => "set_back",
+            Self::Unlogged => "wal_level",
             Self::Replaced => "replaced",
         }
     }
@@ -89,7 +94,7 @@ impl Break {
 
     /// Whether another history goes on behind it.
     pub fn begins_history(&self) -> bool {
-        matches!(self.cause, Cause::SetBack | Cause::Replaced)
+        matches!(self.cause, Cause::SetBack | Cause::Unlogged | Cause::Replaced)
     }
 
     /// Names it in the id of a run: every node makes the same of the same break.
@@ -114,12 +119,16 @@ impl fmt::Display for Break {
             Cause::Ahead => {
                 return write!(
                     f,
-                    "what was written on timeline {timeline} from {from} to {to} is in the vaults alone: a standby was promoted that had not received it; nothing after {after} that was committed there is in the database, `lifeboat restore` brings it back beside it from a backup before the promotion"
+                    "what was written on timeline {timeline} from {from} to {to} is in the vaults alone: a standby was promoted that had not received it; nothing after {after} that was committed there is in the database, `lifeboat restore` with `--timeline {timeline}` brings it back beside it"
                 );
             }
             Cause::SetBack => write!(
                 f,
                 "the server was set back to an earlier state and writes another history than the one that ends at {from} of timeline {timeline}, which is kept"
+            )?,
+            Cause::Unlogged => write!(
+                f,
+                "the server wrote with `wal_level` minimal behind {from} of timeline {timeline}, which no recovery passes; what is before is kept"
             )?,
             Cause::Replaced => write!(
                 f,
@@ -153,7 +162,13 @@ fn succession(older: &History<'_>, newer: &History<'_>) -> Option<Break> {
     let timeline = newest_timeline(&older.facts)?;
     let last = complete(&older.facts).map(|backup| backup.stop_lsn).max()?;
     let from = older.facts.coverage.tip(timeline, older.facts.segment_size).unwrap_or(last);
-    let cause = if older.name.system_id == newer.name.system_id { Cause::SetBack } else { Cause::Replaced };
+    let cause = if older.name.system_id != newer.name.system_id {
+        Cause::Replaced
+    } else if newer.is_unlogged {
+        Cause::Unlogged
+    } else {
+        Cause::SetBack
+    };
     Some(Break {
         cause,
         history: newer.name.clone(),

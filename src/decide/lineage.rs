@@ -1,4 +1,5 @@
-//! What a backup builds upon: increments upon increments, upon a full one.
+//! What a backup builds upon: increments upon increments, upon a full one; a
+//! differential upon a full one.
 
 use crate::domain::BackupId;
 

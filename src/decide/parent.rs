@@ -1,11 +1,11 @@
-//! Upon which backup an increment is built.
+//! Upon which backup an increment or a differential is built.
 
 use std::collections::BTreeMap;
 
 use super::recovery::{History, Line};
 use crate::domain::{BackupId, BackupKind, Lsn, Timeline};
 
-/// A backup that an increment may be built upon.
+/// A backup that another one may be built upon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     pub id: BackupId,
@@ -18,22 +18,34 @@ pub struct Candidate {
     pub is_sound: bool,
 }
 
-/// Whether increments may be built upon such a backup at all.
-pub const fn carries(kind: BackupKind, standalone: bool) -> bool {
-    matches!(kind, BackupKind::Full | BackupKind::Incremental) && !standalone
+/// The kinds that are built upon another backup.
+pub const CHILDREN: [BackupKind; 2] = [BackupKind::Incremental, BackupKind::Differential];
+
+/// Whether a `child` may be built upon such a backup at all. Nothing is built upon
+/// a differential.
+pub const fn carries(kind: BackupKind, standalone: bool, child: BackupKind) -> bool {
+    !standalone
+        && match child {
+            BackupKind::Incremental => matches!(kind, BackupKind::Full | BackupKind::Incremental),
+            BackupKind::Differential => matches!(kind, BackupKind::Full),
+            BackupKind::Full | BackupKind::Snapshot | BackupKind::Logical => false,
+        }
 }
 
 /// The newest sound one on the way to the timeline that the server writes; a
 /// backup that stands alone carries nothing. None where there is no such: then a
 /// full backup is due.
 pub fn choose<'a>(
+    child: BackupKind,
     backups: &'a [Candidate],
     server: Timeline,
     histories: &BTreeMap<Timeline, History>,
 ) -> Option<&'a Candidate> {
     let line = Line::leading_to(server, histories).ok()?;
     let may_carry = |backup: &&Candidate| {
-        carries(backup.kind, backup.standalone) && backup.is_sound && line.passes(backup.timeline, backup.stop_lsn)
+        carries(backup.kind, backup.standalone, child)
+            && backup.is_sound
+            && line.passes(backup.timeline, backup.stop_lsn)
     };
     backups.iter().filter(may_carry).max_by_key(|backup| (backup.timeline, backup.stop_lsn, &backup.id))
 }
@@ -57,7 +69,8 @@ mod tests {
     fn the_newest_sound_backup_of_the_servers_own_past_carries_the_increment() {
         let histories: BTreeMap<Timeline, History> = [(Timeline(2), vec![(Timeline(1), Lsn(500))])].into();
         let chosen = |backups: &[Candidate], server: u32| {
-            choose(backups, Timeline(server), &histories).map(|backup| backup.id.as_str().to_owned())
+            choose(BackupKind::Incremental, backups, Timeline(server), &histories)
+                .map(|backup| backup.id.as_str().to_owned())
         };
         let [one, two, three] = [backup("one", 1, 100), backup("two", 1, 400), backup("three", 1, 600)];
         let all = [one.clone(), two.clone(), three.clone()];
@@ -75,5 +88,19 @@ mod tests {
         assert_eq!(not(|backup| backup.is_sound = false).as_deref(), Some("one"));
         assert_eq!(not(|backup| backup.standalone = true).as_deref(), Some("one"));
         assert_eq!(not(|backup| backup.kind = BackupKind::Snapshot).as_deref(), Some("one"));
+    }
+    #[test]
+    fn a_differential_is_built_upon_full_backups_alone_and_carries_nothing() {
+        let mut all = [backup("one", 1, 100), backup("two", 1, 200), backup("three", 1, 300), backup("four", 1, 400)];
+        all[1].kind = BackupKind::Incremental;
+        all[2].kind = BackupKind::Differential;
+        all[3].standalone = true;
+        let chosen = |child| {
+            let chosen = choose(child, &all, Timeline(1), &BTreeMap::new());
+            chosen.map(|backup| backup.id.as_str().to_owned())
+        };
+        assert_eq!(chosen(BackupKind::Differential).as_deref(), Some("one"));
+        assert_eq!(chosen(BackupKind::Incremental).as_deref(), Some("two"));
+        assert_eq!(chosen(BackupKind::Full), None);
     }
 }

@@ -4,17 +4,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     ops::Range,
 };
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::lineage;
 use crate::domain::{BackupId, Lsn, RecoveryTarget, Segment, SegmentSize, Timeline};
 
+pub mod along;
 pub mod gaps;
+pub mod instant;
+mod refusal;
 pub mod search;
+
+pub use refusal::{Bounds, Refusal, Window};
 
 /// A backup that may be restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,7 +152,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// The full backup and the increments upon it that make `candidate`, oldest
+    /// The full backup and what is built upon it that make `candidate`, oldest
     /// first; else the one that is not there.
     fn chain(&self, candidate: &Candidate) -> Result<Vec<BackupId>, BackupId> {
         let chain = lineage::chain(candidate, &self.backups, |one| &one.id, |one| one.parent.as_ref())?;
@@ -161,7 +166,7 @@ impl Facts {
 }
 
 /// One segment to fetch: whole, or from these tails.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WalPiece {
     pub segment: Segment,
     /// Empty when the whole segment is there.
@@ -169,10 +174,10 @@ pub struct WalPiece {
 }
 
 /// What a restore will fetch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selection {
     pub backup: BackupId,
-    /// The full backup and the increments upon it, oldest first; `backup` is the last.
+    /// The full backup and what is built upon it, oldest first; `backup` is the last.
     pub chain: Vec<BackupId>,
     /// The timeline that recovery follows.
     pub timeline: Timeline,
@@ -183,62 +188,6 @@ pub struct Selection {
     /// End of the contiguous WAL of `wal`.
     pub end: Lsn,
     pub target: RecoveryTarget,
-}
-
-/// The recovery points that are there, for refusals.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bounds {
-    pub oldest: (BackupId, Lsn, Timestamp),
-    /// End of the newest timeline's WAL: the last point lies before it.
-    pub newest: Lsn,
-}
-
-impl fmt::Display for Bounds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (backup, lsn, at) = &self.oldest;
-        let newest = self.newest;
-        write!(f, "the oldest recovery point is LSN {lsn}, {at} (backup {backup}), the newest lies before LSN {newest}")
-    }
-}
-
-/// Why nothing was chosen.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    #[error("the vault holds no restorable backup; take one, or restore from another vault")]
-    NoBackup,
-    #[error("the vault holds no backup `{backup}`; `lifeboat backups` lists them")]
-    UnknownBackup { backup: BackupId },
-    #[error(
-        "backup `{backup}` builds upon `{parent}`, which no vault holds; choose another backup, or name a vault that holds it"
-    )]
-    NoParent { backup: BackupId, parent: BackupId },
-    #[error("no backup was complete before {target}; {bounds}")]
-    BeforeFirst { target: RecoveryTarget, bounds: Box<Bounds> },
-    #[error("{target} lies after everything that the vault holds; {bounds}")]
-    AfterTip { target: RecoveryTarget, bounds: Box<Bounds> },
-    #[error(
-        "WAL of timeline {timeline} from {from} on is missing, which {target} needs from backup {backup}{}; {bounds}; choose a point before the gap, a backup after it, or another vault",
-        told_again(*again)
-    )]
-    Gap {
-        target: RecoveryTarget,
-        backup: BackupId,
-        timeline: Timeline,
-        from: Lsn,
-        /// The end of the first backup behind the gap.
-        again: Option<Lsn>,
-        bounds: Box<Bounds>,
-    },
-    #[error("the history file of timeline {0} is missing, so where it began is unknown; restore from another vault")]
-    NoHistory(Timeline),
-    #[error(
-        "backup `{backup}` is on timeline {timeline}, which is no ancestor of timeline {of} before its fork; choose another backup"
-    )]
-    OffTimeline { backup: BackupId, timeline: Timeline, of: Timeline },
-}
-
-fn told_again(again: Option<Lsn>) -> String {
-    again.map(|again| format!("; points can be restored again from {again} on")).unwrap_or_default()
 }
 
 /// The stretches of one line of history, oldest first: timeline and where it begins and ends.
@@ -313,8 +262,9 @@ pub fn choose(facts: &Facts, target: &RecoveryTarget, backup: Option<&BackupId>)
             (chosen, chosen.stop_lsn, false)
         }
         RecoveryTarget::Latest => (on_line(tip, &line)?, tip, false),
-        RecoveryTarget::Lsn(lsn) => {
-            // The record that starts there must be there too, at least its first byte.
+        RecoveryTarget::Lsn(lsn) | RecoveryTarget::BeforeLsn(lsn) => {
+            // The record that starts there must be there too, at least its first byte:
+            // also one that is left out is read before recovery stops.
             let end = lsn.forward(1);
             if end > tip && line.at(*lsn) == Some(timeline) {
                 return Err(after_tip());
@@ -322,37 +272,31 @@ pub fn choose(facts: &Facts, target: &RecoveryTarget, backup: Option<&BackupId>)
             line = Line::leading_to(line.at(*lsn).unwrap_or(timeline), &facts.histories)?;
             (on_line(*lsn, &line)?, end, false)
         }
-        RecoveryTarget::Time(at) => {
+        RecoveryTarget::Time(at) | RecoveryTarget::BeforeTime(at) => {
             if facts.not_after.is_some_and(|last| *at > last) {
                 return Err(after_tip());
             }
             let chosen = pick(facts, explicit, &line, |candidate| candidate.finished_at <= *at)?;
             (chosen.ok_or_else(before_first)?, tip, true)
         }
-        RecoveryTarget::Xid(_) | RecoveryTarget::Name(_) => (on_line(tip, &line)?, tip, true),
+        RecoveryTarget::Xid(_) | RecoveryTarget::BeforeXid(_) | RecoveryTarget::Name(_) => {
+            (on_line(tip, &line)?, tip, true)
+        }
     };
     let timeline = line.0.last().map_or(timeline, |(timeline, _)| *timeline);
-    let gap = |from: Lsn, on: Timeline| Refusal::Gap {
-        target: target.clone(),
-        backup: chosen.id.clone(),
-        timeline: on,
-        from,
-        again: gaps::again(facts, &line, from),
-        bounds: bounds.clone(),
-    };
-    // A time or a name may lie before a gap; the server fails when it does not
-    // reach it. What the backup itself needs must be there in any case, and a
-    // position must be reached for certain.
+    // A time or a name may lie before a gap, of which a look into the WAL tells.
+    // What the backup itself needs must be there in any case, and a position must
+    // be reached for certain.
     let required = if may_stop_early { chosen.stop_lsn } else { end };
     let (wal, reached) = collect(&facts.coverage, facts.segment_size, &line, chosen.start_lsn, end);
     // A backup that is kept beyond the window has no WAL but its own: no time
     // after its end can be reached from it, and the server need not be asked.
     let own_end =
         facts.segment_size.floor(Lsn(chosen.stop_lsn.0.saturating_sub(1))).forward(facts.segment_size.bytes());
-    let stands_alone = matches!(target, RecoveryTarget::Time(_)) && reached < end && reached <= own_end;
+    let is_time = matches!(target, RecoveryTarget::Time(_) | RecoveryTarget::BeforeTime(_));
+    let stands_alone = is_time && reached < end && reached <= own_end;
     if reached < required || stands_alone {
-        let on = line.file_of(facts.segment_size.number_of(reached), facts.segment_size).unwrap_or(timeline);
-        return Err(gap(reached, on));
+        return Err(gap(facts, &line, target, &chosen.id, (reached, bounds)));
     }
     Ok(Selection {
         backup: chosen.id.clone(),
@@ -387,12 +331,40 @@ fn pick<'a>(
 ) -> Result<Option<&'a Candidate>, Refusal> {
     if let Some(chosen) = explicit {
         if !line.holds(chosen) {
-            let of = line.0.last().map_or(chosen.timeline, |(timeline, _)| *timeline);
-            return Err(Refusal::OffTimeline { backup: chosen.id.clone(), timeline: chosen.timeline, of });
+            return Err(off_line(facts, line, chosen));
         }
         return Ok(is_early_enough(chosen).then_some(chosen));
     }
     Ok(newest(facts.restorable().filter(|candidate| line.holds(candidate) && is_early_enough(candidate))))
+}
+
+/// Why this backup is none to begin with, and which are.
+fn off_line(facts: &Facts, line: &Line, backup: &Candidate) -> Refusal {
+    let of = line.0.last().map_or(backup.timeline, |(timeline, _)| *timeline);
+    let mut fit: Vec<&Candidate> = facts.restorable().filter(|candidate| line.holds(candidate)).collect();
+    fit.sort_by_key(|candidate| (candidate.timeline, candidate.stop_lsn));
+    let fit = fit.iter().rev().take(3).map(|candidate| candidate.id.clone()).collect();
+    Refusal::OffTimeline { backup: backup.id.clone(), timeline: backup.timeline, of, fit }
+}
+
+/// What is missing from `from` on, and from where on points can be restored again.
+fn gap(
+    facts: &Facts,
+    line: &Line,
+    target: &RecoveryTarget,
+    backup: &BackupId,
+    (from, bounds): (Lsn, Box<Bounds>),
+) -> Refusal {
+    let again = gaps::again(facts, line, from);
+    Refusal::Gap {
+        target: target.clone(),
+        backup: backup.clone(),
+        timeline: line.file_of(facts.segment_size.number_of(from), facts.segment_size).unwrap_or(Timeline(0)),
+        from,
+        again: again.map(|(lsn, _)| lsn),
+        window: Box::new(Window { after: None, until: again.map(|(_, at)| at) }),
+        bounds,
+    }
 }
 
 fn newest_timeline(facts: &Facts) -> Option<Timeline> {
@@ -403,7 +375,11 @@ fn bounds(facts: &Facts) -> Result<Box<Bounds>, Refusal> {
     let oldest = facts.restorable().min_by_key(|backup| (backup.finished_at, &backup.id)).ok_or(Refusal::NoBackup)?;
     let timeline = newest_timeline(facts).unwrap_or(oldest.timeline);
     let tip = facts.coverage.tip(timeline, facts.segment_size).unwrap_or(oldest.stop_lsn);
-    Ok(Box::new(Bounds { oldest: (oldest.id.clone(), oldest.stop_lsn, oldest.finished_at), newest: tip }))
+    Ok(Box::new(Bounds {
+        oldest: (oldest.id.clone(), oldest.stop_lsn, oldest.finished_at),
+        newest: tip,
+        newest_at: None,
+    }))
 }
 
 /// The pieces from the segment of `start` on to `end`, as far as they are

@@ -221,8 +221,8 @@ impl Reasons {
     }
 }
 
-/// The newest backup, the newest full one, the newest that carries increments and
-/// the last PROVEN one stay.
+/// The newest backup, the newest full one, the newest that carries an increment, that
+/// carries a differential, and the last PROVEN one stay.
 fn keep_newest(standing: &[&Held], reasons: &mut Reasons) {
     let newest = |is_meant: &dyn Fn(&Held) -> bool| {
         let meant = standing.iter().copied().filter(|backup| is_meant(backup));
@@ -230,9 +230,10 @@ fn keep_newest(standing: &[&Held], reasons: &mut Reasons) {
     };
     let all = || standing.iter().copied();
     // One may be built upon it just now.
-    let carries = |backup: &Held| parent::carries(backup.kind, backup.standalone);
+    let carrying = |child| newest(&|backup| parent::carries(backup.kind, backup.standalone, child));
     let full = |backup: &Held| backup.kind == BackupKind::Full;
-    for last in [newest(&|_| true), newest(&full), newest(&carries)].into_iter().flatten() {
+    let carry = parent::CHILDREN.map(carrying);
+    for last in [newest(&|_| true), newest(&full)].into_iter().chain(carry).flatten() {
         reasons.add(last, Reason::Last);
     }
     if let Some(proven) = last_proven(all()) {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BackupId, DatabaseName, Lsn, Span, Timeline};
+use super::{BackupId, DatabaseName, Lsn, MemberName, Span, Timeline};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -29,6 +29,26 @@ impl BackupKind {
             Self::Logical => "logical",
         }
     }
+}
+
+/// From which member backups are taken.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BackupFrom {
+    /// The one that takes writes.
+    #[default]
+    Primary,
+    /// The standby that is least behind; the primary where none is fit, and the run says why.
+    PreferStandby,
+    /// The standby that is least behind. Where none is fit the backup fails.
+    Standby,
+}
+
+/// The member that sent a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenFrom {
+    pub member: MemberName,
+    pub is_standby: bool,
 }
 
 /// A stretch of the calendar of which one backup is kept.
@@ -116,4 +136,7 @@ pub struct Backup {
     /// The copy is consistent from here on.
     pub stop_lsn: Lsn,
     pub parent: Option<BackupId>,
+    /// Which member sent it; older backups do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<TakenFrom>,
 }

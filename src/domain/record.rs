@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Check, Objectives, Phase, RecoveryPoint, Region, Residency, Verdict};
+use super::{Check, Objectives, Phase, RecoveryPoint, Region, Residency, TakenFrom, Verdict};
 
 /// Version of this structure; a reader refuses a later one.
 pub const RECORD_SCHEMA: u32 = 1;
@@ -93,6 +93,9 @@ pub struct Source {
     pub manifest_sha256: String,
     pub size_bytes: u64,
     pub recipients: usize,
+    /// Which member sent it; older backups do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<TakenFrom>,
 }
 
 /// Where it was restored to.

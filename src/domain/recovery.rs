@@ -15,13 +15,37 @@ pub enum RecoveryTarget {
     Latest,
     /// The last commit at or before this instant.
     Time(Timestamp),
+    /// What was committed before this instant.
+    BeforeTime(Timestamp),
     /// Everything up to and including the record that starts at or after this position.
     Lsn(Lsn),
+    /// Everything before that record.
+    BeforeLsn(Lsn),
+    /// Everything up to and including the end of this transaction.
     Xid(String),
+    /// Everything before the end of this transaction.
+    BeforeXid(String),
     /// A restore point made with `pg_create_restore_point`.
     Name(String),
     /// The end of the backup itself.
     Immediate,
+}
+
+impl RecoveryTarget {
+    /// The same without what it names; none where it names nothing that could be left out.
+    pub fn exclusive(self) -> Option<Self> {
+        match self {
+            Self::Time(at) | Self::BeforeTime(at) => Some(Self::BeforeTime(at)),
+            Self::Lsn(lsn) | Self::BeforeLsn(lsn) => Some(Self::BeforeLsn(lsn)),
+            Self::Xid(xid) | Self::BeforeXid(xid) => Some(Self::BeforeXid(xid)),
+            Self::Latest | Self::Name(_) | Self::Immediate => None,
+        }
+    }
+
+    /// Whether what it names is part of the state.
+    pub fn is_inclusive(&self) -> bool {
+        !matches!(self, Self::BeforeTime(_) | Self::BeforeLsn(_) | Self::BeforeXid(_))
+    }
 }
 
 impl fmt::Display for RecoveryTarget {
@@ -29,8 +53,11 @@ impl fmt::Display for RecoveryTarget {
         match self {
             Self::Latest => f.write_str("latest"),
             Self::Time(at) => write!(f, "time {at}"),
+            Self::BeforeTime(at) => write!(f, "just before time {at}"),
             Self::Lsn(lsn) => write!(f, "LSN {lsn}"),
+            Self::BeforeLsn(lsn) => write!(f, "just before LSN {lsn}"),
             Self::Xid(xid) => write!(f, "transaction {xid}"),
+            Self::BeforeXid(xid) => write!(f, "just before transaction {xid}"),
             Self::Name(name) => write!(f, "restore point `{name}`"),
             Self::Immediate => f.write_str("end of the backup"),
         }

@@ -12,6 +12,7 @@ use crate::{
 
 pub mod cluster;
 mod failure;
+mod hba;
 pub mod isolated;
 pub mod promote;
 pub mod protect;
@@ -20,6 +21,10 @@ mod restored;
 pub mod settings;
 pub mod sql;
 pub mod wire;
+
+/// As what servers know us, of all our connections; `synchronous_standby_names` may
+/// name it.
+const APPLICATION: &str = "lifeboat";
 
 /// One protected PostgreSQL cluster and how to reach it.
 #[derive(Debug, Clone)]
@@ -31,6 +36,8 @@ pub struct Postgres {
     pub account: Option<Account>,
     /// The session that heartbeats are written in; starts as the default.
     pub beats: protect::BeatSession,
+    /// How long a silent server, or process that streams, is waited for.
+    pub patience: protect::Patience,
 }
 
 /// One server of the cluster.
@@ -49,8 +56,19 @@ pub struct Login {
     pub user: String,
     pub password: Option<SecretString>,
     pub tls: Tls,
+    /// Shown to a server that asks for it in TLS.
+    pub certificate: Option<ClientCertificate>,
     /// The database that holds `lifeboat.heartbeat`.
     pub dbname: String,
+}
+
+/// What proves who we are, as PEM files; read at each login, so that renewed ones count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// Ours first, then those between it and an authority that the server trusts.
+    pub chain: PathBuf,
+    /// Nobody else may be able to read it.
+    pub key: PathBuf,
 }
 
 /// How connections over TCP are protected. Unix sockets are not encrypted.

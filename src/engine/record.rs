@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use jiff::Timestamp;
+
 use crate::domain::{Lsn, Segment, SegmentSize};
 
 /// WAL on this machine, as a stretch of it is to be searched.
@@ -30,6 +32,9 @@ pub enum SoughtRecord {
     TransactionEnd(u64),
     /// The first restore point of this name.
     RestorePoint(String),
+    /// The end of a transaction that says of itself the latest time, among the
+    /// last ones: their times hardly differ from their order.
+    LastEnd,
 }
 
 /// Where a record is.
@@ -38,4 +43,6 @@ pub struct FoundRecord {
     pub start: Lsn,
     /// Where the next one starts, when `Any` was sought and there is one.
     pub next: Option<Lsn>,
+    /// When its transaction ended, where `LastEnd` was sought.
+    pub at: Option<Timestamp>,
 }

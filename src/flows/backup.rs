@@ -6,30 +6,36 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::future::join_all;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Database, Resources, Vault, guarded::guarded, locks, output, refused, stream};
+use super::{Database, Resources, Vault, guarded::guarded, locks, output, stream};
 use crate::{
     config::vault::Durability,
     db::findings,
-    domain::{Backup, BackupId, BackupKind, BackupState, DatabaseName, VaultName, Verdict, record::kind, with_causes},
-    engine::{BackupFacts, BackupSink, EngineError},
-    fault,
+    decide::parent::CHILDREN,
+    domain::{Backup, BackupKind, BackupState, DatabaseName, VaultName, Verdict, record::kind, with_causes},
+    engine::EngineError,
     flow::{Conclusion, Ending, Flow, Policy, Step, StepContext, StepError, read},
-    vault::{self, BackupWriter, Layout, Manifest, PART_SIZE, StoreError, TakenBackup, VaultError, visit},
+    vault::{self, Layout, Manifest, StoreError, visit},
 };
 
+mod differential;
 mod parent;
+mod read_back;
+mod source;
+mod upload;
+
+pub use source::Manner;
+use upload::{Upload, Uploaded};
 
 /// The flow's name, first part of its runs' ids.
 pub const NAME: &str = kind::BACKUP;
 
-/// How long a backup may take.
-const UPLOAD_LIMIT: Duration = Duration::from_secs(24 * 3600);
+/// With pauses that double up to a minute: about five minutes.
+const CHECK_ATTEMPTS: u32 = 10;
 /// How long the WAL up to its end may take to reach the vault.
 const WAL_LIMIT: Duration = Duration::from_secs(3600);
 
@@ -37,9 +43,12 @@ const WAL_LIMIT: Duration = Duration::from_secs(3600);
 pub struct Params {
     pub database: DatabaseName,
     pub kind: BackupKind,
-    /// Whether no increment may build upon it.
+    /// Whether no other may build upon it.
     #[serde(default)]
     pub standalone: bool,
+    /// As the database says where nothing is said here.
+    #[serde(default)]
+    pub manner: Manner,
     /// None when a person asked for it.
     pub due_at: Option<Timestamp>,
 }
@@ -65,12 +74,17 @@ impl Flow for BackupFlow {
     fn steps(&self, params: &Value) -> Result<Vec<Box<dyn Step>>, StepError> {
         let params: Params = read("parameters", params)?;
         let database = self.resources.database(&params.database)?;
-        let mut steps: Vec<Box<dyn Step>> =
-            vec![Box::new(Check { resources: Arc::clone(&self.resources), database: Arc::clone(&database) })];
-        if params.kind == BackupKind::Incremental {
-            steps.push(Box::new(parent::ChooseParent(Arc::clone(&database))));
+        let check = Check {
+            resources: Arc::clone(&self.resources),
+            database: Arc::clone(&database),
+            is_asked_for: params.due_at.is_none(),
+        };
+        let mut steps: Vec<Box<dyn Step>> = vec![Box::new(check)];
+        let (kind, standalone, manner) = (params.kind, params.standalone, params.manner);
+        if CHILDREN.contains(&kind) {
+            steps.push(Box::new(parent::ChooseParent { database: Arc::clone(&database), kind }));
         }
-        steps.push(Box::new(Upload { database: Arc::clone(&database), standalone: params.standalone }));
+        steps.push(Box::new(Upload { database: Arc::clone(&database), kind, standalone, manner }));
         steps.push(Box::new(Commit { resources: Arc::clone(&self.resources), database: Arc::clone(&database) }));
         steps.push(Box::new(AwaitWal(database)));
         Ok(steps)
@@ -86,6 +100,8 @@ impl Flow for BackupFlow {
 struct Check {
     resources: Arc<Resources>,
     database: Arc<Database>,
+    /// By a person, and not by a schedule.
+    is_asked_for: bool,
 }
 
 impl Check {
@@ -138,6 +154,15 @@ impl Step for Check {
         "check"
     }
 
+    /// A primary that restarts, or a standby that is being promoted, is there again
+    /// within minutes; the next date may be a day away. A person is answered at once.
+    fn policy(&self) -> Policy {
+        if self.is_asked_for {
+            return Policy::default();
+        }
+        Policy { attempts: CHECK_ATTEMPTS, backoff: Duration::from_secs(1), ..Policy::default() }
+    }
+
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
         cx.progress("looking at the primary and the vaults", None, None);
         self.vaults(cx).await?;
@@ -155,167 +180,6 @@ impl Step for Check {
 #[error("{0}")]
 struct PreflightError(String);
 
-/// What the upload's undo needs to know, recorded before the first byte.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Uploading {
-    backup: BackupId,
-    system_id: String,
-    /// Absent in journals written before there were increments.
-    #[serde(default)]
-    parent: Option<BackupId>,
-    /// Runs of older versions knew none but the first.
-    #[serde(default = "first_incarnation")]
-    incarnation: u32,
-}
-
-fn first_incarnation() -> u32 {
-    vault::FIRST_INCARNATION
-}
-
-impl Uploading {
-    fn layout(&self, database: &Database) -> Result<Layout, StepError> {
-        Ok(Layout::new(database.name.clone(), &self.system_id, self.incarnation)?)
-    }
-}
-
-const fn kind_upon(parent: Option<&BackupId>) -> BackupKind {
-    if parent.is_some() { BackupKind::Incremental } else { BackupKind::Full }
-}
-
-/// Streams the server's bytes into the first vault. Its output is the manifest,
-/// not committed yet.
-struct Upload {
-    database: Arc<Database>,
-    standalone: bool,
-}
-
-#[async_trait]
-impl Step for Upload {
-    fn name(&self) -> &'static str {
-        "upload"
-    }
-
-    fn policy(&self) -> Policy {
-        Policy { limit: UPLOAD_LIMIT, backoff: Duration::from_secs(2), ..Policy::default() }
-    }
-
-    async fn undo_plan(&self, cx: &StepContext) -> Result<Option<Value>, StepError> {
-        let primary: crate::engine::MemberFacts = cx.output("check")?;
-        let parentage: Option<parent::Parentage> = cx.output_if_any(parent::NAME)?;
-        let parent = parentage.and_then(|parentage| parentage.parent);
-        let backup = BackupId::new(cx.clock().now(), kind_upon(parent.as_ref()), rand::random())
-            .map_err(|error| StepError::from_error(error, true))?;
-        let incarnation = stream::newest_layout(&self.database, &primary.system_id).await?.incarnation();
-        output(&Uploading { backup, system_id: primary.system_id, incarnation, parent }).map(Some)
-    }
-
-    async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
-        let uploading: Uploading = read("upload", cx.undo_plan().unwrap_or(&Value::Null))?;
-        let layout = uploading.layout(&self.database)?;
-        let store = guarded(self.database.first_vault()?, cx);
-        let upon = match &uploading.parent {
-            Some(parent) => Some(parent::manifest(&self.database, &store, &layout, parent).await?),
-            None => None,
-        };
-        // An attempt that was cut off has left parts; BASE_BACKUP cannot resume.
-        vault::sweep(store.as_ref(), &layout, &uploading.backup).await?;
-        let started_at = cx.clock().now();
-        let writer = BackupWriter::begin(
-            store,
-            layout,
-            uploading.backup.clone(),
-            self.database.keys.recipients.clone(),
-            PART_SIZE,
-        )?;
-        let mut sink = Sink { writer, cx: cx.clone(), received: 0 };
-        let label = format!("lifeboat {}", uploading.backup);
-        let taking = self.database.engine.backup(&label, upon, &mut sink);
-        let taken = tokio::select! {
-            facts = taking => facts.map_err(StepError::from),
-            () = cx.stop().cancelled() => Err(StepError::Stopped),
-        };
-        let facts = match taken {
-            Ok(facts) => facts,
-            Err(error) => {
-                // Before this step is over: what follows may sweep, or begin anew.
-                sink.writer.abandon().await;
-                return Err(error);
-            }
-        };
-        if facts.from.system_id != uploading.system_id {
-            return Err(StepError::permanent(
-                "the cluster was replaced by another one during the backup; take it again",
-            ));
-        }
-        let kind = kind_upon(uploading.parent.as_ref());
-        let taken = TakenBackup {
-            standalone: self.standalone,
-            parent: uploading.parent,
-            ..describe(kind, started_at, cx.clock().now(), facts)
-        };
-        let manifest = sink.writer.finish(taken).await?;
-        fault::point("backup.uploaded");
-        output(&manifest)
-    }
-
-    async fn undo(&self, cx: &StepContext, plan: &Value) -> Result<(), StepError> {
-        let uploading: Uploading = read("upload", plan)?;
-        let layout = uploading.layout(&self.database)?;
-        match vault::sweep(guarded(self.database.first_vault()?, cx).as_ref(), &layout, &uploading.backup).await {
-            // It is a backup by now; a later step's failure does not take it away.
-            Ok(_) | Err(VaultError::Committed { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
-fn describe(kind: BackupKind, started_at: Timestamp, finished_at: Timestamp, facts: BackupFacts) -> TakenBackup {
-    TakenBackup {
-        kind,
-        timeline: facts.timeline,
-        segment_size: facts.from.segment_size,
-        start_lsn: facts.start_lsn,
-        stop_lsn: facts.stop_lsn,
-        server_version: facts.from.server_version,
-        started_at,
-        finished_at,
-        damaged: facts.damaged,
-        parent: None,
-        standalone: false,
-        required_settings: facts.required_settings.into_iter().collect(),
-        config_files: facts.config_files,
-    }
-}
-
-/// Hands the engine's bytes to the vault's writer.
-struct Sink {
-    writer: BackupWriter,
-    cx: StepContext,
-    received: u64,
-}
-
-#[async_trait]
-impl BackupSink for Sink {
-    async fn archive(&mut self, tablespace: Option<u32>) -> Result<(), EngineError> {
-        self.writer.archive(tablespace).await.map_err(refused)
-    }
-
-    async fn data(&mut self, bytes: Bytes) -> Result<(), EngineError> {
-        let before = self.received / PROGRESS_EVERY;
-        self.received += bytes.len() as u64;
-        if self.received / PROGRESS_EVERY > before {
-            self.cx.progress("received", Some(self.received), None);
-        }
-        self.writer.data(bytes).await.map_err(refused)
-    }
-
-    async fn manifest(&mut self, bytes: Bytes) -> Result<(), EngineError> {
-        self.writer.manifest(bytes).await.map_err(refused)
-    }
-}
-
-const PROGRESS_EVERY: u64 = 8 << 20;
-
 /// Signs the manifest and writes it: the backup exists from here on, and is locked.
 struct Commit {
     resources: Arc<Resources>,
@@ -329,7 +193,7 @@ impl Step for Commit {
     }
 
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
-        let manifest: Manifest = cx.output("upload")?;
+        let manifest: Manifest = cx.output(upload::NAME)?;
         cx.progress("signing the manifest", None, None);
         let layout = Layout::new(manifest.database.clone(), &manifest.system_id, manifest.incarnation)?;
         let store = guarded(self.database.first_vault()?, cx);
@@ -343,7 +207,8 @@ impl Step for Commit {
     }
 }
 
-/// Waits until all WAL from the backup's start to its stop is in the vault.
+/// Waits until all WAL from the backup's start to its stop is in the vault, and
+/// reads it back.
 struct AwaitWal(Arc<Database>);
 
 #[async_trait]
@@ -357,9 +222,11 @@ impl Step for AwaitWal {
     }
 
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
-        let manifest: Manifest = cx.output("upload")?;
+        let manifest: Manifest = cx.output(upload::NAME)?;
         cx.progress(format!("waiting for WAL up to {}", manifest.stop_lsn), None, None);
         stream::await_wal(&self.0, &manifest, cx).await?;
+        cx.progress("reading the backup's WAL back", None, None);
+        read_back::prove(&self.0, (&manifest, &cx.output::<String>("commit")?), cx).await?;
         Ok(json!(true))
     }
 }
@@ -368,12 +235,17 @@ async fn conclude(resources: &Resources, cx: &StepContext, ending: &Ending) -> R
     let params: Params = cx.params()?;
     // It may have left the schedules since; the run ends all the same.
     let database = resources.database(&params.database).ok();
-    let manifest: Option<Manifest> = cx.output_if_any("upload")?;
+    let uploaded: Option<Uploaded> = cx.output_if_any(upload::NAME)?;
+    let (manifest, told) = uploaded.map(|uploaded| (uploaded.manifest, uploaded.findings)).unzip();
     let manifest_sha256: Option<String> = cx.output_if_any("commit")?;
     let is_wal_complete = cx.output_if_any::<bool>("wal")?.unwrap_or(false);
-    let (verdict, mut findings) = super::judged(ending, if is_wal_complete { Verdict::Pass } else { Verdict::Fail });
+    let of_wal = if is_wal_complete { Verdict::Pass } else { Verdict::Fail };
+    let is_degraded = manifest.as_ref().is_some_and(|manifest: &Manifest| manifest.damaged);
+    // It is kept, and it is not what was asked for.
+    let (verdict, mut findings) = super::judged(ending, if is_degraded { Verdict::Fail } else { of_wal });
     let parentage: Option<parent::Parentage> = cx.output_if_any(parent::NAME)?;
-    findings.extend(parentage.and_then(|parentage| parentage.finding()));
+    findings.extend(parentage.and_then(|parentage| parentage.finding(params.kind)));
+    findings.extend(told.into_iter().flatten());
     let is_committed = manifest_sha256.is_some();
     let mut record = super::record(cx, (&params.database, database.as_deref()), NAME, params.due_at);
     if let (Some(database), Some(manifest), Some(sha256)) = (&database, &manifest, manifest_sha256) {
@@ -382,14 +254,22 @@ async fn conclude(resources: &Resources, cx: &StepContext, ending: &Ending) -> R
     record.measured.size_bytes = manifest.as_ref().map(|manifest| manifest.size_bytes);
     record.measured.stored_bytes = manifest.as_ref().map(|manifest| manifest.stored_bytes);
     record.safety = super::unwinding(ending);
-    record.verdicts = BTreeMap::from([("wal_complete".to_owned(), verdict)]);
+    let of_wal = if matches!(ending, Ending::Done) { of_wal } else { verdict };
+    record.verdicts = BTreeMap::from([("wal_complete".to_owned(), of_wal)]);
+    if is_degraded {
+        record.verdicts.insert("pages".to_owned(), Verdict::Fail);
+    }
     record.verdict = verdict;
     record.findings.clone_from(&findings);
     let evidence = resources.evidence.append(&record).await?;
     let mut figures =
         json!({"run_id": cx.run_id(), "database": params.database, "verdict": verdict, "findings": findings});
     if let Some(manifest) = manifest.filter(|_| is_committed) {
-        let state = if is_wal_complete { BackupState::WalComplete } else { BackupState::Uploaded };
+        let state = match (is_degraded, is_wal_complete) {
+            (true, _) => BackupState::Degraded,
+            (false, true) => BackupState::WalComplete,
+            (false, false) => BackupState::Uploaded,
+        };
         let backup: Backup = manifest.summary(state);
         super::merge(&mut figures, output(&backup)?);
     }

@@ -15,7 +15,7 @@ use crate::{
     },
     domain::{BeatRange, Segment, SegmentSize},
     flow::StepError,
-    vault::{Inventory, Layout, Listing},
+    vault::{self, Inventory, Layout, Listing},
 };
 
 /// What the vaults that answer hold, each with all its histories.
@@ -88,8 +88,21 @@ async fn history<'a>(
     let policy = retention::policy(&database.schedule.config)?;
     let pruned_at = now.or_else(|| facts.backups.iter().map(|backup| backup.finished_at).max());
     let needs = kept.zip(pruned_at).map(|(kept, at)| retained::needs(&retention::whole(kept), &policy, at));
+    let is_unlogged = is_unlogged(database, &same, layout).await;
     let is_kept = move |segment: Segment| needs.as_ref().is_none_or(|needs| needs.wal(segment));
-    Ok(History { name: name(layout), facts, is_kept: Box::new(is_kept) })
+    Ok(History { name: name(layout), is_unlogged, facts, is_kept: Box::new(is_kept) })
+}
+
+/// What the vaults say of why this history began. Where none says it, or what is said
+/// cannot be read, the server was set back.
+async fn is_unlogged(database: &Database, same: &[(&Vault, &Inventory)], layout: &Layout) -> bool {
+    let document = layout.incarnation_document();
+    for (vault, _) in same.iter().filter(|(_, held)| held.listing.holds(&document)) {
+        if let Ok(why) = vault::why(vault.store.as_ref(), layout, &database.keys.verifier).await {
+            return why == vault::Why::WalLevel;
+        }
+    }
+    false
 }
 
 fn coverage(same: &[(&Vault, &Inventory)], size: SegmentSize) -> recovery::Coverage {

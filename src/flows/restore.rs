@@ -21,7 +21,7 @@ use crate::{
     clock::Clock,
     decide::{
         cluster::Unclear,
-        recovery::{Coverage, Facts, Refusal, Selection, search::Unreachable},
+        recovery::{Coverage, Facts, Refusal, search::Unreachable},
     },
     domain::{Backup, BackupId, ByteSize, Opener, Phase, RecoveryTarget, Timeline, record::Source},
     engine::{EngineError, RecoveryPlan},
@@ -33,14 +33,18 @@ use crate::{
 mod chain;
 mod choice;
 mod locate;
+mod wal;
 
 pub use choice::doubt;
 pub use locate::refuse_unreachable;
+pub use wal::Ahead;
 
 /// What to restore, and where to.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub target: RecoveryTarget,
+    /// Along this timeline to its end; along the newest when none is named.
+    pub timeline: Option<Timeline>,
     /// This backup and no other.
     pub backup: Option<BackupId>,
     /// The cluster with this system id and no other.
@@ -49,7 +53,8 @@ pub struct Request {
     pub data: PathBuf,
     /// Gets the WAL, plain; empty or new, may lie in `data`.
     pub wal_folder: PathBuf,
-    /// For an isolated instance, or for an operator to start and use.
+    /// For an isolated instance, whose WAL `Ahead` brings while it recovers, or for an
+    /// operator to start and use, with all WAL there.
     pub is_isolated: bool,
     /// Whose identity opens it.
     pub opener: Opener,
@@ -249,17 +254,20 @@ async fn from_held(
     stopwatch.lap("select");
     let all = |backup| found.iter().find_map(|(_, held)| held.catalog.find(backup));
     let chain: Vec<&CatalogEntry> = selection.chain.iter().filter_map(all).collect();
+    let wal_bytes = selection.segment_size.bytes().saturating_mul(selection.wal.len() as u64);
+    chain::refuse_too_small(&request.data, chain::size_min(&chain).saturating_add(wal_bytes))?;
     chain::fetch(&database.engine, &fetch, &chain, &request.data, say).await?;
     stopwatch.lap("fetch_backup");
     say("fetching WAL", None, None);
-    vault::fetch_wal(&fetch, listing.layout(), &selection, &request.wal_folder).await?;
+    let (target, awaited) = wal::stage(database, &fetch, listing.layout(), &selection, request).await?;
     stopwatch.lap("fetch_wal");
-    let target = known_target(database, &selection, request).await?;
     let plan = RecoveryPlan {
         data: request.data.clone(),
         wal_folder: request.wal_folder.clone(),
+        awaited,
         target: target.clone(),
         timeline: selection.timeline,
+        consistent_from: entry.manifest.stop_lsn,
         required_settings: entry.manifest.required_settings.clone().into_iter().collect(),
         isolated: request.is_isolated,
     };
@@ -293,25 +301,6 @@ async fn or_stopped<T>(
     let ended = process::end_all_of(folder).await;
     ended.map_err(|source| VaultError::File { action: "end the programs in", path: folder.to_owned(), source })?;
     Err(VaultError::Stopped.into())
-}
-
-/// "Latest" becomes the start of the last whole record that the fetched WAL holds.
-async fn known_target(
-    database: &Database,
-    selection: &Selection,
-    request: &Request,
-) -> Result<RecoveryTarget, RestoreError> {
-    match (&selection.target, selection.wal.last()) {
-        (RecoveryTarget::Latest, Some(newest)) => {
-            let lsn = database
-                .engine
-                .last_record(&request.data, &request.wal_folder, newest.segment, selection.segment_size)
-                .await?;
-            Ok(RecoveryTarget::Lsn(lsn))
-        }
-        (RecoveryTarget::Latest, None) => Ok(RecoveryTarget::Immediate),
-        (target, _) => Ok(target.clone()),
-    }
 }
 
 impl Restored {

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     config::schedule::{CheckConfig, NamedCheck, RestoreTestConfig},
-    domain::{DatabaseName, Opener, RecoveryTarget, Verdict, record::kind},
+    domain::{DatabaseName, Opener, RecoveryTarget, Timeline, Verdict, record::kind},
     flow::{Conclusion, Ending, Flow, Policy, Step, StepContext, StepError, read},
     vault::Listing,
 };
@@ -61,6 +61,19 @@ pub enum Point {
     Scheduled,
     /// What a person asked for.
     Asked(RecoveryTarget),
+    /// The same along this timeline, whatever the newest is.
+    Along(RecoveryTarget, Timeline),
+}
+
+impl Point {
+    /// What a person asked for, and along which timeline.
+    pub fn asked(&self) -> Option<(&RecoveryTarget, Option<Timeline>)> {
+        match self {
+            Self::Scheduled => None,
+            Self::Asked(target) => Some((target, None)),
+            Self::Along(target, timeline) => Some((target, Some(*timeline))),
+        }
+    }
 }
 
 /// The workflow.
@@ -150,6 +163,7 @@ impl Test {
         let vault = database.vault(None).ok_or_else(|| StepError::permanent("the database has no vault"))?;
         let request = restore::Request {
             target: chosen.target.clone(),
+            timeline: chosen.timeline,
             backup: None,
             system_id: None,
             data: chosen.data(),
@@ -178,6 +192,8 @@ struct Chosen {
     /// In words, with the seed: how the point was chosen.
     scenario: String,
     target: RecoveryTarget,
+    #[serde(default)]
+    timeline: Option<Timeline>,
     /// The instant at which the vault's listing was frozen, where one was drawn
     /// ahead: the drawn instant and the moment that listing took.
     disaster_at: Option<Timestamp>,

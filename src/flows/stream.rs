@@ -8,7 +8,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -20,13 +20,13 @@ use super::{Database, refused};
 use crate::{
     clock::Clock,
     config::vault::Durability,
-    decide::{chain, recovery::Coverage, stretch::Source},
-    domain::{BackupState, Lsn, SegmentSize, Timeline, with_causes},
+    decide::{chain, recovery::Coverage, slot::Durable, stretch::Source},
+    domain::{Lsn, SegmentSize, Timeline, VaultName, with_causes},
     engine::{EngineError, MemberFacts, Role, WalEnd, WalSink, WalSource},
     flow::{StepContext, StepError},
     vault::{
         Catalog, FIRST_INCARNATION, LOOK_LIMIT, Layout, Listing, Looked, Manifest, VaultError, WalSnapshot, WalStatus,
-        WalTarget, WalWriter, open_next,
+        WalTarget, WalWriter, open_next, remembering,
     },
 };
 
@@ -55,6 +55,18 @@ impl Streaming {
     /// How far the stream is; none where this process never streamed.
     pub fn snapshot(&self) -> Option<WalSnapshot> {
         self.state().status.as_ref().map(|status| status.snapshot())
+    }
+
+    /// How long WAL of this process's stream took from the server to being durable, by
+    /// vault; each is answered once.
+    pub fn take_delays(&self) -> Vec<(VaultName, Vec<Duration>)> {
+        self.state().status.as_ref().map(|status| status.take_delays()).unwrap_or_default()
+    }
+
+    /// Up to where this process's stream is durable where it must be, while it streams.
+    pub fn durable(&self) -> Option<Durable> {
+        let snapshot = self.snapshot().filter(|_| self.is_connected())?;
+        Some(Durable { timeline: snapshot.timeline?, lsn: snapshot.confirmed? })
     }
 
     /// Whether this process streams now: the server has accepted it.
@@ -107,7 +119,12 @@ pub async fn once(database: &Database, stop: CancellationToken) -> Result<WalEnd
     let targets = database
         .vaults
         .iter()
-        .map(|vault| WalTarget { store: Arc::clone(&vault.store), required: vault.durability == Durability::Required })
+        .enumerate()
+        .map(|(nth, vault)| WalTarget {
+            // Backups lie in the first one, and their WAL is read back from it.
+            store: if nth == 0 { remembering(&vault.store, &database.receipts) } else { Arc::clone(&vault.store) },
+            required: vault.durability == Durability::Required,
+        })
         .collect();
     let (writer, uploads) = WalWriter::new(database.keys.recipients.clone(), targets);
     let streaming = async move {
@@ -123,7 +140,10 @@ pub async fn once(database: &Database, stop: CancellationToken) -> Result<WalEnd
 /// Whether the server was set back to an earlier state.
 fn is_fork(error: &EngineError) -> bool {
     let EngineError::Sink { source, .. } = error else { return false };
-    matches!(source.downcast_ref(), Some(VaultError::Forked { .. } | VaultError::NextIncarnation { .. }))
+    matches!(
+        source.downcast_ref(),
+        Some(VaultError::Forked { .. } | VaultError::Unlogged { .. } | VaultError::NextIncarnation { .. })
+    )
 }
 
 /// The history of a system id that goes on: its newest incarnation, by what the
@@ -171,8 +191,12 @@ impl Sink<'_> {
                     Ok(Err(_)) | Err(_) => continue,
                 },
             };
-            let lacking = catalog.entries.iter().filter(|entry| entry.state == BackupState::Uploaded);
-            first = lacking.map(|entry| entry.manifest.start_lsn).fold(first, Lsn::min);
+            let held = listing.coverage_by_name(source.segment_size);
+            // Also a DEGRADED one, whose state does not tell.
+            let manifests = catalog.entries.iter().map(|entry| &entry.manifest);
+            let lacking =
+                manifests.filter(|one| !held.covers(one.timeline, one.segment_size, one.start_lsn, one.stop_lsn));
+            first = lacking.map(|one| one.start_lsn).fold(first, Lsn::min);
         }
         Ok(first)
     }
@@ -214,10 +238,12 @@ impl Sink<'_> {
         self.begin_after(&looked, source, wanted).await
     }
 
-    /// Opens the next incarnation in the vaults for a server that was set back; any
-    /// other error stays what it is. A vault that nobody waits for may lack it.
+    /// Opens the next incarnation in the vaults for a server that was set back, or did
+    /// not log everything; any other error stays what it is. A vault that nobody waits for may lack it.
     async fn apart(&self, error: VaultError) -> VaultError {
-        let (VaultError::Forked { .. }, Some(layout)) = (&error, &self.layout) else { return error };
+        let (VaultError::Forked { .. } | VaultError::Unlogged { .. }, Some(layout)) = (&error, &self.layout) else {
+            return error;
+        };
         let (now, signer) = (Clock::system().now(), &self.database.keys.signer);
         let any_required = self.database.vaults.iter().any(|vault| vault.durability == Durability::Required);
         let mut failed = None;
@@ -271,8 +297,9 @@ impl WalSink for Sink<'_> {
         Ok(())
     }
 
-    async fn wal(&mut self, at: Lsn, bytes: Bytes) -> Result<(), EngineError> {
+    async fn wal(&mut self, at: Lsn, bytes: Bytes, sent: Instant) -> Result<(), EngineError> {
         self.accepted();
+        self.writer.sent(at.forward(bytes.len() as u64), sent);
         match self.writer.wal(at, bytes).await {
             Ok(()) => Ok(()),
             Err(error) => Err(refused(self.apart(error).await)),
@@ -328,7 +355,7 @@ async fn until_held(database: &Database, manifest: &Manifest, cx: &StepContext) 
     // A listing takes a while: once may have been a moment between two objects.
     let mut passed_over = 0;
     loop {
-        let coverage = Listing::take(store.as_ref(), &layout).await?.coverage(size);
+        let coverage = Listing::take(store.as_ref(), &layout).await?.coverage_by_name(size);
         let goes_on = database.streaming.layout();
         let is_left = goes_on.is_some_and(|other| other.system_id() == layout.system_id() && other != layout);
         if is_left || coverage.covers(timeline, size, start, stop) {

@@ -8,7 +8,10 @@ use serde::Serialize;
 use super::words;
 use crate::{
     decide::exposure,
-    domain::{Backup, BackupState, DatabaseName, Lsn, Objectives, Region, RunId, Timeline, VaultName, Verdict},
+    domain::{
+        Backup, BackupState, DatabaseName, Lsn, MemberName, Objectives, Region, RunId, SlotState, Timeline, VaultName,
+        Verdict,
+    },
     flow::RunSummary,
 };
 
@@ -52,6 +55,8 @@ pub struct DatabaseStatus {
     /// How far the vaults are behind each other; empty where there is one.
     pub copies: Vec<VaultCopies>,
     pub wal_streaming: WalStreaming,
+    /// What the primary keeps for us; none where it cannot be asked.
+    pub wal_on_primary: Option<WalOnPrimary>,
     /// Where instants are missing between recovery points that are kept, oldest first.
     pub broken_windows: Vec<BrokenWindow>,
     /// When the newest heartbeat was acknowledged; none when none ever was.
@@ -121,6 +126,64 @@ pub struct WalStreaming {
     /// Up to here every required vault has the WAL.
     pub durable_lsn: Option<Lsn>,
     pub error: Option<String>,
+}
+
+/// What the primary keeps of its WAL until the vaults have it, and how much more it can.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WalOnPrimary {
+    pub at: Timestamp,
+    pub member: MemberName,
+    pub slot: String,
+    pub slot_state: SlotState,
+    /// Whether somebody streams through the slot.
+    pub slot_active: bool,
+    pub written_lsn: Lsn,
+    pub kept_bytes: u64,
+    /// How fast it writes; none where that is not measured.
+    pub bytes_per_second: Option<f64>,
+    /// `max_slot_wal_keep_size`; none where nothing limits the slot.
+    pub slot_limit_bytes: Option<u64>,
+    /// Size of the WAL folder; none where the role may not see it.
+    pub folder_bytes: Option<u64>,
+    /// Free space of its disk; none where that cannot be seen from here.
+    pub free_bytes: Option<u64>,
+    /// `wal.room_on_primary` of the schedule.
+    pub room_bytes: Option<u64>,
+    /// How much more it can keep; none where nobody knows.
+    pub headroom_bytes: Option<u64>,
+    /// How long that lasts if nothing is confirmed from now on.
+    pub headroom_seconds: Option<f64>,
+    /// What ends it: `slot_limit`, `disk`, `room`.
+    pub ends_with: Option<String>,
+    /// How long nothing was confirmed, though there was something to confirm.
+    pub stands_still_seconds: f64,
+}
+
+impl WalOnPrimary {
+    /// One line for people: how much is kept, and how long more can be.
+    pub fn in_words(&self) -> String {
+        let kept = format!("{} kept for slot {}", words::bytes(&self.kept_bytes), self.slot);
+        let kept = match self.slot_state {
+            SlotState::Missing => return format!("slot {} is not there yet", self.slot),
+            SlotState::Lost => return format!("slot {} was invalidated and keeps nothing", self.slot),
+            SlotState::Unreserved => format!("{kept}, which is over its limit"),
+            SlotState::Reserved | SlotState::Extended => kept,
+        };
+        let end = match self.ends_with.as_deref() {
+            Some("slot_limit") => "the slot's limit",
+            Some("room") => "`wal.room_on_primary`",
+            _ => "its disk",
+        };
+        match (self.headroom_bytes, self.headroom_seconds) {
+            (Some(bytes), Some(seconds)) => format!(
+                "{kept}; {end} has room for {} more, {} at the present rate",
+                words::bytes(&bytes),
+                words::seconds(&seconds)
+            ),
+            (Some(bytes), None) => format!("{kept}; {end} has room for {} more", words::bytes(&bytes)),
+            (None, _) => format!("{kept}; nobody knows for how much more there is room"),
+        }
+    }
 }
 
 /// Instants that no backup and WAL lead to, though there are recovery points before.

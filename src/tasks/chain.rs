@@ -139,8 +139,13 @@ impl Watch {
                 Err(error) => return Err(StepError::transient(with_causes(&error))),
             }
         }
-        let params =
-            backup::Params { database: name.clone(), kind: BackupKind::Full, standalone: false, due_at: Some(now) };
+        let params = backup::Params {
+            database: name.clone(),
+            kind: BackupKind::Full,
+            standalone: false,
+            manner: backup::Manner::default(),
+            due_at: Some(now),
+        };
         let run = NewRun::new(of(&due), name, &params, "chain")?;
         self.app.runner.submit(run).await.map_err(StepError::transient)?;
         Ok(of(&due))

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::app::App;
+use crate::{app::App, telemetry};
 
 const EVERY: Duration = Duration::from_secs(10);
 
@@ -19,6 +19,7 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
             () = stop.cancelled() => break,
             _ = ticker.tick() => {}
         }
+        telemetry::upkeep();
         // Gathering the status publishes it.
         if let Err(error) = app.status().await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the status cannot be gathered");

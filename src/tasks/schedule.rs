@@ -64,6 +64,7 @@ async fn start_due(app: &App, database: &Database, since: Timestamp, now: Timest
                 database: database.name.clone(),
                 kind: entry.kind,
                 standalone: entry.standalone,
+                manner: backup::Manner { from: entry.backup_from, rate_max: entry.backup_rate_max },
                 due_at: Some(due_at),
             };
             // Two lines that fall due together are two runs where one stands alone.

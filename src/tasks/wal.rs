@@ -14,9 +14,11 @@ use tokio_util::sync::CancellationToken;
 use super::finding::Finding;
 use crate::{
     app::App,
+    config::vault::Durability,
     domain::{VaultName, with_causes},
     engine::{EngineError, WalEnd},
     flows::{Database, stream},
+    telemetry,
     vault::VaultWal,
 };
 
@@ -108,13 +110,27 @@ impl Watch {
         tokio::pin!(streaming);
         loop {
             tokio::select! {
-                end = &mut streaming => return end,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                end = &mut streaming => {
+                    self.publish();
+                    return end;
+                }
+                () = tokio::time::sleep(LOOK_EVERY) => self.publish(),
             }
             // The stream goes on while findings are written.
             tokio::select! {
                 end = &mut streaming => return end,
                 () = self.look() => {}
+            }
+        }
+    }
+
+    /// How long WAL took to become durable, as a metric.
+    fn publish(&self) {
+        for (vault, delays) in self.database.streaming.take_delays() {
+            let labels = [("database", self.database.name.to_string()), ("vault", vault.to_string())];
+            let histogram = metrics::histogram!(telemetry::WAL_DURABLE_SECONDS, &labels);
+            for delay in delays {
+                histogram.record(delay.as_secs_f64());
             }
         }
     }
@@ -131,7 +147,9 @@ impl Watch {
         let Some(snapshot) = streaming.snapshot().filter(|_| streaming.is_connected()) else { return };
         for (name, wal) in snapshot.vaults {
             let Some((finding, said)) = self.vaults.get_mut(&name) else { continue };
-            let says = trouble(&name, &wal);
+            let is_required =
+                self.database.vault(Some(&name)).is_none_or(|vault| vault.durability == Durability::Required);
+            let says = trouble(&name, is_required, &wal);
             match &says {
                 Some(text) if *said != says => finding.open(text).await,
                 Some(_) => {}
@@ -143,9 +161,13 @@ impl Watch {
 }
 
 /// What a person must know of a vault that lacks WAL, or takes none.
-fn trouble(vault: &VaultName, wal: &VaultWal) -> Option<String> {
+fn trouble(vault: &VaultName, is_required: bool, wal: &VaultWal) -> Option<String> {
     let VaultWal { durable, error, gap_before } = wal;
     match (error, gap_before) {
+        (Some(error), _) if is_required => Some(format!(
+            "WAL does not reach vault `{vault}`, which has it up to {durable}: {error}; as it is required, nothing is \
+             confirmed to the primary, where WAL piles up until it is mended"
+        )),
         (Some(error), _) => Some(format!(
             "WAL does not reach vault `{vault}`, which has it up to {durable}: {error}; mend it, and what it lacks is \
              copied there from another vault"

@@ -153,7 +153,7 @@ impl Catalog {
             && self.chain(entry).is_ok_and(|chain| chain.iter().all(|one| !one.is_damaged()))
     }
 
-    /// An increment is worth no more than what it builds upon.
+    /// A backup is worth no more than what it builds upon.
     fn capped(&self, entry: &CatalogEntry) -> BackupState {
         let Ok(chain) = self.chain(entry) else { return entry.state.min(BackupState::Uploaded) };
         let most = chain.iter().map(|one| match one {
@@ -236,7 +236,9 @@ fn state_of(entry: &CatalogEntry, coverage: &Coverage, size: SegmentSize) -> Bac
     let manifest = &entry.manifest;
     if manifest.damaged {
         BackupState::Degraded
-    } else if !coverage.covers(manifest.timeline, size, manifest.start_lsn, manifest.stop_lsn) {
+    } else if !coverage.covers(manifest.timeline, size, manifest.start_lsn, manifest.stop_lsn)
+        || entry.verification.as_ref().is_some_and(|verification| verification.lacks_wal(manifest))
+    {
         BackupState::Uploaded
     } else if entry.proof.is_some() && !entry.is_damaged() {
         BackupState::Proven

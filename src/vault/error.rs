@@ -49,6 +49,9 @@ pub enum VaultError {
     Seal { what: String },
     #[error("the server's archive cannot be stored: {what}; take the backup again")]
     Archive { what: String },
+    /// A full backup can be taken instead.
+    #[error("no differential can be taken: {what}")]
+    Unlike { what: String },
     #[error("`{key}` holds `{member}`, which does not belong into a backup ({what}); do not trust this vault")]
     Member { key: ObjectKey, member: String, what: &'static str },
     #[error("`{key}` cannot be read as {what}; restore it from another vault")]
@@ -89,6 +92,11 @@ pub enum VaultError {
         "vault `{vault}` holds WAL of timeline {timeline} up to {held} that the server, which is at {server}, did not write: it was set back to an earlier state, such as a storage snapshot or an old copy of its data folder"
     )]
     Forked { vault: VaultName, timeline: Timeline, held: Lsn, server: Lsn },
+    /// Nothing restores what lies behind this position from a backup before it.
+    #[error(
+        "the server wrote on from {at} of timeline {timeline} with `wal_level` minimal, and no recovery passes that: what it writes since needs a full backup of its own"
+    )]
+    Unlogged { timeline: Timeline, at: Lsn },
     #[error("incarnation {incarnation} keeps what the server writes now apart; start streaming anew")]
     NextIncarnation {
         incarnation: u32,

@@ -7,28 +7,26 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use age::x25519::Identity;
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
+use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CatalogEntry, Layout, ObjectKey, ObjectRecord, SharedStore, StoreError, VaultError,
+    CatalogEntry, Layout, Manifest, ObjectKey, ObjectRecord, SharedStore, VaultError,
     keys::Keyring,
+    parent::SERVER_MANIFEST,
     part::{Destination, Part},
-    seal,
 };
-use crate::{
-    decide::recovery::{Selection, WalPiece},
-    domain::{BackupId, SegmentSize},
-};
+use crate::domain::BackupId;
 
-/// Segments fetched at once; each may take two segments of memory.
-const SEGMENTS_AT_ONCE: usize = 4;
+mod wal;
+
+pub use wal::{WalFolder, fetch_wal};
 
 /// What a fetch brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,12 +70,28 @@ pub async fn fetch_files(
     target: &Path,
     on_progress: impl Fn(u64) + Send + Sync,
 ) -> Result<Fetched, VaultError> {
+    let done = Arc::new(AtomicU64::new(0));
+    let stored_bytes =
+        fetch_objects(fetch, entry, &Destination::Folder(target.to_owned()), &done, &on_progress).await?;
+    let plain_bytes = done.load(Ordering::Relaxed);
+    on_progress(plain_bytes);
+    Ok(Fetched { plain_bytes, stored_bytes })
+}
+
+/// Takes all objects of a backup but its keys, its parts to where `parts` says.
+/// Answers the bytes read from the vault; `done` counts the content written.
+pub(super) async fn fetch_objects(
+    fetch: &Fetch<'_>,
+    entry: &CatalogEntry,
+    parts: &Destination,
+    done: &Arc<AtomicU64>,
+    on_progress: &(impl Fn(u64) + Send + Sync),
+) -> Result<u64, VaultError> {
     let manifest = &entry.manifest;
     let layout = Layout::new(manifest.database.clone(), &manifest.system_id, manifest.incarnation)?;
     let key_objects = key_objects(fetch.sources, &format!("{}keys/", layout.backup_prefix(&manifest.backup))).await?;
     let ring = Keyring::open(fetch.sources, key_objects, fetch.identities).await.usable()?;
     let (identities, lost) = (Arc::new(ring.identities), ring.lost);
-    let done = Arc::new(AtomicU64::new(0));
     // Parts that fail, and a caller that goes away, end the others.
     let stop = fetch.stop.child_token();
     let _guard = stop.clone().drop_guard();
@@ -88,20 +102,20 @@ pub async fn fetch_files(
     let stored_bytes = records.iter().map(|record| record.stored_size).sum();
     let part = |record: ObjectRecord| {
         let (identities, done, stop) = (identities.clone(), done.clone(), stop.clone());
-        let (target, key) = (target.to_owned(), layout.backup_object(&manifest.backup, &record.name));
+        let key = layout.backup_object(&manifest.backup, &record.name);
+        let into = if record.is_part() { parts.clone() } else { Destination::Digest };
         async move {
-            let into = if record.is_part() { Destination::Folder(target) } else { Destination::Digest };
             let part = Part { key: key?, record, identities, into, done, stop };
             part.fetch(fetch.sources).await
         }
     };
     let at_once = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut parts = stream::iter(records.into_iter().map(part)).buffer_unordered(at_once);
+    let mut fetched = stream::iter(records.into_iter().map(part)).buffer_unordered(at_once);
     let mut ticks = tokio::time::interval(std::time::Duration::from_millis(500));
     let mut outcome = Ok(());
     loop {
         tokio::select! {
-            part = parts.next() => match part {
+            part = fetched.next() => match part {
                 None => break,
                 Some(Ok(())) => {}
                 Some(Err(error)) => {
@@ -113,9 +127,31 @@ pub async fn fetch_files(
         }
     }
     outcome.map_err(|error| lost.explain(error))?;
-    let plain_bytes = done.load(Ordering::Relaxed);
-    on_progress(plain_bytes);
-    Ok(Fetched { plain_bytes, stored_bytes })
+    Ok(stored_bytes)
+}
+
+/// PostgreSQL's own manifest of a backup, by its name and byte for byte.
+pub(super) async fn server_manifest_of(
+    fetch: &Fetch<'_>,
+    manifest: &Manifest,
+) -> Result<(ObjectKey, Vec<u8>), VaultError> {
+    let layout = Layout::new(manifest.database.clone(), &manifest.system_id, manifest.incarnation)?;
+    let key = layout.backup_object(&manifest.backup, SERVER_MANIFEST)?;
+    let (record, source) = (manifest.server_manifest(), fetch.sources.first());
+    let missing = |source: &SharedStore| VaultError::Missing { vault: source.place().vault.clone(), key: key.clone() };
+    let record = record.cloned().ok_or_else(|| source.map_or(VaultError::Pipeline, missing))?;
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let part = Part {
+        key: key.clone(),
+        record,
+        identities: Arc::new(Vec::new()),
+        into: Destination::Memory(Arc::clone(&kept)),
+        done: Arc::new(AtomicU64::new(0)),
+        stop: fetch.stop.clone(),
+    };
+    part.fetch(fetch.sources).await?;
+    let bytes = std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok((key, bytes))
 }
 
 /// Which of the identities open all of these backups, by their public keys; an
@@ -193,149 +229,4 @@ impl EmptyFolder {
         let synced = synced.await.map_err(|_| VaultError::Pipeline)?;
         synced.map_err(|source| VaultError::File { action: "sync", path, source })
     }
-}
-
-/// Stages the chosen WAL into `folder`, which must be empty or absent: whole
-/// segments under PostgreSQL's names, and all history files. Durable on return.
-pub async fn fetch_wal(
-    fetch: &Fetch<'_>,
-    layout: &Layout,
-    selection: &Selection,
-    folder: &Path,
-) -> Result<Fetched, VaultError> {
-    let empty = EmptyFolder::open(folder)?;
-    for timeline in &selection.histories {
-        let key = layout.history(*timeline);
-        let text = of_any(fetch.sources, |source| seal::read_all(source.as_ref(), &key).boxed()).await?;
-        write(folder.join(timeline.history_file()), text).await?;
-    }
-    let mut keys = key_objects(fetch.sources, &layout.wal_keys_prefix()).await?;
-    keys.retain(|key| may_need(selection, layout, key));
-    let ring = Keyring::open(fetch.sources, keys, fetch.identities).await.usable()?;
-    let opened = &ring.identities;
-    let segments = stream::iter(selection.wal.clone())
-        .map(|piece| async move {
-            if fetch.stop.is_cancelled() {
-                return Err(VaultError::Stopped);
-            }
-            let (bytes, stored) = fetch_segment(fetch.sources, layout, selection, &piece, opened).await?;
-            let plain = bytes.len() as u64;
-            write(folder.join(piece.segment.file_name(selection.segment_size)), bytes).await?;
-            Ok((plain, stored))
-        })
-        .buffer_unordered(SEGMENTS_AT_ONCE);
-    // All are awaited, also after one has failed: nothing of this writes after it.
-    let segments: Vec<Result<(u64, u64), VaultError>> = segments.collect().await;
-    let mut fetched = Fetched { plain_bytes: 0, stored_bytes: 0 };
-    let segments: Result<Vec<(u64, u64)>, VaultError> = segments.into_iter().collect();
-    for (plain, stored) in segments.map_err(|error| ring.lost.explain(error))? {
-        fetched.plain_bytes += plain;
-        fetched.stored_bytes += stored;
-    }
-    empty.sync().await?;
-    Ok(fetched)
-}
-
-async fn write(path: PathBuf, bytes: Vec<u8>) -> Result<(), VaultError> {
-    tokio::fs::write(&path, bytes).await.map_err(|source| VaultError::File { action: "write", path, source })
-}
-
-/// What the first source that can give it gives; else why the first one could not.
-async fn of_any<'a, T>(
-    sources: &'a [SharedStore],
-    read: impl Fn(&'a SharedStore) -> BoxFuture<'a, Result<T, VaultError>>,
-) -> Result<T, VaultError> {
-    let mut first = None;
-    for source in sources {
-        match read(source).await {
-            Ok(found) => return Ok(found),
-            Err(error) => {
-                first.get_or_insert(error);
-            }
-        }
-    }
-    Err(first.unwrap_or(VaultError::Pipeline))
-}
-
-/// Whether a chosen segment can have been written with this key: one of its
-/// timeline, and not older than the stretch that the key is named after.
-fn may_need(selection: &Selection, layout: &Layout, key: &ObjectKey) -> bool {
-    let Some((first, _)) = layout.parse_wal_key(key, selection.segment_size) else { return false };
-    selection.wal.iter().any(|piece| piece.segment.timeline == first.timeline && piece.segment >= first)
-}
-
-/// An object of WAL with the offsets in its segment that it holds.
-type Held = (ObjectKey, u64, u64);
-
-/// A whole segment, with zeros behind what was chosen of it, and the bytes that
-/// were stored of it. Where tails are gone, as the segment has become whole since
-/// they were chosen, the same bytes are taken from that.
-async fn fetch_segment(
-    sources: &[SharedStore],
-    layout: &Layout,
-    selection: &Selection,
-    piece: &WalPiece,
-    identities: &[Identity],
-) -> Result<(Vec<u8>, u64), VaultError> {
-    let (segment, size) = (piece.segment, selection.segment_size);
-    let whole: [Held; 1] = [(layout.segment(segment, size), 0, size.bytes())];
-    let Some((_, end)) = piece.tails.last() else { return read_pieces(sources, &whole, size, identities).await };
-    let tails: Vec<Held> =
-        piece.tails.iter().map(|(from, to)| (layout.tail(segment, size, *from, *to), *from, *to)).collect();
-    let error = match read_pieces(sources, &tails, size, identities).await {
-        Err(error) => error,
-        read => return read,
-    };
-    match read_pieces(sources, &whole, size, identities).await {
-        Ok((mut bytes, stored)) => {
-            bytes.get_mut(in_memory(*end)..).unwrap_or_default().fill(0);
-            Ok((bytes, stored))
-        }
-        Err(VaultError::Missing { .. }) => Err(error),
-        Err(damaged) => Err(damaged),
-    }
-}
-
-/// A segment from the pieces that it is stored in, filled up with zeros, and the
-/// bytes that were stored of it.
-async fn read_pieces(
-    sources: &[SharedStore],
-    pieces: &[Held],
-    segment_size: SegmentSize,
-    identities: &[Identity],
-) -> Result<(Vec<u8>, u64), VaultError> {
-    let (mut bytes, mut stored) = (Vec::new(), 0);
-    for (key, from, to) in pieces {
-        let (plain, size) = of_any(sources, |source| read_piece(source, key, to - from, identities).boxed()).await?;
-        stored += size;
-        bytes.truncate(in_memory(*from));
-        bytes.extend_from_slice(&plain);
-    }
-    bytes.resize(in_memory(segment_size.bytes()), 0);
-    Ok((bytes, stored))
-}
-
-/// An offset or length that fits in memory.
-fn in_memory(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
-}
-
-/// A piece of WAL of exactly this plain length, and the bytes stored of it.
-async fn read_piece(
-    source: &SharedStore,
-    key: &ObjectKey,
-    length: u64,
-    identities: &[Identity],
-) -> Result<(Vec<u8>, u64), VaultError> {
-    let object = match seal::read_all(source.as_ref(), key).await {
-        Err(VaultError::Store(StoreError::NotFound { vault, key })) => return Err(VaultError::Missing { vault, key }),
-        other => other?,
-    };
-    let (vault, size) = (&source.place().vault, object.len() as u64);
-    let plain = seal::open(vault, key, object, true, identities).await?;
-    if plain.len() as u64 == length {
-        return Ok((plain, size));
-    }
-    let what = format!("{} bytes instead of {length}", plain.len());
-    Err(VaultError::Damaged { vault: vault.clone(), key: key.clone(), what })
 }

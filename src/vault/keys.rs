@@ -96,6 +96,7 @@ impl Keyring {
 }
 
 /// Key objects that could not be read, and why.
+#[derive(Default)]
 pub(super) struct Lost(Vec<(ObjectKey, VaultError)>);
 
 impl Lost {

@@ -8,11 +8,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Layout, Object, ObjectKey, Store, VaultError, put_once,
+    Layout, Object, ObjectKey, Store, VaultError,
+    parent::SERVER_MANIFEST,
+    put_once,
     signature::{Signer, Verifier},
     signature_of, stat,
 };
-use crate::domain::{Backup, BackupId, BackupKind, BackupState, DatabaseName, Lsn, SegmentSize, Timeline};
+use crate::domain::{Backup, BackupId, BackupKind, BackupState, DatabaseName, Lsn, SegmentSize, TakenFrom, Timeline};
 
 /// The version of `docs/format.md` that is written.
 pub const FORMAT: u32 = 1;
@@ -61,6 +63,9 @@ pub struct Manifest {
     /// The copy is consistent from here on.
     pub stop_lsn: Lsn,
     pub server_version: String,
+    /// Which member sent it; absent in manifests written before that was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<TakenFrom>,
     pub started_at: Timestamp,
     pub finished_at: Timestamp,
     /// Plain bytes of the parts.
@@ -70,7 +75,7 @@ pub struct Manifest {
     /// Whether the server found damaged pages.
     pub damaged: bool,
     pub parent: Option<BackupId>,
-    /// Whether no increment builds upon it; absent in manifests written before there were such.
+    /// Whether no other builds upon it; absent in manifests written before there were such.
     #[serde(default)]
     pub standalone: bool,
     /// The operators' public keys that it was written to.
@@ -99,6 +104,11 @@ impl Manifest {
         self.objects.iter().filter(|object| object.is_part())
     }
 
+    /// PostgreSQL's own.
+    pub(super) fn server_manifest(&self) -> Option<&ObjectRecord> {
+        self.objects.iter().find(|object| object.name == SERVER_MANIFEST)
+    }
+
     /// What status, API and pages show of it.
     pub fn summary(&self, state: BackupState) -> Backup {
         Backup {
@@ -114,6 +124,7 @@ impl Manifest {
             start_lsn: self.start_lsn,
             stop_lsn: self.stop_lsn,
             parent: self.parent.clone(),
+            from: self.from.clone(),
         }
     }
 

@@ -1,5 +1,5 @@
-//! What an increment shows the server of its parent: PostgreSQL's own manifest,
-//! byte for byte. It is not encrypted, as whoever writes holds no identity; so
+//! What an increment shows the server of its parent, and a differential goes by:
+//! PostgreSQL's own manifest, byte for byte. It is not encrypted, as whoever writes holds no identity; so
 //! it is compared with the signed manifest while it is handed on.
 
 use bytes::{Bytes, BytesMut};
@@ -32,9 +32,8 @@ pub async fn server_manifest(
     manifest: &Manifest,
 ) -> Result<impl Stream<Item = Result<Bytes, VaultError>> + use<>, VaultError> {
     let key = layout.backup_object(&manifest.backup, SERVER_MANIFEST)?;
-    let record = manifest.objects.iter().find(|record| record.name == SERVER_MANIFEST).cloned();
     let missing = || VaultError::Missing { vault: store.place().vault.clone(), key: key.clone() };
-    let record = record.ok_or_else(missing)?;
+    let record = manifest.server_manifest().cloned().ok_or_else(missing)?;
     let reader = store.read(&key).await?;
     let reading = Reading { store: SharedStore::clone(store), key, record, reader, sha256: Sha256::new() };
     Ok(stream::try_unfold(reading, next))

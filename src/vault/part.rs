@@ -5,7 +5,7 @@
 use std::{
     io::{self, Read},
     path::PathBuf,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
 };
 
 use age::x25519::Identity;
@@ -15,7 +15,8 @@ use tokio::{io::AsyncReadExt, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ObjectKey, ObjectReader, ObjectRecord, SharedStore, StoreError, VaultError, seal, unpack, verify::Inspection,
+    ObjectKey, ObjectReader, ObjectRecord, SharedStore, StoreError, VaultError, overlay::Layer, seal, unpack,
+    verify::Inspection,
 };
 use crate::domain::VaultName;
 
@@ -30,10 +31,14 @@ const HEAD: usize = 32;
 pub(super) enum Destination {
     /// A part's members become files here.
     Folder(PathBuf),
+    /// The same, of the files that a differential needs.
+    Layer(Arc<Layer>),
     /// A part is opened and looked through; of anything sealed the plain bytes are compared.
     Inspection(Arc<Inspection>),
     /// Only the stored bytes are compared.
     Digest,
+    /// They are kept too; for what is small.
+    Memory(Arc<Mutex<Vec<u8>>>),
 }
 
 /// One object of a backup on its way.
@@ -122,12 +127,32 @@ impl Part {
                     }
                     judged
                 }
+                Destination::Layer(layer) => {
+                    let mut laying = layer.begin(&part.key, &part.done);
+                    let unpacked = open(&vault, &part, &mut source).and_then(|mut plain| {
+                        unpack::unpack(&part.key, &mut plain, &part.stop, part.damaged(&vault), &mut laying)?;
+                        laying.end_file()
+                    });
+                    let judged = judge(&vault, &part, source, unpacked);
+                    laying.settle(judged.is_ok());
+                    judged
+                }
                 Destination::Inspection(inspection) => {
                     let looked =
                         open(&vault, &part, &mut source).and_then(|plain| inspection.look(&vault, &part, plain));
                     judge(&vault, &part, source, looked)
                 }
                 Destination::Digest => judge(&vault, &part, source, Ok(())),
+                Destination::Memory(kept) => {
+                    let mut bytes = Vec::new();
+                    // Why it cannot be read is judged with the rest.
+                    drop(source.read_to_end(&mut bytes));
+                    let judged = judge(&vault, &part, source, Ok(()));
+                    if judged.is_ok() {
+                        *kept.lock().unwrap_or_else(PoisonError::into_inner) = bytes;
+                    }
+                    judged
+                }
             }
         });
         let reading = async {

@@ -1,9 +1,10 @@
 #!/bin/sh
 # Restores this backup into an empty folder, without Lifeboat. Needs age, zstd,
 # tar, sha256sum and awk, and PostgreSQL itself to start what it leaves; with
-# `latest` or `before-gap` also pg_waldump, for an increment pg_combinebackup. The
+# `latest` or `before-gap` also pg_waldump, for an increment pg_combinebackup; with
+# pg_verifybackup the files of a differential are held against their checksums. The
 # folder layout above this script must be that of the vault, because the WAL is
-# found at ../../wal, and what an increment builds upon beside this folder.
+# found at ../../wal, and what this backup builds upon beside this folder.
 set -eu
 umask 077
 # Names are compared by their bytes.
@@ -96,8 +97,11 @@ major=$(field server_version)
 major=${major%%[!0-9]*}
 # A program of PostgreSQL's, or the one that was named.
 program() { echo "${2:-$(command -v "$1" || echo "/usr/lib/postgresql/$major/bin/$1")}"; }
-combine=''
-if [ "$chain" != "$backup" ]; then
+combine='' kind=$(field kind)
+if [ "$kind" = differential ]; then
+    full=${chain%% *}
+    [ "$chain" = "$full $backup" ] || die "$backup is a differential, which builds upon one full backup, and not upon: $chain"
+elif [ "$chain" != "$backup" ]; then
     combine=$(program pg_combinebackup "${PG_COMBINEBACKUP:-}")
     [ -x "$combine" ] || die "pg_combinebackup was not found; name it in PG_COMBINEBACKUP"
 fi
@@ -132,7 +136,57 @@ unpack() {
         check
     done
 }
-if [ -z "$combine" ]; then
+# Lays the differential over its full backup: what is there in the end is what
+# PostgreSQL's own manifest names, and nothing else.
+overlay() {
+    # As "SIZE NAME", by the names in the target.
+    awk -F'"' '
+        $2 == "Encoded-Path" || ($2 == "Path" && $4 ~ /[\\]/) { exit 1 }
+        $2 == "Path" && $4 != "tablespace_map" && $4 !~ /^lifeboat_/ {
+            name = $4; size = $7
+            sub(/^pg_tblspc\//, "tblspc/", name); gsub(/[^0-9]/, "", size)
+            print size, name
+        }' backup_manifest >"$work/files" || die "backup_manifest names a file that this script cannot read"
+    [ -s "$work/files" ] || die "backup_manifest names no files"
+    unpack "$full" "$target"
+    (cd "$target" && find . -type f) >"$work/there"
+    awk 'NR == FNR { sub(/^[0-9]+ /, ""); named[$0]; next } { sub(/^[.]\//, "") } !($0 in named)' \
+        "$work/files" "$work/there" >"$work/vanished"
+    while IFS= read -r name; do rm "$target/$name"; done <"$work/vanished"
+    # All folders and links come with the differential.
+    find "$target" -type l -exec rm {} +
+    find "$target" -depth -type d ! -path "$target" -exec rmdir {} + 2>/dev/null || true
+    unpack "$backup" "$target"
+    (cd "$target" && find . -type f -exec wc -c {} +) >"$work/there"
+    awk 'NR == FNR { size = $1; sub(/^[0-9]+ /, ""); wanted[$0] = size; next }
+        {
+            size = $1
+            # What remains are the totals.
+            if (!sub(/^ *[0-9]+ [.]\//, "")) next
+            if (!($0 in wanted)) print $0 " is not named"
+            else if (wanted[$0] != size) print $0 " has " size " bytes instead of " wanted[$0]
+            delete wanted[$0]
+        }
+        END { for (name in wanted) print name " is missing" }' "$work/files" "$work/there" >"$work/unlike"
+    [ ! -s "$work/unlike" ] || die "the files are not those of backup_manifest: $(head -3 "$work/unlike" | tr '\n' ';')"
+    for verify in "${PG_VERIFYBACKUP:-}" "/usr/lib/postgresql/$major/bin/pg_verifybackup" "$(command -v pg_verifybackup)"; do
+        if [ -x "$verify" ] && "$verify" --version | grep -q " $major[^0-9]"; then break; fi
+        verify=''
+    done
+    if [ -z "$verify" ]; then
+        say "the sizes of all files are right; their checksums were not compared, as pg_verifybackup of PostgreSQL $major was not found (name it in PG_VERIFYBACKUP)"
+        return
+    fi
+    set -- --ignore=tblspc --ignore=tablespace_map
+    for ours in $(awk -F'"' '$2 == "Path" && $4 ~ /^lifeboat_/ { sub(/\/.*/, "", $4); print $4 }' backup_manifest | sort -u); do
+        set -- "$@" "--ignore=$ours"
+    done
+    "$verify" --no-parse-wal --quiet "$@" --manifest-path=backup_manifest "$target" >"$work/unlike" 2>&1 ||
+        die "the files are not those of backup_manifest: $(head -3 "$work/unlike" | tr '\n' ';')"
+}
+if [ "$kind" = differential ]; then
+    overlay
+elif [ -z "$combine" ]; then
     unpack "$backup" "$target"
 else
     staged=$target/lifeboat_chain
@@ -316,6 +370,11 @@ rm -f standby.signal recovery.conf postmaster.pid
     echo "listen_addresses = ''"
     echo "archive_mode = off"
     echo "hot_standby = off"
+    # Larger segments need more than the usual.
+    if [ "$size" -gt 16777216 ]; then
+        echo "min_wal_size = $((size / 1048576 * 5))MB"
+        echo "max_wal_size = $((size / 1048576 * 64))MB"
+    fi
     awk '/^  "required_settings": [{]$/ { on = 1; next } on && /^  [}]/ { exit } on { split($0, part, "\""); print part[2] " = '\''" part[4] "'\''" }' "$here/manifest.json"
     echo "restore_command = 'cp \"lifeboat_wal/%f\" \"%p\"'"
     echo "$goal_setting"

@@ -17,14 +17,15 @@ use super::{ObjectInfo, ObjectKey, ObjectWriter, Store, StoreError, VaultError};
 use crate::domain::VaultName;
 
 /// How every sealed object begins.
-const AGE_MAGIC: &[u8] = b"age-encryption.org/v1\n";
+pub(super) const AGE_MAGIC: &[u8] = b"age-encryption.org/v1\n";
 const DIGEST_STANZA: &str = "lifeboat-sha256";
 const RECIPIENTS_STANZA: &str = "lifeboat-recipients";
+const SIZE_STANZA: &str = "lifeboat-size";
 /// zstd's level. Relation files become a few hundredths larger than at level 3,
 /// in half the time (`docs/benchmarks.md`).
 pub(super) const LEVEL: i32 = 1;
 /// No header of ours is longer; bounds what is read of a foreign object.
-const HEADER_MAX: u64 = 64 << 10;
+pub(super) const HEADER_MAX: u64 = 64 << 10;
 
 /// The lower-case hex SHA-256 of `bytes`.
 pub fn sha256_hex(bytes: &[u8]) -> String {
@@ -147,16 +148,16 @@ impl Object {
         if recipients.is_empty() {
             return Err(failed("there is no recipient".to_owned()));
         }
-        let notes = std::iter::once(&digest).chain(notes).map(|note| note as &dyn age::Recipient);
+        let compressed = if compress { Some(zstd::bulk::compress(plain, LEVEL)) } else { None };
+        let compressed = compressed.transpose().map_err(|error| failed(error.to_string()))?;
+        let content = compressed.as_deref().unwrap_or(plain);
+        let size = Note { tag: SIZE_STANZA, args: vec![content.len().to_string()] };
+        let notes = [&digest, &size].into_iter().chain(notes).map(|note| note as &dyn age::Recipient);
         let all = recipients.iter().map(|r| r as &dyn age::Recipient).chain(notes);
         let encryptor = age::Encryptor::with_recipients(all).map_err(|error| failed(error.to_string()))?;
         let seal = || -> std::io::Result<Vec<u8>> {
             let mut writer = encryptor.wrap_output(Vec::new())?;
-            if compress {
-                writer.write_all(&zstd::bulk::compress(plain, LEVEL)?)?;
-            } else {
-                writer.write_all(plain)?;
-            }
+            writer.write_all(content)?;
             writer.finish()
         };
         let stored = seal().map_err(|error| failed(error.to_string()))?.into();
@@ -213,6 +214,11 @@ pub async fn sealed_digest(store: &dyn Store, key: &ObjectKey) -> Result<Option<
 /// The same of an object's first bytes.
 pub(super) fn header_digest(stored: &[u8]) -> Option<String> {
     header_note(stored, DIGEST_STANZA).filter(|args| args.len() == 1)?.pop().filter(|digest| digest.len() == 64)
+}
+
+/// How many bytes were encrypted, by an object's first bytes; older objects do not tell.
+pub(super) fn header_size(stored: &[u8]) -> Option<u64> {
+    header_note(stored, SIZE_STANZA).filter(|args| args.len() == 1)?.pop()?.parse().ok()
 }
 
 /// For whom a key object is; none when it does not tell.

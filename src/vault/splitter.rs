@@ -1,9 +1,15 @@
-//! Cuts the server's tar archives at member boundaries while they stream, and
-//! moves tablespaces inside the target. Content is passed on without a copy.
+//! Cuts the server's tar archives at member boundaries while they stream, moves
+//! tablespaces inside the target, and leaves out what a differential need not hold.
+//! Content is passed on without a copy.
+
+use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
 
-use super::VaultError;
+use super::{
+    VaultError,
+    differential::{Base, LeftOut},
+};
 
 /// tar's unit: headers are one block, content is padded to whole ones.
 pub(super) const BLOCK: usize = 512;
@@ -19,12 +25,16 @@ pub(super) enum Piece {
 /// One archive after another goes in, cut anywhere.
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
+    /// The full backup that what comes is a differential upon.
+    base: Option<Base>,
     tablespace: Option<u32>,
     header: BytesMut,
     /// Bytes of the current member's content and padding still to come.
     left: u64,
-    /// The current member is left out.
+    /// The current member is not part of any backup.
     is_dropped: bool,
+    /// The current member is in the base.
+    left_out: Option<LeftOut>,
     /// The last member was an extended header, which belongs to the next one.
     is_glued: bool,
     has_ended: bool,
@@ -40,10 +50,15 @@ fn checksum(block: &[u8]) -> u32 {
 }
 
 impl Splitter {
+    /// For a differential upon this full backup.
+    pub(super) fn upon(base: Base) -> Self {
+        Self { base: Some(base), ..Self::default() }
+    }
+
     /// An archive begins: the data folder, or a tablespace.
     pub(super) fn archive(&mut self, tablespace: Option<u32>, out: &mut Vec<Piece>) -> Result<(), VaultError> {
         self.finish()?;
-        *self = Self { tablespace, ..Self::default() };
+        *self = Self { base: self.base.take(), tablespace, ..Self::default() };
         if let Some(oid) = tablespace {
             let folder = made(&format!("tblspc/{oid}/"), None)?;
             let link = made(&format!("pg_tblspc/{oid}"), Some(&format!("../tblspc/{oid}")))?;
@@ -67,9 +82,12 @@ impl Splitter {
                 let take = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
                 let content = bytes.split_to(take);
                 self.left -= take as u64;
-                if !self.is_dropped {
+                if let Some(left_out) = &mut self.left_out {
+                    left_out.pass(&content);
+                } else if !self.is_dropped {
                     out.push(Piece::Bytes(content));
                 }
+                self.end_left_out()?;
                 continue;
             }
             let take = (BLOCK - self.header.len()).min(bytes.len());
@@ -80,6 +98,11 @@ impl Splitter {
             }
         }
         Ok(())
+    }
+
+    /// Where all of a member has passed that is left out, it must have been the base's.
+    fn end_left_out(&mut self) -> Result<(), VaultError> {
+        if self.left > 0 { Ok(()) } else { self.left_out.take().map_or(Ok(()), LeftOut::end) }
     }
 
     fn member(&mut self, mut block: BytesMut, out: &mut Vec<Piece>) -> Result<(), VaultError> {
@@ -109,19 +132,25 @@ impl Splitter {
         // folders, and each tablespace's archive brings a link of ours.
         let is_link = kind.is_symlink() && is_tablespace_link(name);
         self.is_dropped = self.tablespace.is_none() && (name == "tablespace_map" || is_link);
+        if let Some(base) = self.base.as_ref().filter(|_| kind.is_file() && !self.is_dropped) {
+            let member = self.tablespace.map_or_else(|| name.to_owned(), |oid| format!("tblspc/{oid}/{name}"));
+            // The name of a member with an extended header is not all of its name.
+            let left_out = base.leaves_out(Path::new(&member), size, header.mtime().map_err(failed)?)?;
+            self.left_out = left_out.filter(|_| !self.is_glued);
+        }
         if let Some(oid) = self.tablespace {
             move_inside(&mut block, &format!("tblspc/{oid}"), name, is_extension)?;
         } else if (kind.is_symlink() && !is_link) || kind.is_hard_link() {
             return Err(refuse(format!("it holds the link `{name}`, which is no tablespace's")));
         }
-        if !self.is_dropped {
+        if !self.is_dropped && self.left_out.is_none() {
             if !self.is_glued {
                 out.push(Piece::Boundary);
             }
             out.push(Piece::Bytes(block.freeze()));
         }
         self.is_glued = is_extension;
-        Ok(())
+        self.end_left_out()
     }
 }
 
@@ -193,7 +222,7 @@ mod tests {
     }
 
     fn names(tar: &[u8]) -> Vec<(String, Option<String>)> {
-        let text = |path: std::borrow::Cow<'_, std::path::Path>| path.to_str().unwrap().to_owned();
+        let text = |path: std::borrow::Cow<'_, Path>| path.to_str().unwrap().to_owned();
         tar::Archive::new(tar)
             .entries()
             .unwrap()

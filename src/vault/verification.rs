@@ -97,6 +97,11 @@ impl Verification {
         }
     }
 
+    /// Whether WAL that the backup needs was found damaged.
+    pub fn lacks_wal(&self, manifest: &Manifest) -> bool {
+        needed_wal(manifest).any(|name| self.damaged.contains(&name))
+    }
+
     /// Whether everything that the backup needs was read and found sound.
     pub fn is_whole(&self, manifest: &Manifest) -> bool {
         let is_young = |reading: &&Reading| is_young(reading.at, self.verified_at, self.period_seconds);

@@ -19,8 +19,8 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Found, Layout, Listing, Manifest, ObjectKey, SharedStore, VaultError, WalName, catalog, signature::Verifier,
-    signature_of, stat, verification,
+    Found, Layout, Listing, Manifest, ObjectKey, ObjectRecord, SharedStore, VaultError, WalName, catalog,
+    signature::Verifier, signature_of, stat, verification,
 };
 use crate::{
     decide::{
@@ -40,7 +40,6 @@ mod ledger;
 mod names;
 mod page;
 mod report;
-mod server;
 mod truth;
 mod wal;
 
@@ -123,8 +122,17 @@ struct Known {
     damaged: BTreeSet<String>,
     /// What of its manifest is not true.
     lies: Vec<String>,
-    /// Where the backup that it builds upon starts; none where that is not here.
-    parent_start: Option<Lsn>,
+    /// The backup that it builds upon; none where that is not here.
+    parent: Option<Parent>,
+}
+
+/// What a backup is held against of the one that it builds upon.
+#[derive(Clone)]
+struct Parent {
+    backup: BackupId,
+    start: Lsn,
+    /// Its `backup_manifest`.
+    own: Option<ObjectRecord>,
 }
 
 /// Verifies one history. Errors are those that end it: the listing cannot be
@@ -210,7 +218,7 @@ async fn backups(verify: &Verify<'_>, listing: &Listing, report: &mut Report) ->
                     places,
                     sound: BTreeSet::new(),
                     damaged: BTreeSet::new(),
-                    parent_start: None,
+                    parent: None,
                 };
                 one.there = names::check_backup(verify, listing, &one, report)?;
                 let names = one.manifest.objects.iter().map(|object| object.name.clone());
@@ -228,14 +236,18 @@ async fn backups(verify: &Verify<'_>, listing: &Listing, report: &mut Report) ->
     Ok(known)
 }
 
-/// An increment whose parent is not here cannot be restored from here.
+/// A backup whose parent is not here cannot be restored from here.
 fn find_parents(verify: &Verify<'_>, known: &mut [Known], report: &mut Report) {
-    let starts: BTreeMap<BackupId, Lsn> =
-        known.iter().map(|of| (of.manifest.backup.clone(), of.manifest.start_lsn)).collect();
+    let parent_of = |of: &Known| {
+        let Manifest { backup, start_lsn, .. } = &of.manifest;
+        Parent { backup: backup.clone(), start: *start_lsn, own: of.manifest.server_manifest().cloned() }
+    };
+    let parents: BTreeMap<BackupId, Parent> =
+        known.iter().map(|of| (of.manifest.backup.clone(), parent_of(of))).collect();
     for of in known {
         let Some(parent) = &of.manifest.parent else { continue };
-        of.parent_start = starts.get(parent).copied();
-        if of.parent_start.is_none() {
+        of.parent = parents.get(parent).cloned();
+        if of.parent.is_none() {
             let what = format!("it builds upon backup `{parent}`, which is no sound backup here");
             let key = verify.layout.manifest(&of.manifest.backup);
             report.defects.push(Defect::new(key, Fault::Missing, what).of(&of.manifest.backup));
@@ -260,7 +272,7 @@ async fn read_all(
     for key in listing.under(&format!("{}wal/", verify.layout.prefix())) {
         names::check_wal(verify.layout, key, size, report);
     }
-    let coverage = listing.coverage(size);
+    let coverage = listing.coverage_by_name(size);
     let mut histories = history::Histories::read(verify, listing, report).await?;
     let chosen = wal::chosen(verify, wal::segments(verify.layout, listing, size), &coverage);
     let keys = if chosen.is_empty() {

@@ -9,13 +9,14 @@
 //! Nothing is stored before the server has sent WAL, and nothing is confirmed
 //! before what the vaults held is proven to be what this server wrote.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use age::x25519::{Identity, Recipient};
 use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
 
 use self::{
+    level::Walk,
     stretch::{Lane, Stretch},
     target::{Item, State, Stream, Target, Work},
 };
@@ -23,11 +24,13 @@ use super::{Layout, Object, SharedStore, VaultError, keys};
 use crate::{
     decide::{
         recovery::parse_history,
-        stretch::{Forked, Source, begin},
+        stretch::{Forked, Held, Source, begin},
     },
     domain::{Lsn, Segment, SegmentSize, Timeline},
 };
 
+mod delay;
+mod level;
 mod look;
 mod status;
 mod stretch;
@@ -106,6 +109,7 @@ impl WalWriter {
                 server: written,
             })
         })?;
+        let judged = judged_to(&held, &source);
         let segment = Segment::holding(timeline, begun.start, size);
         let identity = Identity::generate();
         let key = self.new_key(looked, segment, size, &identity)?;
@@ -139,7 +143,9 @@ impl WalWriter {
         let opening = self.histories.iter().map(history).chain([key]).collect();
         let recipient = identity.to_public();
         let bytes = BytesMut::new();
-        self.stretch = Some(Stretch { layout, size, timeline, recipient, opening, segment, bytes, lanes });
+        let walk = Walk::from(begun.start, size);
+        self.stretch =
+            Some(Stretch { layout, size, timeline, recipient, opening, segment, bytes, walk, judged, lanes });
         self.status.set(|status| {
             *status = WalSnapshot { timeline: Some(timeline), received: begun.start, ..WalSnapshot::default() };
         });
@@ -174,6 +180,12 @@ impl WalWriter {
         self.histories.insert(timeline, Arc::new(Object::plain(content)));
     }
 
+    /// The server sent the WAL before `end` at this time, and it is handed in next: it
+    /// is measured how long it takes until the vaults have it.
+    pub fn sent(&self, end: Lsn, at: Instant) {
+        self.targets.iter().for_each(|target| target.sent(end, at));
+    }
+
     /// Contiguous WAL bytes that start at `at`. Waits while a vault that the
     /// server must keep WAL for has too much to store.
     pub async fn wal(&mut self, at: Lsn, mut bytes: Bytes) -> Result<(), VaultError> {
@@ -185,7 +197,11 @@ impl WalWriter {
             let stretch = self.open()?;
             let room = stretch.segment.end(stretch.size).0 - expected.0;
             let take = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
-            stretch.bytes.extend_from_slice(&bytes.split_to(take));
+            let piece = bytes.split_to(take);
+            if let Some(at) = stretch.unlogged(&piece) {
+                return Err(VaultError::Unlogged { timeline: stretch.timeline, at });
+            }
+            stretch.bytes.extend_from_slice(&piece);
             expected = stretch.position();
             let is_whole = expected == stretch.segment.end(stretch.size);
             stretch.compare_tails();
@@ -265,4 +281,19 @@ impl WalWriter {
         }
         Ok(())
     }
+}
+
+/// Up to where the WAL of a stretch was looked at when a vault got it, or is of no
+/// account, as nothing before it was to be recovered.
+fn judged_to(held: &[Option<Held>], source: &Source) -> Lsn {
+    let Source { timeline, segment_size: size, wanted, fork, .. } = *source;
+    let coverages = || held.iter().flatten().map(|held| &held.coverage);
+    let tip = coverages().filter_map(|coverage| coverage.tip(timeline, size)).max();
+    // The segment of a fork begins with what the older timeline wrote.
+    let older = coverages().filter_map(|coverage| {
+        let older = coverage.timelines().range(..timeline).next_back().copied()?;
+        coverage.tip(older, size)
+    });
+    let older = older.max().map(|older| fork.map_or(older, |fork| older.min(fork)));
+    tip.or(older).unwrap_or(wanted)
 }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
-    Layout, Manifest, Object, ObjectRecord, SharedStore, VaultError, keys,
+    Base, Layout, Manifest, Object, ObjectRecord, SharedStore, VaultError, keys,
     manifest::FORMAT,
     parent::SERVER_MANIFEST,
     pipeline::{self, Upload, Work},
@@ -20,7 +20,7 @@ use super::{
     splitter::{Piece, Splitter},
 };
 use crate::{
-    domain::{BackupId, BackupKind, ByteSize, Lsn, SegmentSize, Timeline},
+    domain::{BackupId, BackupKind, ByteSize, Lsn, SegmentSize, TakenFrom, Timeline},
     process::Tasks,
 };
 
@@ -40,12 +40,14 @@ pub struct TakenBackup {
     pub start_lsn: Lsn,
     pub stop_lsn: Lsn,
     pub server_version: String,
+    /// Which member sent it.
+    pub from: Option<TakenFrom>,
     pub started_at: Timestamp,
     pub finished_at: Timestamp,
     /// Whether the server found damaged pages.
     pub damaged: bool,
     pub parent: Option<BackupId>,
-    /// Whether no increment builds upon it.
+    /// Whether no other builds upon it.
     pub standalone: bool,
     /// PostgreSQL settings that replay requires to be at least these.
     pub required_settings: BTreeMap<String, String>,
@@ -123,6 +125,14 @@ impl BackupWriter {
             uploader: Some(uploader),
             tasks,
         })
+    }
+
+    /// Makes it a differential, which leaves out what the server still has as its base;
+    /// before the first archive. Where that shows itself to be wrong, the call that
+    /// takes the data fails as [`VaultError::Unlike`].
+    #[must_use]
+    pub fn upon(self, base: Base) -> Self {
+        Self { splitter: Splitter::upon(base), ..self }
     }
 
     /// A tar archive begins: the data folder (`None`), or the tablespace with this oid.
@@ -277,6 +287,7 @@ impl BackupWriter {
             start_lsn: taken.start_lsn,
             stop_lsn: taken.stop_lsn,
             server_version: taken.server_version,
+            from: taken.from,
             started_at: taken.started_at,
             finished_at: taken.finished_at,
             size_bytes,
@@ -298,8 +309,6 @@ fn config_tar(files: &[(String, String)]) -> std::io::Result<Vec<u8>> {
         let mut header = tar::Header::new_ustar();
         header.set_mode(0o600);
         header.set_size(content.len() as u64);
-        // Only the file's name: it may have stood anywhere on the server.
-        let name = name.rsplit('/').next().unwrap_or(name);
         builder.append_data(&mut header, name, content.as_bytes())?;
     }
     builder.into_inner()

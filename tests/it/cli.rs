@@ -1,19 +1,28 @@
 //! The command line as an operator uses it: the real program as a child
 //! process, files that an operator would write, a real PostgreSQL 15.
 
+mod ahead;
+mod alone;
 mod beats;
+mod broken;
 mod bucket;
 mod chain;
 mod clusters;
+mod coexistence;
 mod copies;
 mod daemon;
+mod differentials;
 mod expiry_under_locks;
 mod files;
+mod headroom;
+mod honest;
 mod increments;
 mod journey;
 mod keys;
 mod left;
+mod lines;
 mod locks;
+mod many;
 mod output;
 mod points;
 mod prune;
@@ -23,9 +32,14 @@ mod restoring;
 mod secrets;
 mod shared_state;
 mod silent;
-mod site;
+pub(crate) mod site;
+mod slots_of_standbys;
+mod standbys;
+mod stateless;
 mod status;
 mod streaming;
+mod synchronous;
 mod vaults;
 mod verify;
 mod verify_runs;
+mod versions;

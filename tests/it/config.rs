@@ -84,6 +84,7 @@ fn the_examples_pass_and_paths_become_absolute() {
     written.change("lifeboat.yaml", "path: /var/lib/lifeboat/vault", "path: vault");
     written.change("lifeboat.yaml", "/run/secrets/age.key", "age.key");
     written.change("schedules/wallet.yaml", "/run/secrets/wallet", "secrets/wallet");
+    written.change("schedules/wallet.yaml", "sslmode: verify-full", "sslcert: own.crt, sslkey: own.key");
     let estate = written.load().unwrap();
     let folder = std::fs::canonicalize(written.path("")).unwrap();
     assert_eq!(estate.folder, folder);
@@ -95,6 +96,8 @@ fn the_examples_pass_and_paths_become_absolute() {
     assert_eq!(estate.daemon.keys.identity, Some(file("age.key")));
     let schedule = &estate.schedules[0];
     assert_eq!(schedule.config.login.password, Some(file("secrets/wallet")));
+    let login = &schedule.config.login;
+    assert_eq!((&login.sslcert, &login.sslkey), (&Some(folder.join("own.crt")), &Some(folder.join("own.key"))));
     assert_eq!(estate.runbooks[0].config.steps.len(), 5);
     let bytes = std::fs::read(written.path("schedules/wallet.yaml")).unwrap();
     assert_eq!(schedule.sha256, hex::encode(<sha2::Sha256 as sha2::Digest>::digest(bytes)));

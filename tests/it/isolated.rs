@@ -1,6 +1,7 @@
 //! Recovery to a known target and the isolated instance, on real PostgreSQL.
 
 mod apart;
+mod awaited;
 mod copy;
 mod stopping;
 mod target;

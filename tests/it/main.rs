@@ -22,4 +22,5 @@ mod report;
 mod sample;
 mod shown_commands;
 mod tidy;
+mod torture;
 mod vault;

@@ -2,13 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
+mod abandoned;
 mod backup;
 mod beat;
+mod certificates;
+mod configuration;
 mod login;
 mod preflight;
 mod stream;
 
-use lifeboat::engine::postgres::{Login, Member, Postgres, Tls, protect::BeatSession};
+use lifeboat::engine::postgres::{
+    Login, Member, Postgres, Tls,
+    protect::{BeatSession, Patience},
+};
 
 use crate::support::Lab;
 
@@ -17,10 +23,23 @@ fn over_tcp(lab: &Lab, user: &str) -> Postgres {
     Postgres {
         database: "wallet".parse().unwrap(),
         members: vec![member("a", "127.0.0.1", lab.port)],
-        login: Login { user: user.to_owned(), password: None, tls: Tls::Disable, dbname: "postgres".to_owned() },
+        login: Login {
+            user: user.to_owned(),
+            password: None,
+            tls: Tls::Disable,
+            certificate: None,
+            dbname: "postgres".to_owned(),
+        },
         account: lab.cluster.account.clone(),
         beats: BeatSession::default(),
+        patience: Patience::default(),
     }
+}
+
+/// The same as the role that the README describes, with the rights it gives and no more.
+async fn documented(lab: &Lab) -> Postgres {
+    lab.psql(&crate::readme::role_sql("never asked for")).await;
+    over_tcp(lab, "lifeboat")
 }
 
 fn member(name: &str, host: &str, port: u16) -> Member {

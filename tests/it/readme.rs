@@ -22,6 +22,13 @@ fn blocks(language: &str) -> Vec<String> {
     found
 }
 
+/// Its SQL, word for word but for the password.
+pub(crate) fn role_sql(password: &str) -> String {
+    let sql = blocks("sql").join("\n");
+    assert_eq!(sql.matches("'choose one'").count(), 1, "{sql}");
+    sql.replace("'choose one'", &format!("'{password}'"))
+}
+
 #[test]
 fn its_files_pass_check() {
     let folder = scratch();
@@ -69,14 +76,35 @@ fn its_commands_exist() {
 #[tokio::test]
 async fn its_role_has_the_rights_that_protection_needs() {
     let lab = Lab::start("").await;
-    for block in blocks("sql") {
-        lab.psql(&block).await;
-    }
+    lab.psql(&role_sql("choose one")).await;
     let rights = "SELECT has_table_privilege('lifeboat', 'lifeboat.heartbeat', 'INSERT, DELETE') \
                   AND (SELECT rolreplication AND NOT rolsuper FROM pg_roles WHERE rolname = 'lifeboat') \
                   AND pg_has_role('lifeboat', 'pg_monitor', 'MEMBER') \
                   AND has_function_privilege('lifeboat', 'pg_promote(boolean, integer)', 'EXECUTE')";
     assert_eq!(lab.psql(rights).await, "t");
+}
+
+/// Every test that `docs/failure-modes.md` names exists.
+#[test]
+fn the_failure_modes_name_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("docs/failure-modes.md")).unwrap();
+    let sources: Vec<String> = [root.join("tests"), root.join("src")]
+        .iter()
+        .flat_map(|folder| crate::tidy::rust_files(folder))
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .collect();
+    let mut named = 0;
+    for row in text.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let column = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        assert!(column.contains('`') || column.starts_with("not yet"), "nothing plants: {row}");
+        for test in column.split('`').skip(1).step_by(2) {
+            let function = format!("fn {test}(");
+            assert!(sources.iter().any(|source| source.contains(&function)), "there is no test `{test}`");
+            named += 1;
+        }
+    }
+    assert!(named > 30, "{named} tests are named");
 }
 
 #[test]

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use lifeboat::{
     domain::{
-        Backup, BackupKind, BackupState, Check, EvidenceRecord, Lsn, Objectives, Phase, RecoveryPoint, RunId, Timeline,
-        Verdict,
+        Backup, BackupKind, BackupState, Check, EvidenceRecord, Lsn, Objectives, Phase, RecoveryPoint, RunId,
+        SlotState, Timeline, Verdict,
         record::{DnsTimes, Measured, PlanFile, RECORD_SCHEMA, Source, Target, Why},
     },
     flow::{Conclusion, RunState, RunSummary},
     report::status::{
         DatabaseStatus, EstateStatus, Finding, LastDrill, LastRestoreTest, NextRun, StreamingState, VaultExposure,
-        WalStreaming,
+        WalOnPrimary, WalStreaming,
     },
 };
 
@@ -110,6 +110,7 @@ pub(crate) fn restore_test(
         manifest_sha256: "b1946ac92492d2347c6235b4d2611184b1946ac92492d2347c6235b4d2611184".into(),
         size_bytes: 3_865_470_566,
         recipients: 2,
+        from: None,
     });
     record.target = Some(Target {
         kind: "local".into(),
@@ -234,6 +235,7 @@ pub(crate) fn backup(database: &str) -> Backup {
         start_lsn: Lsn(0x4_2800_0028),
         stop_lsn: Lsn(0x4_2800_4108),
         parent: None,
+        from: None,
     }
 }
 
@@ -268,6 +270,24 @@ pub(crate) fn database(name: &str) -> DatabaseStatus {
             durable_lsn: Some(Lsn(0x4_2A00_01C8)),
             error: None,
         },
+        wal_on_primary: Some(WalOnPrimary {
+            at: at("2026-11-21T05:41:10Z"),
+            member: "a".parse().unwrap(),
+            slot: format!("lifeboat_{name}"),
+            slot_state: SlotState::Reserved,
+            slot_active: true,
+            written_lsn: Lsn(0x4_2A00_0300),
+            kept_bytes: 312,
+            bytes_per_second: Some(1_300_000.0),
+            slot_limit_bytes: None,
+            folder_bytes: Some(1 << 30),
+            free_bytes: Some(64 << 30),
+            room_bytes: None,
+            headroom_bytes: Some(64 << 30),
+            headroom_seconds: Some(52_860.0),
+            ends_with: Some("disk".into()),
+            stands_still_seconds: 0.0,
+        }),
         broken_windows: Vec::new(),
         last_heartbeat: Some(at("2026-11-21T05:41:11Z")),
         newest_backup: Some(backup(name)),

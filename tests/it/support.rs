@@ -1,8 +1,10 @@
 //! What the tests share: throw-away PostgreSQL clusters, an S3 server, a proxy
 //! that fails on demand, free ports, waits on conditions with a bound.
 
+pub(crate) mod line;
 pub(crate) mod moto;
 pub(crate) mod proxy;
+pub(crate) mod standby;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
@@ -45,11 +47,16 @@ impl Lab {
 
     /// The same of another major version.
     pub(crate) async fn start_major(major: u32, extra: &str) -> Self {
+        Self::start_with(major, &[], extra).await
+    }
+
+    /// The same with further options of `initdb`.
+    pub(crate) async fn start_with(major: u32, initdb: &[&str], extra: &str) -> Self {
         let folder = scratch();
         let port = free_port();
         let account = Account::for_postgres().unwrap();
         let cluster = LocalCluster::new(Binaries::find(major).unwrap(), account, folder.path().join("primary"));
-        cluster.init().await.unwrap();
+        cluster.init_with(initdb).await.unwrap();
         cluster.configure(&Self::settings(port, &cluster.socket_folder(), extra)).unwrap();
         cluster.start(Duration::from_secs(30)).await.unwrap();
         Self { cluster, port, _folder: folder }
@@ -70,17 +77,7 @@ impl Lab {
 
     /// The same in another database of the cluster.
     pub(crate) async fn psql_in(&self, dbname: &str, sql: &str) -> String {
-        self.cluster
-            .binaries
-            .program("psql", self.cluster.account.clone())
-            .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", dbname, "-h"])
-            .arg(self.cluster.socket_folder())
-            .args(["-p", &self.port.to_string(), "-c", sql])
-            .output(Duration::from_secs(60))
-            .await
-            .unwrap()
-            .trim()
-            .to_owned()
+        psql(&self.cluster, self.port, dbname, sql).await
     }
 
     /// Lets `role` in over TCP with a password, for SQL and replication, and nobody else.
@@ -92,6 +89,20 @@ impl Lab {
         std::fs::write(self.cluster.data().join("pg_hba.conf"), hba).unwrap();
         self.psql("SELECT pg_reload_conf()").await;
     }
+}
+
+async fn psql(cluster: &LocalCluster, port: u16, dbname: &str, sql: &str) -> String {
+    cluster
+        .binaries
+        .program("psql", cluster.account.clone())
+        .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", dbname, "-h"])
+        .arg(cluster.socket_folder())
+        .args(["-p", &port.to_string(), "-c", sql])
+        .output(Duration::from_secs(60))
+        .await
+        .unwrap()
+        .trim()
+        .to_owned()
 }
 
 impl Drop for Lab {

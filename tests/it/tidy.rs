@@ -73,7 +73,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("api", &["domain", "clock", "process", "telemetry", "flow", "report", "evidence", "app"]),
 ];
 
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

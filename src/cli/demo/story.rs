@@ -168,7 +168,13 @@ fn verdict(output: &Value) -> Option<Verdict> {
 
 async fn take_backup(app: &App, wallet: &DatabaseName, narrator: &mut Narrator) -> Result<()> {
     narrator.begin("full backup");
-    let params = backup::Params { database: wallet.clone(), kind: BackupKind::Full, standalone: false, due_at: None };
+    let params = backup::Params {
+        database: wallet.clone(),
+        kind: BackupKind::Full,
+        standalone: false,
+        manner: backup::Manner::default(),
+        due_at: None,
+    };
     let id = RunId::new(backup::NAME, wallet.as_str(), "manual", &app.stamp());
     let taken = drive(app, NewRun::new(id, wallet, &params, REQUESTER)?, narrator).await?;
     let size = |name: &str| ByteSize::from_bytes(taken.get(name).and_then(Value::as_u64).unwrap_or_default());

@@ -69,12 +69,9 @@ fn contents(estate: &Estate, config: &Path, verifier: &Verifier, page: &str) -> 
         ("README.md".to_owned(), page.as_bytes().to_vec()),
         ("signing.pub".to_owned(), format!("{}\n", verifier.to_openssh()).into_bytes()),
         ("lifeboat.yaml".to_owned(), without_password(read(config)?, &estate.daemon.state.url)?),
-        ("restore/lifeboat.yaml".to_owned(), page::restore_config(estate).into_bytes()),
     ];
     for schedule in &estate.schedules {
-        for folder in ["schedules", "restore/schedules"] {
-            files.push((named(folder, &schedule.file), read(&schedule.file)?));
-        }
+        files.push((named("schedules", &schedule.file), read(&schedule.file)?));
     }
     for runbook in &estate.runbooks {
         files.push((named("runbooks", &runbook.file), read(&runbook.file)?));

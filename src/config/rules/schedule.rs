@@ -1,10 +1,13 @@
 //! Rules of `schedules/*.yaml`.
 
 use super::{Report, Spot, known};
+
+mod source;
+
 use crate::{
     config::schedule::VerifyConfig,
     decide::sample::Rotation,
-    domain::{KeepPeriod, Region, Share, Span},
+    domain::{ByteSize, KeepPeriod, Region, Share, Span},
 };
 
 pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_>) {
@@ -12,13 +15,14 @@ pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_
     vaults(daemon, schedule, report);
     let objectives = schedule.get("objectives");
     report.refuse_zero(objectives, "rto", "write how long a recovery may take, such as `1h`");
-    report.command(schedule.get("login").get("password").get("command"));
+    login(schedule.get("login"), report);
     let backups = schedule.get("backups");
     if backups.is_empty() {
         report.add(backups.place, "no backup is ever taken", "add `- {kind: full, cron: \"0 2 * * *\"}`");
     }
     backups.items().for_each(|line| keep(line, report));
-    increments(backups, report);
+    parents(backups, report);
+    source::check(schedule, report);
     wal(schedule, report);
     window(schedule, report);
     verify(schedule.get("verify"), report);
@@ -26,6 +30,20 @@ pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_
     let test = schedule.get("restore_test");
     if test.exists() {
         restore_test(daemon, schedule, test, report);
+    }
+}
+
+fn login(login: Spot<'_>, report: &mut Report<'_>) {
+    report.command(login.get("password").get("command"));
+    for (one, other) in [("sslcert", "sslkey"), ("sslkey", "sslcert")] {
+        if login.get(one).exists() && !login.get(other).exists() {
+            let what = format!("`{one}` is of no use without `{other}`");
+            report.add(login.key(one), what, format!("add `{other}`, or remove `{one}`"));
+        }
+    }
+    if login.get("sslcert").exists() && login.get("sslmode").text() == Some("disable") {
+        let remedy = "use `sslmode: verify-full`, or remove `sslcert` and `sslkey`";
+        report.add(login.key("sslcert"), "without TLS no certificate is shown", remedy);
     }
 }
 
@@ -128,18 +146,24 @@ fn keep(line: Spot<'_>, report: &mut Report<'_>) {
     }
 }
 
-/// An increment upon an increment for ever would need all of them to be restored.
-fn increments(backups: Spot<'_>, report: &mut Report<'_>) {
+/// An increment upon an increment for ever would need all of them to be restored, and
+/// a differential needs a full backup.
+fn parents(backups: Spot<'_>, report: &mut Report<'_>) {
     let kind = |line: Spot<'_>| line.get("kind").text().map(str::to_owned);
     let carries =
         |line: Spot<'_>| kind(line).is_none_or(|kind| kind == "full") && line.get("standalone").text() != Some("true");
     if backups.items().any(carries) {
         return;
     }
-    for line in backups.items().filter(|line| kind(*line).as_deref() == Some("incremental")) {
+    for line in backups.items() {
+        let children = match kind(line).as_deref() {
+            Some("incremental") => "increments",
+            Some("differential") => "differentials",
+            _ => continue,
+        };
         report.add(
             line.get("kind").place,
-            "no line takes the full backups that increments are built upon",
+            format!("no line takes the full backups that {children} are built upon"),
             "add a line such as `- {kind: full, cron: \"0 2 * * 0\"}`",
         );
     }
@@ -190,6 +214,14 @@ fn wal(schedule: Spot<'_>, report: &mut Report<'_>) {
     }
     report.refuse_zero(wal, "window", "write how far back every instant can be restored, such as `31d`");
     report.refuse_zero(wal, "flush_every", "write how often WAL becomes durable, such as `1s`");
+    let room = wal.get("room_on_primary");
+    if room.parsed::<ByteSize>() == Some(ByteSize::from_bytes(0)) {
+        report.add(
+            room.place,
+            "`room_on_primary` is zero",
+            "write how much WAL the primary's disk has room for, such as `50GiB`",
+        );
+    }
     let flush = wal.get("flush_every");
     let rpo: Option<Span> = schedule.get("objectives").get("rpo").parsed();
     if let (Some(every), Some(rpo)) = (flush.parsed::<Span>(), rpo)

@@ -29,7 +29,7 @@ fn history(system_id: &str, incarnation: u32, whole: &[(u32, u64)], backups: Vec
     }
     let facts = Facts { backups, coverage, histories: [].into(), segment_size: SIZE, not_after: None };
     let name = Name { system_id: system_id.to_owned(), incarnation };
-    History { name, facts, is_kept: Box::new(|_| true) }
+    History { name, is_unlogged: false, facts, is_kept: Box::new(|_| true) }
 }
 
 fn only(histories: &[History<'_>]) -> Break {
@@ -95,6 +95,9 @@ fn another_history_is_open_until_its_first_backup() {
         assert_eq!((open.history.incarnation, open.after, open.until), (incarnation, Some(at(100)), None));
         let over = only(&[old(), new(vec![backup(1, 2, 200)])]);
         assert_eq!((over.until, over.id()), (Some(at(200)), open.id()));
+        let unlogged = History { is_unlogged: true, ..new(vec![]) };
+        let expected = if cause == Cause::SetBack { Cause::Unlogged } else { cause };
+        assert_eq!(only(&[old(), unlogged]).cause, expected);
         // Nothing was there before that could be restored.
         assert_eq!(breaks(&[history("7", 1, &[(1, 2)], vec![]), new(vec![])]), []);
     }

@@ -142,12 +142,12 @@ fn describe(facts: &Facts, line: &Line, instants: &[Instant], missing: &Missing)
 }
 
 /// From where on points of a line can be restored behind a gap: the end of the
-/// first backup there that has its own WAL.
-pub(super) fn again(facts: &Facts, line: &Line, gap: Lsn) -> Option<Lsn> {
+/// first backup there that has its own WAL, as position and instant.
+pub(super) fn again(facts: &Facts, line: &Line, gap: Lsn) -> Option<(Lsn, Timestamp)> {
     let size = facts.segment_size;
     let behind = facts.backups.iter().filter(|backup| line.holds(backup) && backup.start_lsn >= gap);
     let whole = behind.filter(|backup| facts.coverage.covers(backup.timeline, size, backup.start_lsn, backup.stop_lsn));
-    whole.map(|backup| backup.stop_lsn).min()
+    whole.map(|backup| (backup.stop_lsn, backup.finished_at)).min()
 }
 
 impl Coverage {

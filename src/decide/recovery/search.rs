@@ -4,7 +4,7 @@
 //! after the backup's start, and fails when that lies before the backup's end; so
 //! the newest backup is not always the one, and the WAL of each is searched first.
 
-use super::{Facts, Line, Refusal, Selection, WalPiece, choose, collect, named, newest_timeline};
+use super::{Bounds, Facts, Line, Refusal, Selection, WalPiece, bounds, choose, collect, named, newest_timeline};
 use crate::domain::{BackupId, Lsn, RecoveryTarget, lsn::RECORD_BYTES_MAX};
 
 /// Why a point that the listing did not exclude cannot be restored to.
@@ -13,15 +13,46 @@ pub enum Unreachable {
     #[error("`{xid}` is not a transaction number, of 32 or 64 bits")]
     NoTransaction { xid: String },
     #[error(
-        "{target} is nowhere in the WAL from LSN {from}, where backup `{backup}` starts, to LSN {to}, which is all that was searched"
+        "{target} is nowhere in the WAL from LSN {from}, where backup `{backup}` starts, to LSN {to}, which is all that was searched{}; {bounds}",
+        told_missing(missing)
     )]
-    Nowhere { target: RecoveryTarget, backup: BackupId, from: Lsn, to: Lsn },
+    Nowhere {
+        target: RecoveryTarget,
+        backup: BackupId,
+        from: Lsn,
+        to: Lsn,
+        /// Where WAL is missing in between.
+        missing: Vec<Lsn>,
+        bounds: Box<Bounds>,
+    },
     #[error(
-        "{target} lies at LSN {at}, and backup `{backup}` is complete at LSN {stop} only; recovery cannot stop before that, and no earlier backup leads there"
+        "{target} lies at LSN {at}, and backup `{backup}` is complete at LSN {stop} only; recovery cannot stop before that, and no earlier backup leads there; {bounds}"
     )]
-    BeforeBackup { target: RecoveryTarget, at: Lsn, backup: BackupId, stop: Lsn },
-    #[error("{target} lies after the last whole record that is held, which {}; `--latest` restores to that", told(last.as_ref()))]
-    AfterLastRecord { target: RecoveryTarget, last: Option<Lsn> },
+    BeforeBackup { target: RecoveryTarget, at: Lsn, backup: BackupId, stop: Lsn, bounds: Box<Bounds> },
+    #[error("{target} lies after the last whole record that is held, which {}; `--latest` restores to that; {bounds}", told(last.as_ref()))]
+    AfterLastRecord { target: RecoveryTarget, last: Option<Lsn>, bounds: Box<Bounds> },
+}
+
+impl Unreachable {
+    /// The recovery points that it names, so that more can be told of them.
+    pub fn bounds_mut(&mut self) -> Option<&mut Bounds> {
+        match self {
+            Self::NoTransaction { .. } => None,
+            Self::Nowhere { bounds, .. } | Self::BeforeBackup { bounds, .. } | Self::AfterLastRecord { bounds, .. } => {
+                Some(bounds)
+            }
+        }
+    }
+
+    /// No whole record starts where recovery of `chosen` would stop; `last` is held.
+    pub fn after_last_record(facts: &Facts, chosen: Selection, last: Option<Lsn>) -> Result<Self, Refusal> {
+        Ok(Self::AfterLastRecord { target: chosen.target, last, bounds: bounds(facts)? })
+    }
+}
+
+fn told_missing(missing: &[Lsn]) -> String {
+    let all: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    if all.is_empty() { String::new() } else { format!(", and WAL is missing from {} on", all.join(" and ")) }
 }
 
 fn told(last: Option<&Lsn>) -> String {
@@ -121,6 +152,8 @@ pub struct Search {
     first: Option<Lsn>,
     /// The last read stretch, and the end of all.
     read: Option<(Stretch, Lsn)>,
+    /// Where stretches ended at a gap.
+    missing: Vec<Lsn>,
 }
 
 impl Search {
@@ -130,17 +163,19 @@ impl Search {
         self.first = found.or(self.first.filter(|_| stretch.is_joined));
         let end = self.read.take().map_or(stretch.end, |(_, end)| end);
         self.read = Some((stretch.clone(), end));
+        self.missing.extend((!stretch.is_joined).then_some(stretch.end));
         self.first.is_some_and(|at| at >= stretch.stop)
     }
 
     /// Why there is nothing to restore, when all stretches were read; none when
     /// there was none to read.
-    pub fn refusal(self, target: &RecoveryTarget) -> Option<Unreachable> {
+    pub fn refusal(mut self, target: &RecoveryTarget, facts: &Facts) -> Option<Unreachable> {
         let (stretch, to) = self.read?;
-        let (target, backup) = (target.clone(), stretch.backup);
+        let (target, backup, bounds) = (target.clone(), stretch.backup, bounds(facts).ok()?);
+        self.missing.sort_unstable();
         Some(match self.first {
-            Some(at) => Unreachable::BeforeBackup { target, at, backup, stop: stretch.stop },
-            None => Unreachable::Nowhere { target, backup, from: stretch.start, to },
+            Some(at) => Unreachable::BeforeBackup { target, at, backup, stop: stretch.stop, bounds },
+            None => Unreachable::Nowhere { target, backup, from: stretch.start, to, missing: self.missing, bounds },
         })
     }
 }
@@ -198,7 +233,7 @@ mod tests {
                 return Ok(stretch.backup.to_string());
             }
         }
-        Err(search.refusal(&target()))
+        Err(search.refusal(&target(), facts))
     }
 
     #[test]
@@ -226,7 +261,8 @@ mod tests {
         let facts = facts(&[3, 8], &[6]);
         assert_eq!(searched(&facts, &[at(5, 0)], None).unwrap(), "b3");
         assert_eq!(searched(&facts, &[at(9, 0)], None).unwrap(), "b8");
-        assert!(searched(&facts, &[at(8, 100)], None).is_err(), "b3 does not lead there");
+        let lost = searched(&facts, &[at(8, 100)], None).unwrap_err().unwrap().to_string();
+        assert!(lost.contains("WAL is missing from 0/6000000 on"), "b3 does not lead there: {lost}");
     }
 
     /// The WAL from segment 1 to 19 and a piece of the next; a record may be long.

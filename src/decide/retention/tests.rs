@@ -117,6 +117,31 @@ fn the_parents_of_what_stays_stay() {
     assert!(reasons_of(&plan, "b7").contains(&Reason::ParentOf("b8".parse().unwrap())));
 }
 
+/// Each needs the full backup and no other differential; the next is built upon the
+/// newest full one, although an increment is newer.
+#[test]
+fn the_full_backup_that_carries_differentials_stays() {
+    let mut world = a_month(6);
+    for _ in 0..4 {
+        world.differential();
+        world.pass(hours(24), 2);
+    }
+    world.increment();
+    let lines = [
+        line(BackupKind::Full, false, &[(KeepPeriod::Daily, 1)]),
+        line(BackupKind::Differential, false, &[(KeepPeriod::Daily, 1)]),
+        line(BackupKind::Incremental, false, &[(KeepPeriod::Daily, 1)]),
+    ]
+    .map(|line| Line { due: Schedule::parse("0 0 * * 0", "UTC").unwrap(), ..line })
+    .to_vec();
+    let plan = world.plan(&policy(1, lines));
+    assert_eq!(plan.refusals, []);
+    assert_eq!(kept(&plan), ["b6", "b10", "b11"]);
+    let parent_of = |child: &str| Reason::ParentOf(child.parse().unwrap());
+    let reasons = reasons_of(&plan, "b6");
+    assert!(reasons.contains(&parent_of("b10")) && reasons.contains(&Reason::Last), "{reasons:?}");
+}
+
 /// One may be built upon it just now.
 #[test]
 fn the_newest_backup_that_carries_increments_stays() {

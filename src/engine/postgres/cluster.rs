@@ -25,6 +25,14 @@ pub(super) fn major(server_version: &str) -> Option<u32> {
     server_version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
+/// The first version that gives increments.
+pub(super) const INCREMENTS_SINCE: u32 = 17;
+
+/// Whether servers of this version give increments.
+pub fn gives_increments(server_version: &str) -> bool {
+    major(server_version).is_some_and(|version| version >= INCREMENTS_SINCE)
+}
+
 /// Where the programs of a major version are found: Debian's packages, PostgreSQL's
 /// own for Red Hat and its like, and what was installed by hand.
 fn folders(major: u32) -> [PathBuf; 3] {
@@ -119,6 +127,11 @@ impl LocalCluster {
     /// Makes a new, empty cluster with data checksums and the superuser `postgres`.
     /// Local logins need no password; `pg_hba.conf` can be replaced afterwards.
     pub async fn init(&self) -> Result<(), EngineError> {
+        self.init_with(&[]).await
+    }
+
+    /// The same with further options of `initdb`.
+    pub async fn init_with(&self, options: &[&str]) -> Result<(), EngineError> {
         self.make_folders()?;
         self.binaries
             .program("initdb", self.account.clone())
@@ -130,6 +143,7 @@ impl LocalCluster {
                 "--encoding=UTF8",
                 "--locale=C.UTF-8",
             ])
+            .args(options.iter().copied())
             .arg("-D")
             .arg(self.data())
             .output(Duration::from_secs(60))

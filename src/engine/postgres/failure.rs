@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Member, Postgres, wire::reply::Refusal};
+use super::{Member, Postgres, hba, wire::reply::Refusal};
 use crate::{domain::MemberName, engine::EngineError};
 
 /// Nobody answers at this member's address.
@@ -16,6 +16,8 @@ pub(super) fn login(postgres: &Postgres, member: &Member, reason: String) -> Eng
         member: member.name.clone(),
         address: member.address(),
         user: postgres.login.user.clone(),
+        remedy: hba::remedy(postgres, &reason)
+            .unwrap_or_else(|| "check `login` in the schedule and the server's pg_hba.conf".to_owned()),
         reason,
     }
 }

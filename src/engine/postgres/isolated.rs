@@ -22,7 +22,7 @@ use super::{
     restored::{ConfiguredRecovery, RECOVERY_FILE, file_error, make_private, program_error, unfit},
 };
 use crate::{
-    domain::{Check, Lsn, RecoveryPoint, RecoveryTarget, Timeline},
+    domain::{Check, Lsn, RecoveryPoint, Timeline},
     engine::{CopiedBeats, EngineError, Instance, IsolatedParams},
     process::Program,
 };
@@ -30,6 +30,7 @@ use crate::{
 mod checks;
 mod confinement;
 mod processes;
+mod reached;
 mod session;
 
 pub use confinement::Confinement;
@@ -164,43 +165,8 @@ async fn look(
     log: &str,
 ) -> Result<(Session, RecoveryPoint, String), EngineError> {
     let ended = session.recovered().await?;
-    let path = data.join("pg_wal").join(ended.timeline.history_file());
-    let history = fs::read_to_string(&path).map_err(file_error("read", &path))?;
-    let Some((timeline, lsn)) = last_replayed(&history, ended.replayed) else {
-        return Err(unfit("tell where its recovery ended", format!("{} has no entry", path.display())));
-    };
-    let reached = RecoveryPoint { timeline, lsn, last_commit_at: ended.last_commit_at };
-    match missed(&configured.target, &reached, log) {
-        None => Ok((session, reached, ended.server_version)),
-        Some(why) => Err(unfit(&format!("reach {}", configured.target), why)),
-    }
-}
-
-/// Why the point that was reached is not the one that was asked for.
-fn missed(target: &RecoveryTarget, reached: &RecoveryPoint, log: &str) -> Option<String> {
-    if !log.contains("recovery stopping ") {
-        return Some(format!("it ended at {} without stopping at a target", reached.lsn));
-    }
-    match (target, reached.last_commit_at) {
-        // The end of the last replayed record lies behind the start that was asked for.
-        (RecoveryTarget::Lsn(lsn), _) if reached.lsn <= *lsn => Some(format!("it ended at {}", reached.lsn)),
-        (RecoveryTarget::Time(at), Some(commit)) if commit > *at => Some(format!("it replayed a commit of {commit}")),
-        _ => None,
-    }
-}
-
-/// The timeline and end of the last replayed record, from the history that the
-/// promotion wrote: lines of `timeline <tab> where it was left <tab> reason`.
-fn last_replayed(history: &str, replayed: Option<Lsn>) -> Option<(Timeline, Lsn)> {
-    let entries: Vec<(Timeline, Lsn)> = history
-        .lines()
-        .filter_map(|line| {
-            let mut parts = line.split_whitespace();
-            Some((Timeline(parts.next()?.parse().ok()?), parts.next()?.parse().ok()?))
-        })
-        .collect();
-    let lsn = replayed.or_else(|| entries.last().map(|(_, left)| *left))?;
-    entries.iter().find(|(_, left)| *left >= lsn).or(entries.last()).map(|(timeline, _)| (*timeline, lsn))
+    let reached = reached::judge(&ended, data, configured, log)?;
+    Ok((session, reached, ended.server_version))
 }
 
 fn read_log(path: &Path) -> String {
@@ -267,33 +233,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_history_tells_the_timeline_of_the_last_record() {
-        let history = "1\t0/3000180\tno recovery target specified\n\n2\t0/5000000\tafter LSN 0/4FFFF00\n";
-        let at = |lsn| last_replayed(history, lsn);
-        assert_eq!(at(Some(Lsn(0x500_0000))), Some((Timeline(2), Lsn(0x500_0000))));
-        assert_eq!(at(Some(Lsn(0x300_0100))), Some((Timeline(1), Lsn(0x300_0100))));
-        assert_eq!(at(None), Some((Timeline(2), Lsn(0x500_0000))));
-        assert_eq!(last_replayed("", None), None);
-    }
-
-    #[test]
     fn the_reason_is_the_first_fatal_line_that_we_did_not_cause() {
         let log = "LOG:  starting\nFATAL:  the database system is starting up\n\
                    FATAL:  recovery ended before configured recovery target was reached\n\
                    LOG:  startup process (PID 7) exited with exit code 1\n";
         assert_eq!(failure_line(log), "FATAL:  recovery ended before configured recovery target was reached");
         assert_eq!(failure_line("unshare: no\n\n"), "unshare: no");
-    }
-
-    #[test]
-    fn another_point_than_the_one_asked_for_is_missed() {
-        let reached =
-            RecoveryPoint { timeline: Timeline(1), lsn: Lsn(100), last_commit_at: Some(Timestamp::UNIX_EPOCH) };
-        let stopped = "LOG:  recovery stopping after WAL location";
-        assert_eq!(missed(&RecoveryTarget::Lsn(Lsn(99)), &reached, stopped), None);
-        assert!(missed(&RecoveryTarget::Lsn(Lsn(100)), &reached, stopped).is_some());
-        assert!(missed(&RecoveryTarget::Lsn(Lsn(99)), &reached, "LOG:  redo done").is_some());
-        assert!(missed(&RecoveryTarget::Time(Timestamp::MIN), &reached, stopped).is_some());
-        assert_eq!(missed(&RecoveryTarget::Time(Timestamp::UNIX_EPOCH), &reached, stopped), None);
     }
 }

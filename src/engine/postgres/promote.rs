@@ -107,20 +107,6 @@ impl Promote for Postgres {
         Ok(ServerAnswer { identity, wrote: try_write(&member, &mut connection).await.is_ok() })
     }
 
-    async fn release(&self, member: &MemberName) -> Result<(), EngineError> {
-        let member = self.member(member)?;
-        let mut connection = connect(self, member).await?;
-        // Left alone it would keep WAL until the member's disk is full.
-        let drop =
-            "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1 and not active";
-        sqlx::query(drop)
-            .bind(self.slot())
-            .execute(&mut connection)
-            .await
-            .map(std::mem::drop)
-            .map_err(failed(member, "dropping our replication slot"))
-    }
-
     async fn is_following(&self, member: &MemberName) -> Result<bool, EngineError> {
         let member = self.member(member)?;
         let mut connection = connect(self, member).await?;

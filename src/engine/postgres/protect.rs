@@ -1,9 +1,10 @@
 //! Protecting a PostgreSQL cluster: looking at it, backing it up, streaming its
 //! WAL, writing its heartbeat.
 //!
-//! Everything works on the primary that is found at the time; a role that
-//! moved is found again at the next call. Nothing here changes the cluster
-//! except for the replication slot and the heartbeat's schema.
+//! Everything works on the primary that is found at the time, but for the slots of
+//! standbys; a role that moved is found again at the next call. Nothing here
+//! changes the cluster except for our replication slot on its members and the
+//! heartbeat's schema.
 
 use std::{io, time::Duration};
 
@@ -14,21 +15,30 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Member, Postgres, sql, wire::reply::Row};
 use crate::{
-    domain::{Beat, Lsn, MemberName, SegmentSize, Timeline},
+    decide::slot::Durable,
+    domain::{Beat, Lsn, MemberName, SegmentSize, Timeline, WalKept},
     engine::{
-        BackupFacts, BackupSink, EngineError, MemberFacts, Parent, ParentManifest, Protect, Role, WalEnd, WalSink,
+        BackupFacts, BackupOrder, BackupSink, EngineError, Look, MemberFacts, Parent, ParentManifest, Protect, Role,
+        WalEnd, WalSink,
     },
 };
 
+mod awaited;
 mod backup;
 mod beat;
+mod configuration;
 mod history;
 mod increment;
+mod kept;
+mod notes;
 mod preflight;
+mod sender;
 mod slot;
+mod standby;
 mod stream;
 
 pub use beat::BeatSession;
+pub use stream::Patience;
 
 /// How long a member may take to tell about itself.
 const INSPECT_LIMIT: Duration = Duration::from_secs(15);
@@ -48,7 +58,7 @@ const FACTS: &str = "SELECT pg_is_in_recovery(),
        (SELECT bytes_per_wal_segment::bigint FROM pg_control_init())";
 
 #[async_trait]
-impl Protect for Postgres {
+impl Look for Postgres {
     async fn inspect(&self) -> Vec<(MemberName, Result<MemberFacts, EngineError>)> {
         self.look(INSPECT_LIMIT).await.into_iter().map(|(member, facts)| (member.name.clone(), facts)).collect()
     }
@@ -61,13 +71,24 @@ impl Protect for Postgres {
         increment::hindrance(self, parent).await
     }
 
+    async fn notes(&self) -> Result<Vec<String>, EngineError> {
+        notes::notes(self).await
+    }
+
+    async fn wal_kept(&self) -> Result<WalKept, EngineError> {
+        kept::kept(self).await
+    }
+}
+
+#[async_trait]
+impl Protect for Postgres {
     async fn backup(
         &self,
-        label: &str,
+        order: &BackupOrder<'_>,
         parent: Option<ParentManifest<'_>>,
         sink: &mut dyn BackupSink,
     ) -> Result<BackupFacts, EngineError> {
-        backup::backup(self, label, parent, sink).await
+        backup::backup(self, order, parent, sink).await
     }
 
     fn left_on_server(&self) -> String {
@@ -86,6 +107,10 @@ impl Protect for Postgres {
         stream::stream_wal(self, sink, flush_every, &stop).await
     }
 
+    async fn keep_on_standbys(&self, durable: Option<Durable>) -> Vec<(MemberName, Result<(), EngineError>)> {
+        standby::keep_on_all(self, durable).await
+    }
+
     async fn beat(&self, seq: i64) -> Result<Beat, EngineError> {
         beat::beat(self, seq).await
     }
@@ -99,6 +124,31 @@ impl Postgres {
             (member, facts.unwrap_or_else(|_| Err(super::failure::unreachable(member, io::ErrorKind::TimedOut.into()))))
         }))
         .await
+    }
+
+    /// The member of this name, which must be a standby of that primary.
+    async fn standby_of(
+        &self,
+        primary: &MemberFacts,
+        name: &MemberName,
+    ) -> Result<(&Member, MemberFacts), EngineError> {
+        let unfit = |what: &str, remedy: &str| EngineError::Unfit {
+            member: name.clone(),
+            what: what.to_owned(),
+            remedy: remedy.to_owned(),
+        };
+        let found = self.members.iter().find(|member| member.name == *name);
+        let member = found.ok_or_else(|| unfit("the schedule names no such member", "take the backup again"))?;
+        let facts = timeout(INSPECT_LIMIT, facts(self, member)).await;
+        let facts =
+            facts.unwrap_or_else(|_| Err(super::failure::unreachable(member, io::ErrorKind::TimedOut.into())))?;
+        if facts.role != Role::Standby {
+            return Err(unfit("it is a standby no more", "take the backup again"));
+        }
+        if facts.system_id != primary.system_id {
+            return Err(unfit("it belongs to another cluster than the primary", "remove it from `members`"));
+        }
+        Ok((member, facts))
     }
 
     /// The member that takes writes. Each member has `limit` to answer.
@@ -125,6 +175,14 @@ fn choose_primary(
     }
     primaries.sort_by_key(|(_, facts)| facts.timeline);
     match (primaries.pop(), primaries.pop()) {
+        (Some((one, a)), Some((two, b))) if a.system_id != b.system_id => Err(EngineError::Unfit {
+            member: one.name.clone(),
+            what: format!(
+                "it takes writes, and so does `{}`, which is another cluster (system identifiers {} and {})",
+                two.name, a.system_id, b.system_id
+            ),
+            remedy: "remove the one that does not belong to this database from `members`".to_owned(),
+        }),
         (Some((one, a)), Some((two, b))) if a.timeline == b.timeline => Err(EngineError::Unfit {
             member: one.name.clone(),
             what: format!("it takes writes on timeline {}, and so does `{}`", a.timeline, two.name),
@@ -202,6 +260,9 @@ mod tests {
         assert_eq!(choose(Ok(facts(&a, Role::Primary, 1)), down(&b)).unwrap(), a.name);
         let twins = choose(Ok(facts(&a, Role::Primary, 1)), Ok(facts(&b, Role::Primary, 1)));
         assert!(matches!(twins, Err(EngineError::Unfit { .. })), "{twins:?}");
+        let other = MemberFacts { system_id: "2".to_owned(), ..facts(&b, Role::Primary, 9) };
+        let strangers = choose(Ok(facts(&a, Role::Primary, 1)), Ok(other)).unwrap_err().to_string();
+        assert!(strangers.contains("another cluster (system identifiers 2 and 1)"), "{strangers}");
         let none = choose(Ok(facts(&a, Role::Standby, 1)), down(&b));
         let Err(EngineError::NoPrimary { seen }) = none else { panic!("{none:?}") };
         assert!(seen.contains("`a` is a standby") && seen.contains("`b`"), "{seen}");

@@ -6,7 +6,7 @@ use std::{fs, io, path::Path};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    domain::{RecoveryTarget, Timeline},
+    domain::{Lsn, RecoveryTarget, Timeline},
     durable,
     engine::EngineError,
     process::{Account, ProcessError},
@@ -20,6 +20,7 @@ pub(super) const RECOVERY_FILE: &str = "lifeboat_recovery.json";
 pub(super) struct ConfiguredRecovery {
     pub(super) target: RecoveryTarget,
     pub(super) timeline: Timeline,
+    pub(super) consistent_from: Lsn,
     /// `shared_preload_libraries` of the source; the copy loads none.
     pub(super) preload_libraries: Option<String>,
 }

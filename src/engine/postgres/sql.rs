@@ -14,7 +14,7 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-use super::{Member, Postgres, Tls, failure, wire::tls};
+use super::{APPLICATION, Member, Postgres, Tls, failure, wire::tls};
 use crate::{domain::MemberName, engine::EngineError};
 
 /// How long reaching a member and logging in may take.
@@ -27,7 +27,7 @@ pub async fn connect(postgres: &Postgres, member: &Member, dbname: &str) -> Resu
         .port(member.port)
         .username(&login.user)
         .database(dbname)
-        .application_name("lifeboat")
+        .application_name(APPLICATION)
         .statement_cache_capacity(16);
     if let Some(password) = &login.password {
         options = options.password(password.expose_secret());
@@ -41,6 +41,9 @@ pub async fn connect(postgres: &Postgres, member: &Member, dbname: &str) -> Resu
             options.host(&member.host).ssl_mode(PgSslMode::VerifyFull).ssl_root_cert_from_pem(trusted)
         }
     };
+    if let Some(own) = tls::own(member, login)? {
+        options = options.ssl_client_cert_from_pem(own.chain).ssl_client_key_from_pem(own.key);
+    }
     match timeout(CONNECT_LIMIT, options.connect()).await {
         Ok(connected) => connected.map_err(|error| failure::of_connect(postgres, member, error)),
         Err(_) => Err(failure::unreachable(member, io::Error::from(io::ErrorKind::TimedOut))),

@@ -39,27 +39,34 @@ pub struct Connection {
     received: BytesMut,
     /// The last error the server sent; explains an end of the connection that follows.
     refusal: Option<Refusal>,
+    /// The first of what the server said beside its answers.
+    notices: Vec<Refusal>,
 }
+
+/// So many notices are kept: who sends more says the same again.
+const NOTICES_MAX: usize = 32;
 
 impl Connection {
     pub(super) fn new(member: MemberName, transport: Box<dyn Transport>) -> Self {
-        Self { member, transport, received: BytesMut::new(), refusal: None }
+        Self { member, transport, received: BytesMut::new(), refusal: None, notices: Vec::new() }
     }
 
     pub(super) fn member(&self) -> &MemberName {
         &self.member
     }
 
-    /// The next reply that carries anything. Notices and parameter changes are
-    /// passed over. Safe to cancel: what was read stays.
+    /// The next reply that carries anything. Notices are kept aside, parameter
+    /// changes passed over. Safe to cancel: what was read stays.
     pub(super) async fn receive(&mut self) -> io::Result<Reply> {
         loop {
             while let Some(reply) = reply::decode(&mut self.received)? {
                 if let Reply::Failed(refusal) = &reply {
                     self.refusal = Some(refusal.clone());
                 }
-                if !matches!(reply, Reply::Aside) {
-                    return Ok(reply);
+                match reply {
+                    Reply::Notice(notice) if self.notices.len() < NOTICES_MAX => self.notices.push(notice),
+                    Reply::Notice(_) | Reply::Aside => {}
+                    reply => return Ok(reply),
                 }
             }
             if self.received.capacity() - self.received.len() < READ_BYTES_MIN {
@@ -69,6 +76,11 @@ impl Connection {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection"));
             }
         }
+    }
+
+    /// What the server said beside its answers so far.
+    pub(super) fn notices(&self) -> &[Refusal] {
+        &self.notices
     }
 
     /// Sends what `write` puts into the buffer.

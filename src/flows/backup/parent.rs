@@ -1,5 +1,6 @@
-//! The step that finds upon what an increment is built. Where it can be built
-//! upon nothing a full backup is taken: a day without a backup would be worse.
+//! The step that finds upon what an increment or a differential is built. Where it
+//! can be built upon nothing a full backup is taken: a day without a backup would be
+//! worse.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use serde_json::Value;
 use super::super::{Database, output, stream};
 use crate::{
     decide::parent::{self, Candidate},
-    domain::BackupId,
+    domain::{BackupId, BackupKind},
     engine::{EngineError, MemberFacts, Parent, ParentManifest},
     flow::{Step, StepContext, StepError},
     vault::{self, Catalog, Layout, Listing, SharedStore, VaultError},
@@ -34,13 +35,23 @@ impl Parentage {
         Self { parent: None, instead: Some(why.into()) }
     }
 
-    /// What a person should know of it.
-    pub(super) fn finding(&self) -> Option<String> {
-        self.instead.as_ref().map(|why| format!("a full backup was taken instead of an increment: {why}"))
+    /// What a person should know of it who asked for a backup of this kind.
+    pub(super) fn finding(&self, wanted: BackupKind) -> Option<String> {
+        self.instead.as_ref().map(|why| instead_of(wanted, why))
     }
 }
 
-pub(super) struct ChooseParent(pub(super) Arc<Database>);
+/// That a full backup was taken, and why.
+pub(super) fn instead_of(wanted: BackupKind, why: &str) -> String {
+    let wanted = if wanted == BackupKind::Incremental { "an increment" } else { "a differential" };
+    format!("a full backup was taken instead of {wanted}: {why}")
+}
+
+pub(super) struct ChooseParent {
+    pub(super) database: Arc<Database>,
+    /// Of the backup that is to be taken.
+    pub(super) kind: BackupKind,
+}
 
 #[async_trait]
 impl Step for ChooseParent {
@@ -51,10 +62,11 @@ impl Step for ChooseParent {
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
         let primary: MemberFacts = cx.output("check")?;
         cx.progress("choosing the backup to build upon", None, None);
-        let layout = stream::newest_layout(&self.0, &primary.system_id).await?;
-        let store = self.0.first_vault()?.as_ref();
+        let Self { database, kind } = self;
+        let layout = stream::newest_layout(database, &primary.system_id).await?;
+        let store = database.first_vault()?.as_ref();
         let listing = Listing::take(store, &layout).await?;
-        let catalog = Catalog::read(&listing, store, &self.0.keys.verifier).await?;
+        let catalog = Catalog::read(&listing, store, &database.keys.verifier).await?;
         let candidates: Vec<Candidate> = catalog
             .entries
             .iter()
@@ -67,16 +79,21 @@ impl Step for ChooseParent {
                 is_sound: catalog.is_sound(entry),
             })
             .collect();
-        let chosen = parent::choose(&candidates, primary.timeline, &listing.histories(store).await?);
+        let chosen = parent::choose(*kind, &candidates, primary.timeline, &listing.histories(store).await?);
         let Some(entry) = chosen.and_then(|chosen| catalog.find(&chosen.id)) else {
             let vault = &store.place().vault;
             return output(&Parentage::full(format!("vault `{vault}` holds no sound backup to build upon")));
         };
+        let parent = Parentage { parent: Some(entry.manifest.backup.clone()), instead: None };
+        // A differential is taken of whatever the server sends.
+        if *kind == BackupKind::Differential {
+            return output(&parent);
+        }
         let upon = Parent { timeline: entry.manifest.timeline, start_lsn: entry.manifest.start_lsn };
-        if let Some(hindrance) = self.0.engine.increment_hindrance(Some(upon)).await? {
+        if let Some(hindrance) = database.engine.increment_hindrance(Some(upon)).await? {
             return output(&Parentage::full(hindrance));
         }
-        output(&Parentage { parent: Some(entry.manifest.backup.clone()), instead: None })
+        output(&parent)
     }
 }
 
@@ -94,12 +111,12 @@ pub(super) async fn manifest(
     Ok(bytes.map_err(failed).boxed())
 }
 
-/// An increment without its parent is no backup: refused before it is committed.
+/// A backup without its parent is none: refused before it is committed.
 pub(super) async fn still_there(store: &SharedStore, layout: &Layout, parent: &BackupId) -> Result<(), StepError> {
     if vault::stat(store.as_ref(), &layout.manifest(parent)).await?.is_some() {
         return Ok(());
     }
     Err(StepError::permanent(format!(
-        "backup `{parent}`, which the increment builds upon, was deleted meanwhile; take the backup again"
+        "backup `{parent}`, which this one builds upon, was deleted meanwhile; take the backup again"
     )))
 }

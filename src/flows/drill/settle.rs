@@ -54,8 +54,6 @@ impl Step for Rejoin {
             run_command("rejoin", &self.config.by, COMMAND_LIMIT).await?;
         }
         let follows = until_stopped(cx, wait_to_follow(engine.as_ref(), &member)).await?;
-        cx.guard().await?;
-        engine.release(&member).await.map_err(engine_failed)?;
         output(&Checked { checks: vec![follows] })
     }
 }

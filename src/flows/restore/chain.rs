@@ -1,7 +1,8 @@
-//! Brings the files of a backup back: one full backup, or a full one and the
-//! increments upon it, each verified and restored on its own and then made into
-//! one by the engine. Until then they lie in the target itself, which is the one
-//! place that is surely large enough, on one file system, and ours to write.
+//! Brings the files of a backup back: one full backup; a differential, laid over its
+//! full one; or a full one and the increments upon it, each verified and restored on
+//! its own and then made into one by the engine. Until then these lie in the target
+//! itself, which is the one place that is surely large enough, on one file system,
+//! and ours to write.
 
 use std::{
     fs, io,
@@ -13,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{RestoreError, Say, or_stopped};
 use crate::{
-    domain::ByteSize,
+    domain::{BackupKind, ByteSize},
     durable,
     engine::Engine,
-    vault::{self, CatalogEntry, EmptyFolder, Fetch, VaultError},
+    vault::{self, CatalogEntry, EmptyFolder, Fetch, Overlay, VaultError},
 };
 
 /// In the target, until the chain is one.
@@ -32,8 +33,15 @@ pub(super) async fn fetch(
     data: &Path,
     say: &Say<'_>,
 ) -> Result<(), RestoreError> {
+    if let [full, differential] = chain
+        && differential.manifest.kind == BackupKind::Differential
+    {
+        let overlay = Overlay::read(fetch, full, differential).await?;
+        let size = overlay.size();
+        refuse_too_small(data, size)?;
+        return Ok(overlay.lay(data, |done| say("fetched and verified", Some(done), Some(size))).await?);
+    }
     let size: u64 = chain.iter().map(|entry| entry.manifest.size_bytes).sum();
-    refuse_too_small(data, size)?;
     if let [entry] = chain {
         vault::fetch_backup(fetch, entry, data, |done| say("fetched and verified", Some(done), Some(size))).await?;
         return Ok(());
@@ -63,9 +71,17 @@ pub(super) async fn fetch(
     Ok(target.sync().await?)
 }
 
+/// What the restore of `chain` needs at least. Files that are made of several
+/// backups need more; a differential takes the place of what it was laid over.
+pub(super) fn size_min(chain: &[&CatalogEntry]) -> u64 {
+    let of_last = chain.last().filter(|entry| entry.manifest.kind == BackupKind::Differential);
+    let alone = of_last.map(|entry| entry.manifest.size_bytes);
+    alone.unwrap_or_else(|| chain.iter().map(|entry| entry.manifest.size_bytes).fold(0, u64::saturating_add))
+}
+
 /// Refuses a file system that surely has too little room, before hours of fetching
-/// show it. WAL, and files that are made of several backups, need more.
-fn refuse_too_small(data: &Path, needed: u64) -> Result<(), RestoreError> {
+/// show it.
+pub(super) fn refuse_too_small(data: &Path, needed: u64) -> Result<(), RestoreError> {
     let there = data.ancestors().find(|folder| folder.is_dir());
     let Some(Ok(found)) = there.map(nix::sys::statvfs::statvfs) else { return Ok(()) };
     let free = found.blocks_available() * found.fragment_size();

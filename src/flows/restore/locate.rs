@@ -11,16 +11,17 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{Request, RestoreError, Say, or_stopped};
 use crate::{
     clock::Clock,
     decide::recovery::{
-        self, Facts, Refusal, Selection, WalPiece,
+        self, Facts, Refusal, Selection, WalPiece, instant,
         search::{Search, Unreachable, ahead, behind, reaching, stretches},
     },
-    domain::{Lsn, Opener, RecoveryTarget},
+    domain::{Lsn, Opener, RecoveryTarget, Timeline, with_causes},
     engine::{FoundRecord, SoughtRecord, WalRange},
     flows::{Database, Vault},
     vault::{self, Fetch, Inventory, Layout, VaultError},
@@ -41,7 +42,15 @@ pub(super) async fn select(
     let entry = found.iter().find_map(|(_, held)| held.catalog.entries.last()).ok_or(Refusal::NoBackup)?;
     let (layout, server_version) = (first.listing.layout(), entry.manifest.server_version.as_str());
     let reader = Reader { database, fetch: *fetch, layout, server_version, folder, say };
-    reader.select(facts, request).await
+    let along = match request.timeline {
+        Some(timeline) => Some(facts.clone().along(timeline, request.backup.as_ref())?),
+        None => None,
+    };
+    let facts = along.as_ref().unwrap_or(facts);
+    match reader.select(facts, request).await {
+        Err(refused) => Err(reader.told_in_full(facts, refused).await),
+        selected => selected,
+    }
 }
 
 /// Refuses what a restore test of `target` could not reach, by what its vault
@@ -49,6 +58,7 @@ pub(super) async fn select(
 pub async fn refuse_unreachable(
     database: &Database,
     target: &RecoveryTarget,
+    timeline: Option<Timeline>,
     say: &Say<'_>,
 ) -> Result<(), RestoreError> {
     let vault = database.vault(None).ok_or(Refusal::NoBackup)?;
@@ -61,6 +71,7 @@ pub async fn refuse_unreachable(
     let folder = database.scratch.join(format!("lifeboat-look-{:016x}", rand::random::<u64>()));
     let request = Request {
         target: target.clone(),
+        timeline,
         backup: None,
         system_id: None,
         data: folder.join("data"),
@@ -86,8 +97,9 @@ impl Reader<'_> {
     async fn select(&self, facts: &Facts, request: &Request) -> Result<Selection, RestoreError> {
         let chosen = recovery::choose(facts, &request.target, request.backup.as_ref())?;
         match &request.target {
-            RecoveryTarget::Lsn(lsn) => self.up_to(facts, chosen, *lsn).await,
-            RecoveryTarget::Xid(xid) => {
+            RecoveryTarget::Lsn(lsn) | RecoveryTarget::BeforeLsn(lsn) => self.up_to(facts, chosen, *lsn).await,
+            RecoveryTarget::Time(_) | RecoveryTarget::BeforeTime(_) => self.to_instant(facts, chosen).await,
+            RecoveryTarget::Xid(xid) | RecoveryTarget::BeforeXid(xid) => {
                 // As the server takes it: an epoch before the number counts for nothing.
                 let number = xid.parse::<u64>().map_err(|_| Unreachable::NoTransaction { xid: xid.clone() })?;
                 let sought = SoughtRecord::TransactionEnd(number & u64::from(u32::MAX));
@@ -96,7 +108,7 @@ impl Reader<'_> {
             RecoveryTarget::Name(name) => {
                 self.search(facts, &chosen, request, &SoughtRecord::RestorePoint(name.clone())).await
             }
-            RecoveryTarget::Latest | RecoveryTarget::Time(_) | RecoveryTarget::Immediate => Ok(chosen),
+            RecoveryTarget::Latest | RecoveryTarget::Immediate => Ok(chosen),
         }
     }
 
@@ -117,14 +129,19 @@ impl Reader<'_> {
                 return Ok(recovery::choose(facts, &request.target, Some(&stretch.backup))?);
             }
         }
-        Err(search.refusal(&request.target).map_or(Refusal::NoBackup.into(), RestoreError::from))
+        Err(search.refusal(&request.target, facts).map_or(Refusal::NoBackup.into(), RestoreError::from))
     }
 
     /// With the whole record that starts at or after `lsn`, where recovery stops.
     async fn up_to(&self, facts: &Facts, chosen: Selection, lsn: Lsn) -> Result<Selection, RestoreError> {
-        for wal in ahead(facts, lsn)? {
-            if let Some(found) = self.find(&chosen, &wal.pieces, (lsn, wal.end), &SoughtRecord::Any).await? {
-                return Ok(reaching(facts, &chosen, found.next.unwrap_or(wal.end))?);
+        // Nothing but padding follows a switch of WAL, where `pg_switch_wal` says
+        // that it is, up to the next segment.
+        let behind_padding = facts.segment_size.floor(lsn).forward(facts.segment_size.bytes());
+        for from in [lsn, behind_padding] {
+            for wal in ahead(facts, from)? {
+                if let Some(found) = self.find(&chosen, &wal.pieces, (from, wal.end), &SoughtRecord::Any).await? {
+                    return Ok(reaching(facts, &chosen, found.next.unwrap_or(wal.end))?);
+                }
             }
         }
         let mut last = None;
@@ -135,7 +152,47 @@ impl Reader<'_> {
             }
         }
         let last = last.map(|found| found.start);
-        Err(Unreachable::AfterLastRecord { target: chosen.target, last }.into())
+        Err(Unreachable::after_last_record(facts, chosen, last)?.into())
+    }
+
+    /// With a later commit, where recovery to an instant stops.
+    async fn to_instant(&self, facts: &Facts, chosen: Selection) -> Result<Selection, RestoreError> {
+        (self.say)(&format!("looking for a commit after {}", chosen.target), None, None);
+        let last = self.last_commit(facts, &chosen).await?;
+        match last {
+            Some(last) if instant::stops_before(&chosen.target, last) => Ok(chosen),
+            _ => Err(instant::refusal(facts, &chosen, last).into()),
+        }
+    }
+
+    /// When the last commit was that recovery of `chosen` comes to.
+    async fn last_commit(&self, facts: &Facts, chosen: &Selection) -> Result<Option<Timestamp>, RestoreError> {
+        for look in instant::back_from_end(facts, chosen)? {
+            let range = (look.start, look.end);
+            if let Some(found) = self.find(chosen, &look.pieces, range, &SoughtRecord::LastEnd).await? {
+                return Ok(found.at);
+            }
+        }
+        Ok(None)
+    }
+
+    /// A refusal that names the recovery points which are there, with the time of
+    /// the newest where that can be had.
+    async fn told_in_full(&self, facts: &Facts, mut refused: RestoreError) -> RestoreError {
+        let bounds = match &mut refused {
+            RestoreError::Refused(refusal) => refusal.bounds_mut(),
+            RestoreError::Unreachable(unreachable) => unreachable.bounds_mut(),
+            _ => None,
+        };
+        if let Some(bounds) = bounds.filter(|bounds| bounds.newest_at.is_none())
+            && let Ok(latest) = recovery::choose(facts, &RecoveryTarget::Latest, None)
+        {
+            match self.last_commit(facts, &latest).await {
+                Ok(last) => bounds.newest_at = last,
+                Err(error) => tracing::debug!(error = %with_causes(&error), "when the last commit was is not known"),
+            }
+        }
+        refused
     }
 
     async fn find(

@@ -197,7 +197,7 @@ impl Told {
                 actual: rpo.reason,
             });
         } else {
-            if let RecoveryTarget::Time(asked) = &chosen.target {
+            if let RecoveryTarget::Time(asked) | RecoveryTarget::BeforeTime(asked) = &chosen.target {
                 measured.target_error_seconds = rpo::target_error_seconds(*asked, proof.recovery_point.last_commit_at);
             }
             if wants_heartbeat {

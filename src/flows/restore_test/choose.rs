@@ -114,12 +114,14 @@ impl Choose {
         (vault, held): (&Vault, &Inventory),
         cx: &StepContext,
     ) -> Result<Chosen, StepError> {
-        if let Point::Asked(target) = &self.point {
-            let scenario = format!("asked for: {target}");
+        if let Some((target, timeline)) = self.point.asked() {
+            let along = timeline.map(|timeline| format!(" along timeline {timeline}")).unwrap_or_default();
+            let scenario = format!("asked for: {target}{along}");
             return Ok(Chosen {
                 folder,
                 scenario,
                 target: target.clone(),
+                timeline,
                 disaster_at: None,
                 opener: Opener::Node,
                 escrow_problem: None,
@@ -144,6 +146,7 @@ impl Choose {
                     folder,
                     scenario,
                     target: RecoveryTarget::Latest,
+                    timeline: None,
                     disaster_at: Some(disaster_at),
                     opener: Opener::Node,
                     escrow_problem: None,
@@ -159,6 +162,7 @@ impl Choose {
                     folder,
                     scenario,
                     target: RecoveryTarget::Time(at),
+                    timeline: None,
                     disaster_at: None,
                     opener: Opener::Node,
                     escrow_problem: None,

@@ -1,12 +1,14 @@
-//! *prove*: the copy recovers in isolation, is asked for its heartbeats and
+//! *prove*: the copy recovers in isolation while its WAL is fetched, is asked for its heartbeats and
 //! checks, and is stopped.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures::{FutureExt, future::FusedFuture};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::{Chosen, FETCH_LIMIT, Test};
 use crate::{
@@ -18,7 +20,7 @@ use crate::{
     flow::{Policy, Step, StepContext, StepError},
     flows::{
         output,
-        restore::{self, Restored},
+        restore::{self, Ahead, Restored},
     },
 };
 
@@ -69,13 +71,11 @@ impl Step for Prove {
             .map_err(|error| StepError::transient(format!("cannot note that the copy is started: {error}")))?;
         cx.progress("recovering in an isolated instance", None, None);
         let begun = std::time::Instant::now();
-        let params =
-            IsolatedParams { folder: chosen.folder.clone(), recovery_timeout: self.0.config.limit.as_duration() };
-        let instance = tokio::select! {
-            instance = engine.start_isolated(&params) => instance?,
-            () = cx.stop().cancelled() => {
+        let instance = match self.recover(&chosen, cx).await {
+            Ok(instance) => instance,
+            Err(error) => {
                 engine.stop_isolated(&chosen.folder).await?;
-                return Err(StepError::Stopped);
+                return Err(error);
             }
         };
         fault::point("restore_test.started");
@@ -94,6 +94,50 @@ impl Step for Prove {
 }
 
 impl Prove {
+    /// Starts the copy, and fetches the rest of its WAL while it recovers. Nothing is
+    /// fetched any more when this returns.
+    async fn recover(&self, chosen: &Chosen, cx: &StepContext) -> Result<Box<dyn Instance>, StepError> {
+        let database = &self.0.database;
+        database.refuse_outside_residency(&database.region)?;
+        let vault = database.vault(None).ok_or_else(|| StepError::permanent("the database has no vault"))?;
+        // The limit is replay's own: it counts from when nothing is left to be fetched.
+        let limit = self.0.config.limit.as_duration();
+        let params = IsolatedParams { folder: chosen.folder.clone(), recovery_timeout: FETCH_LIMIT + limit };
+        let mut over = pin!(tokio::time::sleep(limit));
+        let stop = cx.stop().child_token();
+        let ahead = Ahead::take_up(&chosen.wal())?;
+        let fetch = async {
+            match ahead {
+                Some(ahead) => ahead.fetch(database, vault, chosen.opener, &stop).await,
+                None => Ok(()),
+            }
+        };
+        let mut fetching = pin!(fetch.fuse());
+        let mut starting = pin!(database.engine.start_isolated(&params));
+        let started = loop {
+            tokio::select! {
+                biased;
+                () = cx.stop().cancelled() => break Err(StepError::Stopped),
+                // Why the copy lacks WAL says more than that it does.
+                fetched = &mut fetching, if !fetching.is_terminated() => match fetched {
+                    Ok(()) => over.as_mut().reset(Instant::now() + limit),
+                    Err(error) => break Err(error.into()),
+                },
+                () = &mut over, if fetching.is_terminated() => {
+                    let what = format!("the copy did not reach its target within {limit:?} although all WAL was there");
+                    break Err(StepError::permanent(what));
+                }
+                started = &mut starting => break started.map_err(StepError::from),
+            }
+        };
+        // One that has reached its target needs no more.
+        stop.cancel();
+        if !fetching.is_terminated() {
+            drop(fetching.await);
+        }
+        started
+    }
+
     /// Looked for when everything is measured.
     async fn doubt(&self, cx: &StepContext) -> Result<Option<String>, StepError> {
         let restored: Restored = cx.output("fetch")?;

@@ -13,16 +13,19 @@ use futures::StreamExt;
 use super::{
     Inspection, Known, Verify, names,
     report::{Defect, Kind, Look, Report},
-    server::{ServerFiles, ServerManifest},
     truth,
 };
-use crate::vault::{
-    ObjectKey, ObjectRecord, VaultError,
-    fetch::key_objects,
-    keys,
-    parent::SERVER_MANIFEST,
-    part::{Destination, Part},
-    seal,
+use crate::{
+    domain::BackupKind,
+    vault::{
+        ObjectKey, ObjectRecord, VaultError,
+        fetch::key_objects,
+        keys,
+        parent::SERVER_MANIFEST,
+        part::{Destination, Part},
+        seal,
+        server::{ServerFiles, ServerManifest},
+    },
 };
 
 /// What the key objects under a prefix gave.
@@ -124,7 +127,7 @@ async fn one(
     let own = own.filter(|own| has_parts || chosen.contains(own));
     chosen.retain(|record| !is_own(record));
     let identities = Arc::new(std::mem::take(&mut opened.identities));
-    let mut reading = Reading { verify, opened, identities, inspection: Arc::new(Inspection::new(None)) };
+    let mut reading = Reading { verify, opened, identities, inspection: Arc::new(Inspection::new(None, None)) };
     reading.take(own.into_iter().collect(), of, report).await?;
     let files = if of.sound.contains(SERVER_MANIFEST) { server_files(verify, of).await? } else { None };
     if has_parts && files.is_none() {
@@ -133,11 +136,20 @@ async fn one(
             of.manifest.backup
         ));
     }
-    reading.inspection = Arc::new(Inspection::new(files));
+    let base = if files.is_some() { base_files(verify, of).await? } else { None };
+    let has_all = base.is_some() || of.manifest.kind != BackupKind::Differential;
+    reading.inspection = Arc::new(Inspection::new(files, base));
     reading.take(chosen, of, report).await?;
-    of.lies.extend(reading.inspection.contradictions(&of.manifest, of.parent_start));
+    of.lies.extend(reading.inspection.contradictions(&of.manifest, of.parent.as_ref().map(|parent| parent.start)));
     if of.manifest.parts().all(|part| of.sound.contains(&part.name)) {
-        of.lies.extend(reading.inspection.left_out());
+        if has_all {
+            of.lies.extend(reading.inspection.left_out());
+        } else {
+            report.unchecked.push(format!(
+                "whether backup `{}` and what it builds upon hold all files was not looked at: the `backup_manifest` of the other cannot be had",
+                of.manifest.backup
+            ));
+        }
     }
     Ok(())
 }
@@ -268,4 +280,19 @@ async fn server_files(verify: &Verify<'_>, of: &mut Known) -> Result<Option<Serv
             Ok(None)
         }
     }
+}
+
+/// Of a differential the files of the backup that it is laid over. What is wrong
+/// with that one is told where it is verified itself.
+async fn base_files(verify: &Verify<'_>, of: &Known) -> Result<Option<ServerFiles>, VaultError> {
+    let Some(parent) = of.parent.as_ref().filter(|_| of.manifest.kind == BackupKind::Differential) else {
+        return Ok(None);
+    };
+    let Some(record) = &parent.own else { return Ok(None) };
+    let key = verify.layout.backup_object(&parent.backup, SERVER_MANIFEST)?;
+    let json = match seal::read_all(verify.store.as_ref(), &key).await {
+        Ok(json) if seal::sha256_hex(&json) == record.stored_sha256 => json,
+        Ok(_) | Err(_) => return Ok(None),
+    };
+    Ok(ServerManifest::read(&json).ok().map(|server| server.files))
 }

@@ -10,13 +10,16 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use crc_fast::CrcAlgorithm;
 use sha2::{Digest, Sha256};
 
-use super::server::{ServerFile, ServerFiles};
 use crate::{
-    domain::{Lsn, Timeline, VaultName},
-    vault::{Manifest, VaultError, part::Part, unpack},
+    domain::{BackupKind, Lsn, Timeline, VaultName},
+    vault::{
+        Manifest, VaultError,
+        part::Part,
+        server::{Coming, ServerFiles},
+        unpack,
+    },
 };
 
 /// No label of a backup is longer.
@@ -32,6 +35,8 @@ const NAMED_MAX: usize = 3;
 pub(in crate::vault) struct Inspection {
     /// None where PostgreSQL's own manifest cannot be had.
     files: Option<ServerFiles>,
+    /// Of a differential those of the backup that it is laid over, where they can be had.
+    base: Option<ServerFiles>,
     seen: Mutex<Seen>,
 }
 
@@ -46,8 +51,8 @@ struct Seen {
 }
 
 impl Inspection {
-    pub(super) fn new(files: Option<ServerFiles>) -> Self {
-        Self { files, seen: Mutex::default() }
+    pub(super) fn new(files: Option<ServerFiles>, base: Option<ServerFiles>) -> Self {
+        Self { files, base, seen: Mutex::default() }
     }
 
     /// Whether parts are held against PostgreSQL's own manifest.
@@ -96,17 +101,22 @@ impl Inspection {
         Ok(())
     }
 
-    /// What PostgreSQL sent and none of the parts holds; to be asked when all of
-    /// them were looked through.
+    /// What PostgreSQL sent and neither one of the parts nor the base holds; to be
+    /// asked when all of them were looked through.
     pub(super) fn left_out(&self) -> Option<String> {
-        let seen = self.seen();
-        let files = self.files.as_ref()?.members().filter(|member| !seen.files.contains(&hash_of(member)));
+        let (seen, own) = (self.seen(), self.files.as_ref()?);
+        let is_in_base = |member: &Path| {
+            let below = self.base.as_ref().and_then(|base| base.get(member));
+            below.zip(own.get(member)).is_some_and(|(below, own)| below.is_same_content(own))
+        };
+        let files = own.members().filter(|member| !seen.files.contains(&hash_of(member)) && !is_in_base(member));
         let mut files: Vec<String> = files.map(|member| format!("`{}`", member.display())).collect();
         files.sort();
         let count = files.len();
         files.truncate(NAMED_MAX);
         let named = files.join(", ");
-        (count > 0).then(|| format!("`backup_manifest` names {count} file(s) that no part holds: {named}"))
+        let holds = if self.base.is_some() { "neither a part nor the full backup holds" } else { "no part holds" };
+        (count > 0).then(|| format!("`backup_manifest` names {count} file(s) that {holds}: {named}"))
     }
 
     /// What the manifest says that the content of its backup does not. `parent_start`
@@ -141,7 +151,9 @@ fn against_label(manifest: &Manifest, parent_start: Option<Lsn>, label: &str) ->
     if let Some(timeline) = timeline.filter(|timeline| *timeline != manifest.timeline) {
         lies.push(format!("it says timeline {}, and `backup_label` says {timeline}", manifest.timeline));
     }
-    match (&manifest.parent, lsn("INCREMENTAL FROM LSN:")) {
+    // A differential is one of ours: to the server it is a full backup.
+    let parent = manifest.parent.as_ref().filter(|_| manifest.kind != BackupKind::Differential);
+    match (parent, lsn("INCREMENTAL FROM LSN:")) {
         (None, Some(from)) => {
             lies.push(format!("it names no parent, and `backup_label` says that it builds upon the backup of {from}"));
         }
@@ -194,18 +206,10 @@ struct Look<'a> {
     files: Option<&'a ServerFiles>,
     names: HashSet<u64>,
     /// The file that comes just now.
-    file: Option<Coming>,
+    file: Option<(PathBuf, Coming)>,
     label: Option<Vec<u8>>,
     control: Option<Vec<u8>>,
     keeping: Option<Keeping>,
-}
-
-/// A file on its way, and what it must be.
-struct Coming {
-    name: PathBuf,
-    wanted: ServerFile,
-    size: u64,
-    crc32c: crc_fast::Digest,
 }
 
 impl Look<'_> {
@@ -215,14 +219,8 @@ impl Look<'_> {
 
     /// The file that came is what PostgreSQL sent.
     fn end_file(&mut self) -> Result<(), VaultError> {
-        let Some(Coming { name, wanted, size, crc32c }) = self.file.take() else { return Ok(()) };
-        if size != wanted.size {
-            return Err(self.refuse(&name, "its size is not what `backup_manifest` says"));
-        }
-        if crc32c.finalize() != u64::from(wanted.crc32c) {
-            return Err(self.refuse(&name, "its checksum is not what `backup_manifest` says"));
-        }
-        Ok(())
+        let Some((name, coming)) = self.file.take() else { return Ok(()) };
+        coming.end().map_err(|what| self.refuse(&name, what))
     }
 }
 
@@ -242,8 +240,7 @@ impl unpack::Sink for Look<'_> {
         }
         if let Some(files) = self.files {
             let wanted = files.get(name).ok_or_else(|| self.refuse(name, "`backup_manifest` does not name it"))?;
-            let crc32c = crc_fast::Digest::new(CrcAlgorithm::Crc32Iscsi);
-            self.file = Some(Coming { name: name.to_owned(), wanted, size: 0, crc32c });
+            self.file = Some((name.to_owned(), Coming::new(wanted)));
         }
         self.keeping = match name.to_str() {
             Some("backup_label") => Some(Keeping::Label),
@@ -254,9 +251,8 @@ impl unpack::Sink for Look<'_> {
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> Result<(), VaultError> {
-        if let Some(file) = &mut self.file {
-            file.size += bytes.len() as u64;
-            file.crc32c.update(bytes);
+        if let Some((_, coming)) = &mut self.file {
+            coming.update(bytes);
         }
         let (kept, most) = match self.keeping {
             Some(Keeping::Label) => (self.label.get_or_insert_default(), LABEL_MAX),
@@ -274,9 +270,9 @@ mod tests {
 
     #[test]
     fn a_label_tells_upon_what_an_increment_is_built() {
-        let manifest = |parent: Option<&str>| -> Manifest {
+        let of_kind = |kind: &str, parent: Option<&str>| -> Manifest {
             serde_json::from_value(serde_json::json!({
-                "format": 1, "backup": "b", "database": "wallet", "kind": "full", "system_id": "7", "incarnation": 1,
+                "format": 1, "backup": "b", "database": "wallet", "kind": kind, "system_id": "7", "incarnation": 1,
                 "timeline": 1, "segment_size": 16_777_216, "start_lsn": "0/2000028", "stop_lsn": "0/2000100",
                 "server_version": "18.4", "started_at": "2026-11-21T05:00:00Z", "finished_at": "2026-11-21T05:01:00Z",
                 "size_bytes": 0, "stored_bytes": 0, "damaged": false, "parent": parent, "recipients": [],
@@ -284,12 +280,16 @@ mod tests {
             }))
             .unwrap()
         };
+        let manifest = |parent| of_kind("incremental", parent);
         let full = "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\nSTART TIMELINE: 1\n";
         let increment = format!("{full}INCREMENTAL FROM LSN: 0/1000028\nINCREMENTAL FROM TLI: 1\n");
         let lies = |parent, start: Option<u64>, label: &str| against_label(&manifest(parent), start.map(Lsn), label);
         assert_eq!(lies(None, None, full), [""; 0]);
         assert_eq!(lies(Some("a"), Some(0x0100_0028), &increment), [""; 0]);
         assert_eq!(lies(Some("a"), None, &increment), [""; 0], "that the parent is not here is told elsewhere");
+        let differential = of_kind("differential", Some("a"));
+        assert_eq!(against_label(&differential, Some(Lsn(0x0100_0028)), full), [""; 0]);
+        assert_eq!(against_label(&differential, Some(Lsn(0x0100_0028)), &increment).len(), 1);
         for (parent, start, label, told) in [
             (None, None, increment.as_str(), "names no parent"),
             (Some("a"), Some(0x0100_0028), full, "that it is whole"),

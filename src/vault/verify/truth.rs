@@ -3,8 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::server::ServerManifest;
-use crate::vault::Manifest;
+use crate::vault::{Manifest, server::ServerManifest};
 
 /// What a manifest says that it contradicts itself.
 pub(super) fn contradictions(manifest: &Manifest) -> Vec<String> {
@@ -52,7 +51,10 @@ pub(super) fn against_server(manifest: &Manifest, server: &ServerManifest) -> Ve
     let (first, last) =
         (server.ranges.iter().map(|range| range.start).min(), server.ranges.iter().max_by_key(|r| r.end));
     compare("start LSN", manifest.start_lsn.to_string(), first.map(|lsn| lsn.to_string()));
-    compare("stop LSN", manifest.stop_lsn.to_string(), last.map(|range| range.end.to_string()));
+    // One from a standby stops at a record of the primary's behind the end.
+    let of_standby = manifest.from.as_ref().is_some_and(|from| from.is_standby);
+    let end = last.filter(|range| !of_standby || manifest.stop_lsn < range.end);
+    compare("stop LSN", manifest.stop_lsn.to_string(), end.map(|range| range.end.to_string()));
     // A standby may follow its primary to a new timeline while it is backed up.
     let is_one = server.ranges.iter().any(|range| range.timeline == manifest.timeline);
     let other = last.filter(|_| !is_one).map(|range| range.timeline.to_string());
@@ -62,7 +64,8 @@ pub(super) fn against_server(manifest: &Manifest, server: &ServerManifest) -> Ve
 
 #[cfg(test)]
 mod tests {
-    use super::{super::server::ServerFiles, *};
+    use super::*;
+    use crate::vault::server::ServerFiles;
 
     type Lie = fn(&mut Manifest);
 
@@ -115,5 +118,13 @@ mod tests {
         let followed = range.replace("\"Timeline\": 2", "\"Timeline\": 1").replace("2000100", "2000080");
         assert_eq!(told(None, &[&followed, range]), [""; 0]);
         assert_eq!(told(Some(8), &[&followed]).len(), 3);
+        let from = Some(crate::domain::TakenFrom { member: "b".parse().unwrap(), is_standby: true });
+        let of_standby = |end: &str| {
+            let ranges = vec![serde_json::from_str(&range.replace("2000100", end)).unwrap()];
+            let server = ServerManifest { system_id: None, ranges, files: ServerFiles::default() };
+            against_server(&Manifest { from: from.clone(), ..honest() }, &server)
+        };
+        assert_eq!(of_standby("2000080"), [""; 0]);
+        assert_eq!(of_standby("2000108").len(), 1);
     }
 }

@@ -60,7 +60,7 @@ impl Looked {
 
     pub(super) fn held(&self, targets: &[Arc<Target>], size: SegmentSize) -> Vec<Option<Held>> {
         let held = |(target, listing): (&Arc<Target>, Option<&Listing>)| {
-            Some(Held { is_required: target.is_required, coverage: listing?.coverage(size) })
+            Some(Held { is_required: target.is_required, coverage: listing?.coverage_by_name(size) })
         };
         targets.iter().zip(self.listings()).map(held).collect()
     }

@@ -56,6 +56,12 @@ impl WalStatus {
         WalSnapshot { vaults: vaults.collect(), ..stream }
     }
 
+    /// How long WAL took from when it was sent to being durable, by vault; each is
+    /// answered once.
+    pub fn take_delays(&self) -> Vec<(VaultName, Vec<Duration>)> {
+        self.targets.iter().map(|target| (target.store.place().vault.clone(), target.take_delays())).collect()
+    }
+
     pub(super) fn set(&self, change: impl FnOnce(&mut WalSnapshot)) {
         change(&mut self.stream.lock().unwrap_or_else(PoisonError::into_inner));
     }

@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use age::x25519::Recipient;
 use bytes::{Bytes, BytesMut};
 
-use super::target::{Item, State, Target, Work};
+use super::{
+    level::Walk,
+    target::{Item, State, Target, Work},
+};
 use crate::{
     decide::recovery::Coverage,
     domain::{Lsn, Segment, SegmentSize, Timeline},
@@ -24,10 +27,19 @@ pub(super) struct Stretch {
     /// The open segment's bytes from its start on.
     pub(super) segment: Segment,
     pub(super) bytes: BytesMut,
+    /// Looks for where the server stopped to log everything.
+    pub(super) walk: Walk,
+    /// What was there before was looked at then.
+    pub(super) judged: Lsn,
     pub(super) lanes: Vec<Lane>,
 }
 
 impl Stretch {
+    /// Where in these next bytes WAL begins that no recovery passes.
+    pub(super) fn unlogged(&mut self, next: &[u8]) -> Option<Lsn> {
+        self.walk.take(next).filter(|record| record.end > self.judged).map(|record| record.start)
+    }
+
     pub(super) fn position(&self) -> Lsn {
         self.segment.start(self.size).forward(self.bytes.len() as u64)
     }

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::VaultWal;
+use super::{VaultWal, delay::Delays};
 use crate::{
     decide::stretch::Standing,
     domain::{Lsn, SegmentSize, Timeline},
@@ -98,6 +98,7 @@ pub(super) struct State {
     /// What it held up to here when the stretch began is still to be compared
     /// with what the server sends.
     unproven: Option<Lsn>,
+    delays: Delays,
     error: Option<String>,
     /// What its content says against it, and the position it is about, until it is told.
     refusal: Option<(VaultError, Option<Lsn>)>,
@@ -134,6 +135,7 @@ impl State {
         self.queue.clear();
         self.queued_bytes = 0;
         self.given_up += 1;
+        self.delays.forget();
         self.pace = Pace::Behind;
     }
 
@@ -144,6 +146,7 @@ impl State {
         self.error = None;
         if let Some(to) = item.to {
             self.stored = self.stored.max(to);
+            self.delays.stored(self.stored, std::time::Instant::now());
             self.unproven = self.unproven.filter(|unproven| to < *unproven);
         }
         self.pace = Pace::Keeps;
@@ -216,7 +219,8 @@ impl Target {
         *self.stream.write().unwrap_or_else(PoisonError::into_inner) = Some(stream);
         self.state.send_modify(|state| {
             state.give_up();
-            let kept = State { given_up: state.given_up, asked_at: state.asked_at, ..State::default() };
+            let delays = std::mem::take(&mut state.delays);
+            let kept = State { given_up: state.given_up, asked_at: state.asked_at, delays, ..State::default() };
             *state = match standing {
                 Ok(Standing { stored, hole, last }) => {
                     State { stored: *stored, hole: hole.clone(), unproven: last.is_some().then_some(*stored), ..kept }
@@ -224,6 +228,26 @@ impl Target {
                 Err(error) => State { error: Some(describe(error)), pace: Pace::Behind, ..kept },
             };
         });
+    }
+
+    /// WAL before `end` comes, and was sent at this time.
+    pub(super) fn sent(&self, end: Lsn, at: std::time::Instant) {
+        self.state.send_if_modified(|state| {
+            if state.takes() && end > state.stored {
+                state.delays.sent(end, at);
+            }
+            // Nobody waits for it.
+            false
+        });
+    }
+
+    pub(super) fn take_delays(&self) -> Vec<Duration> {
+        let mut delays = Vec::new();
+        self.state.send_if_modified(|state| {
+            delays = state.delays.take();
+            false
+        });
+        delays
     }
 
     /// Gives the vault more. One that nobody waits for is left behind where its
@@ -398,7 +422,7 @@ impl Target {
         self.state.send_modify(|state| match listing {
             Err(error) => state.error = Some(describe(&error)),
             Ok(listing) => {
-                let coverage = listing.coverage(size);
+                let coverage = listing.coverage_by_name(size);
                 state.error = None;
                 if state.hole.as_ref().is_some_and(|hole| coverage.covers(timeline, size, hole.start, hole.end)) {
                     state.hole = None;

@@ -16,20 +16,20 @@ use crate::support::{Lab, eventually, moved};
 
 const SLOT: &str = "lifeboat_wallet";
 /// Little is kept beyond what a slot keeps.
-const SHORT: &str = "max_wal_size = 32MB\nmin_wal_size = 32MB";
+pub(super) const SHORT: &str = "max_wal_size = 32MB\nmin_wal_size = 32MB";
 
-async fn ended(daemon: &mut Child) {
+pub(super) async fn ended(daemon: &mut Child) {
     let pid = nix::unistd::Pid::from_raw(daemon.id().unwrap().try_into().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     assert!(daemon.wait().await.unwrap().success());
 }
 
-async fn written(lab: &Lab) -> Lsn {
+pub(super) async fn written(lab: &Lab) -> Lsn {
     lab.psql("SELECT pg_current_wal_insert_lsn()").await.parse().unwrap()
 }
 
 /// Writes until the server has removed the WAL at this position, but for what the slot keeps.
-async fn write_past(lab: &Lab, lsn: Lsn) {
+pub(super) async fn write_past(lab: &Lab, lsn: Lsn) {
     let segment = Segment::holding(Timeline(1), lsn, SegmentSize::DEFAULT).file_name(SegmentSize::DEFAULT);
     let file = lab.cluster.data().join("pg_wal").join(segment);
     eventually("the server removes its WAL", SOON, || async {
@@ -42,13 +42,13 @@ async fn write_past(lab: &Lab, lsn: Lsn) {
 }
 
 /// The runs that nobody asked for.
-async fn own_runs(site: &Site) -> Vec<Value> {
+pub(super) async fn own_runs(site: &Site) -> Vec<Value> {
     let runs = site.run(&["runs"]).await.json(0);
     runs.as_array().unwrap().iter().filter(|run| run["requester"] == "chain").cloned().collect()
 }
 
 /// Waits until the break is over, as its own run has taken a backup; answers the run.
-async fn mended(site: &Site, words: &[&str]) -> Value {
+pub(super) async fn mended(site: &Site, words: &[&str]) -> Value {
     eventually("the broken window has an end", SOON, || async {
         let windows = &status(site).await["broken_windows"];
         windows.as_array().is_some_and(|all| !all.is_empty() && all.iter().all(|one| one["until"].is_string()))

@@ -29,7 +29,13 @@ async fn submit(app: &App, flow: &str, params: &impl serde::Serialize) -> RunId 
 /// One run of each flow that works for a database.
 async fn submit_all(app: &App) -> Vec<RunId> {
     let (database, vault, due_at) = (name(), "primary".parse().unwrap(), None);
-    let taken = backup::Params { database: name(), kind: BackupKind::Full, standalone: false, due_at };
+    let taken = backup::Params {
+        database: name(),
+        kind: BackupKind::Full,
+        standalone: false,
+        manner: backup::Manner::default(),
+        due_at,
+    };
     let pruned = prune::Params { database: name(), vault, due_at, expected: None };
     let verified =
         verify::Params { database: name(), vault: "primary".parse().unwrap(), depth: verify::Asked::Full, due_at };

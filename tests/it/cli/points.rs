@@ -81,7 +81,7 @@ async fn refused(site: &Site, first: &str, second: &str) {
         site.run(&[&restore[..], args].concat()).await.refused(2, words);
         assert!(!to.exists(), "{args:?}");
     };
-    let nowhere = ["is nowhere in the WAL from LSN", first];
+    let nowhere = ["is nowhere in the WAL from LSN", first, "the oldest recovery point", "with the last commit at"];
     try_with(&["--name", "noo"], &nowhere).await;
     try_with(&["--xid", "4000000"], &nowhere).await;
     try_with(&["--xid", "99999999999999999999"], &["is not a transaction number"]).await;
@@ -89,7 +89,9 @@ async fn refused(site: &Site, first: &str, second: &str) {
     // The end of all that is held: no record starts at its last byte.
     let beyond = site.run(&["restore-test", "wallet", "--lsn", "FF/0"]).await;
     beyond.refused(2, &["lies after everything that the vault holds", "the newest lies before LSN"]);
-    let tip: Lsn = beyond.stderr.trim().rsplit(' ').next().unwrap().parse().unwrap();
+    let newest = beyond.stderr.split("before LSN ").nth(1).unwrap();
+    assert!(newest.contains("with the last commit at "), "{newest}");
+    let tip: Lsn = newest.split(',').next().unwrap().parse().unwrap();
     let last = Lsn(tip.0 - 1).to_string();
     let words = ["lies after the last whole record that is held, which starts at LSN"];
     try_with(&["--lsn", &last], &words).await;

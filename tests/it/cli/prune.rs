@@ -62,7 +62,13 @@ pub(super) async fn drive(app: &Arc<App>, flow: &str, params: &impl serde::Seria
 }
 
 pub(super) async fn back_up(app: &Arc<App>, standalone: bool) -> BackupId {
-    let params = backup::Params { database: name(), kind: BackupKind::Full, standalone, due_at: None };
+    let params = backup::Params {
+        database: name(),
+        kind: BackupKind::Full,
+        standalone,
+        manner: backup::Manner::default(),
+        due_at: None,
+    };
     let run = drive(app, backup::NAME, &params).await;
     let conclusion = run.conclusion.unwrap();
     assert_eq!(conclusion.verdict, Verdict::Pass, "{conclusion:?}");
@@ -306,7 +312,8 @@ async fn superseded_tails_are_swept() {
     let open = wholes.last().unwrap().next();
     for segment in wholes.iter().chain([&open]) {
         let tail = site.path("vault").join(layout.tail(*segment, bytes, 0, 4096).as_str());
-        std::fs::write(tail, "age-encryption.org/v1\n").unwrap();
+        // As long as something sealed is at least.
+        std::fs::write(tail, format!("age-encryption.org/v1\n{}", "-".repeat(200))).unwrap();
     }
     let stored = async || restore::newest(database, primary).await.unwrap().listing.coverage(bytes).tails().count();
     let all = stored().await;

@@ -19,22 +19,22 @@ use tokio::{
 use crate::support::{Lab, eventually, free_port, scratch};
 
 /// Recognisable wherever it should not be.
-pub(super) const PASSWORD: &str = "Pa55-never-to-be-shown-0123456789";
+pub(crate) const PASSWORD: &str = "Pa55-never-to-be-shown-0123456789";
 /// No command may take longer; a busy machine is slow.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The operator's files. Everything lies in one folder that goes with it.
 #[derive(Debug)]
-pub(super) struct Site {
+pub(crate) struct Site {
     folder: tempfile::TempDir,
     pub(super) api: u16,
 }
 
 /// What a command did.
 #[derive(Debug)]
-pub(super) struct Ran {
+pub(crate) struct Ran {
     pub(super) code: i32,
-    pub(super) stdout: String,
+    pub(crate) stdout: String,
     pub(super) stderr: String,
 }
 
@@ -49,7 +49,7 @@ impl Ran {
 
     /// The one JSON document on standard output, after the exit code that is expected.
     #[track_caller]
-    pub(super) fn json(&self, code: i32) -> Value {
+    pub(crate) fn json(&self, code: i32) -> Value {
         assert_eq!(self.code, code, "{self:?}");
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
@@ -90,7 +90,7 @@ pub(super) fn tells(text: &str, words: &[&str]) {
 
 impl Site {
     /// Writes everything that protects the wallet on `port`.
-    pub(super) fn write(port: u16) -> Self {
+    pub(crate) fn write(port: u16) -> Self {
         let site = Self { folder: scratch(), api: free_port() };
         for folder in ["schedules", "scratch", "tmp"] {
             fs::create_dir(site.path(folder)).unwrap();
@@ -103,7 +103,7 @@ impl Site {
         site
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -111,7 +111,7 @@ impl Site {
         fs::write(self.path(name), text).unwrap();
     }
 
-    pub(super) fn put_private(&self, name: &str, text: &str) {
+    pub(crate) fn put_private(&self, name: &str, text: &str) {
         self.put(name, text);
         fs::set_permissions(self.path(name), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     }
@@ -121,7 +121,7 @@ impl Site {
     }
 
     /// Replaces a passage of a file; it must be there.
-    pub(super) fn edit(&self, name: &str, from: &str, to: &str) {
+    pub(crate) fn edit(&self, name: &str, from: &str, to: &str) {
         let text = self.text(name);
         assert!(text.contains(from), "`{from}` is not in {name}");
         self.put(name, &text.replace(from, to));
@@ -160,7 +160,7 @@ api: {{listen: "127.0.0.1:{}"}}
     }
 
     /// A command on this site's files, with `--json`.
-    pub(super) fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
         command.arg("--json").args(args);
         self.prepare(&mut command);
@@ -182,7 +182,7 @@ api: {{listen: "127.0.0.1:{}"}}
         ran.stderr + &ran.stdout
     }
 
-    pub(super) async fn run(&self, args: &[&str]) -> Ran {
+    pub(crate) async fn run(&self, args: &[&str]) -> Ran {
         finished(self.command(args)).await
     }
 
@@ -199,7 +199,7 @@ api: {{listen: "127.0.0.1:{}"}}
     }
 
     /// Starts `lifeboat serve`; its log goes to the file `log`.
-    pub(super) fn serve(&self, args: &[&str]) -> Child {
+    pub(crate) fn serve(&self, args: &[&str]) -> Child {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
         let mut command = self.command(args);
         command.arg("serve").stdout(log.try_clone().unwrap()).stderr(log);
@@ -207,7 +207,7 @@ api: {{listen: "127.0.0.1:{}"}}
     }
 
     /// Status and body of what the daemon answers; none while nobody listens.
-    pub(super) async fn get(&self, path: &str) -> Option<(u16, String)> {
+    pub(crate) async fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.api)).await.ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
@@ -225,7 +225,7 @@ api: {{listen: "127.0.0.1:{}"}}
     }
 
     /// All files below a folder of the site.
-    pub(super) fn files_in(&self, folder: &str) -> Vec<PathBuf> {
+    pub(crate) fn files_in(&self, folder: &str) -> Vec<PathBuf> {
         walk(&self.path(folder))
     }
 
@@ -259,7 +259,12 @@ pub(super) async fn recovered(lab: &Lab, data: &Path, sql: &str) -> String {
         psql.arg(socket.path()).args(["-c", sql]).output(LIMIT).await.unwrap_or_default().trim().to_owned()
     };
     let what = format!("{}: recovery ends", data.display());
-    eventually(&what, LIMIT, || async { ask("SELECT pg_is_in_recovery()").await == "f" }).await;
+    let is_over = || async {
+        let runs = data.join("postmaster.pid").exists();
+        assert!(runs, "{what} by a failure: {}", fs::read_to_string(&log).unwrap());
+        ask("SELECT pg_is_in_recovery()").await == "f"
+    };
+    eventually(&what, LIMIT, is_over).await;
     let answer = ask(sql).await;
     pg_ctl(&["-m", "immediate", "stop"]).output(LIMIT).await.unwrap();
     answer
@@ -306,26 +311,30 @@ restore_test:
 /// What makes the rows of two copies equal.
 pub(super) const DIGEST: &str = "select count(*) || ' ' || md5(string_agg(b::text, ',' order by id)) from bets b";
 
-/// A primary with the wallet and a role that may do what we need and no more.
+/// A primary with the wallet and the role that the README describes.
 pub(super) async fn wallet(extra: &str) -> Lab {
     wallet_on(15, extra).await
 }
 
 /// The same on another major version.
 pub(super) async fn wallet_on(major: u32, extra: &str) -> Lab {
-    let lab = Lab::start_major(major, extra).await;
-    lab.let_in("lifeboat").await;
-    lab.psql(&format!("CREATE ROLE lifeboat LOGIN REPLICATION PASSWORD '{PASSWORD}'")).await;
-    lab.psql("CREATE DATABASE wallet").await;
-    lab.psql_in("wallet", WALLET).await;
+    wallet_in(Lab::start_major(major, extra).await).await
+}
+
+/// Makes the wallet in a primary.
+pub(super) async fn wallet_in(lab: Lab) -> Lab {
+    furnish(&lab).await;
     lab
 }
 
-const WALLET: &str = "
-CREATE SCHEMA lifeboat;
-CREATE TABLE lifeboat.heartbeat (seq bigint PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp());
-GRANT USAGE ON SCHEMA lifeboat TO lifeboat;
-GRANT SELECT, INSERT, DELETE ON lifeboat.heartbeat TO lifeboat;
-GRANT pg_monitor TO lifeboat;
+/// Makes the wallet and its role in a cluster that has neither.
+pub(super) async fn furnish(lab: &Lab) {
+    lab.let_in("lifeboat").await;
+    lab.psql("CREATE DATABASE wallet").await;
+    lab.psql_in("wallet", &crate::readme::role_sql(PASSWORD)).await;
+    lab.psql_in("wallet", WALLET).await;
+}
+
+pub(crate) const WALLET: &str = "
 CREATE TABLE bets (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, stake numeric(12,2) NOT NULL);
 INSERT INTO bets (stake) SELECT n % 50 FROM generate_series(1, 2000) AS n;";

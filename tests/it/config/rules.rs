@@ -60,6 +60,20 @@ fn shapes() {
 }
 
 #[test]
+fn where_backups_come_from() {
+    let zone = "timezone: Europe/Malta";
+    let with = |more: &str| format!("{zone}\n{more}");
+    assert_each(&[
+        (&[(S, zone, &with("backup_from: ‸secondary"))], "`secondary` is not allowed", "primary"),
+        (&[(S, zone, &with("backup_rate_max: ‸50MB"))], "`50MB` is not a size", "64MiB"),
+        (&[(S, zone, &with("backup_rate_max: ‸31KiB"))], "at 32KiB to 1GiB a second, not at 31KiB", "or remove it"),
+        (&[(S, zone, &with("backup_rate_max: ‸1025MiB"))], "32KiB to 1GiB a second", "or remove it"),
+        (&[(S, "{kind: full, ", "{kind: full, backup_rate_max: ‸0B, ")], "not at 0B", "or remove it"),
+        (&[(S, "{kind: full, ", "{backup_from: ‸b, kind: full, ")], "`b` is not allowed", "primary"),
+    ]);
+}
+
+#[test]
 fn yaml_traps() {
     assert_each(&[
         (&[(S, "timezone: Europe/Malta", "timezone: ‸&zone Europe/Malta")], "anchors", "write the value out"),
@@ -142,6 +156,19 @@ fn rules_of_the_daemon() {
 }
 
 #[test]
+fn rules_of_a_login() {
+    assert_each(&[
+        (&[(S, "sslmode: verify-full", "‸sslcert: c.crt")], "`sslcert` is of no use without `sslkey`", "add `sslkey`"),
+        (&[(S, "sslmode: verify-full", "‸sslkey: c.key")], "`sslkey` is of no use without `sslcert`", "add `sslcert`"),
+        (
+            &[(S, "sslmode: verify-full", "sslmode: disable, ‸sslcert: c.crt, sslkey: c.key")],
+            "without TLS no certificate is shown",
+            "sslmode: verify-full",
+        ),
+    ]);
+}
+
+#[test]
 fn rules_of_a_schedule() {
     let region = "residency: {jurisdiction: MT, regions: [eu-south-1, eu-central-1]}";
     assert_each(&[
@@ -216,6 +243,11 @@ fn rules_of_what_is_kept() {
         (&[(S, "{daily: 31}", "{daily: 31, ‸fortnightly: 2}")], "`fortnightly`", "`weekly`"),
         (&[(S, ", keep: {daily: 31}", ", ‸keep: {}")], "keeps none of them", "daily: 31"),
         (&[(S, "{kind: full, cron", "{kind: ‸incremental, cron")], "no line takes the full backups", "kind: full"),
+        (
+            &[(S, "{kind: full, cron", "{kind: ‸differential, cron")],
+            "backups that differentials are built",
+            "kind: full",
+        ),
         (&[(S, "{daily: 31}", "{daily: 31, weekly: ‸0}")], "`weekly: 0` keeps nothing", "at least 1"),
         (
             &[(S, "{daily: 31}", "{daily: 30}"), (S, "window: 31d, flush", "window: ‸31d, flush")],
@@ -400,7 +432,6 @@ fn vocabulary_that_is_not_built_is_refused_by_name() {
         (&[(D, "api:", "‸notify: {oncall: {kind: pagerduty}}\napi:")], "`notify` is not built", "findings"),
         (&[(D, "\"127.0.0.1:8080\"", "\"127.0.0.1:8080\", ‸tls: {}")], "`tls` is not built", "proxy"),
         (&[(D, "\"127.0.0.1:8080\"", "\"127.0.0.1:8080\", ‸tokens: {file: t}")], "`tokens` is not built", "loopback"),
-        (&[(S, "{kind: full, cron", "{kind: ‸differential, cron")], "`differential` is not built", "incremental"),
         (&[(S, "{kind: local}", "{kind: ‸rds, ttl: 8h}")], "`rds` is not built", "kind: local"),
         (&[(S, "  target:", "  ‸start_window: 5d\n  target:")], "`start_window` is not built", "remove"),
         (&[(S, "- heartbeat", "- ‸page_checksums")], "`page_checksums` is not built", "heartbeat"),

@@ -181,7 +181,13 @@ impl Lab {
     }
 
     pub(super) fn backup(&self) -> NewRun {
-        let params = backup::Params { database: wallet(), kind: BackupKind::Full, standalone: false, due_at: None };
+        let params = backup::Params {
+            database: wallet(),
+            kind: BackupKind::Full,
+            standalone: false,
+            manner: backup::Manner::default(),
+            due_at: None,
+        };
         self.new_run(backup::NAME, "wallet", &params)
     }
 

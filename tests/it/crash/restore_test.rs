@@ -6,10 +6,11 @@ use lifeboat::{app::Role, flow::RunState};
 use super::lab::Lab;
 
 /// Steps: 1 choose, 2 fetch, 3 prove, 4 `tear_down`.
-const POINTS: [&str; 7] = [
+const POINTS: [&str; 8] = [
     "restore_test.frozen:1",
     "flow.step_started.after:2",
     "flow.step_succeeded.before:2",
+    "restore_test.ahead:1",
     "restore_test.started:1",
     "flow.step_succeeded.before:3",
     "flow.step_succeeded.before:4",

@@ -26,9 +26,7 @@ pub(super) fn member(name: &str) -> MemberName {
 impl Pair {
     pub(super) async fn start() -> Self {
         let primary = Lab::start("cluster_name = 'site-a'\nwal_log_hints = on\nwal_keep_size = '256MB'").await;
-        primary
-            .psql("create schema lifeboat; create table lifeboat.heartbeat (seq bigint primary key, at timestamptz)")
-            .await;
+        primary.psql(&crate::readme::role_sql("never asked for")).await;
         let folder = primary.cluster.folder.parent().unwrap().join("standby");
         let standby = LocalCluster::new(primary.cluster.binaries.clone(), primary.cluster.account.clone(), folder);
         copy(&primary.cluster, &standby, "127.0.0.1", "127.0.0.2", primary.port, "site-b").await;
@@ -43,13 +41,15 @@ impl Pair {
             database: "wallet".parse().unwrap(),
             members: vec![at("a", "127.0.0.1"), at("b", "127.0.0.2")],
             login: Login {
-                user: "postgres".to_owned(),
+                user: "lifeboat".to_owned(),
                 password: None,
                 tls: Tls::Disable,
+                certificate: None,
                 dbname: "postgres".to_owned(),
             },
             account: primary.cluster.account.clone(),
             beats: lifeboat::engine::postgres::protect::BeatSession::default(),
+            patience: lifeboat::engine::postgres::protect::Patience::default(),
         };
         let pair = Self { primary, standby, postgres, beats: Vec::new() };
         pair.wait_until_following("b").await;

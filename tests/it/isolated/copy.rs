@@ -2,6 +2,7 @@
 //! WAL, and a folder with the WAL that a vault would have held.
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+#![allow(clippy::disallowed_methods, reason = "the folder is copied by `cp` as it lies")]
 
 use std::{
     fs,
@@ -12,7 +13,7 @@ use std::{
 use lifeboat::{
     domain::{Lsn, RecoveryTarget, Segment, SegmentSize, Timeline},
     engine::{
-        EngineError, FoundRecord, Instance, IsolatedParams, Recover, RecoveryPlan, SoughtRecord, WalRange,
+        Awaited, EngineError, FoundRecord, Instance, IsolatedParams, Recover, RecoveryPlan, SoughtRecord, WalRange,
         postgres::{Login, Member, Postgres, Tls, cluster::LocalCluster},
     },
 };
@@ -43,9 +44,16 @@ pub(super) fn protected(lab: &Lab) -> Postgres {
             member("tcp", "127.0.0.1".to_owned()),
             member("socket", lab.cluster.socket_folder().display().to_string()),
         ],
-        login: Login { user: "postgres".to_owned(), password: None, tls: Tls::Disable, dbname: "postgres".to_owned() },
+        login: Login {
+            user: "postgres".to_owned(),
+            password: None,
+            tls: Tls::Disable,
+            certificate: None,
+            dbname: "postgres".to_owned(),
+        },
         account: lab.cluster.account.clone(),
         beats: lifeboat::engine::postgres::protect::BeatSession::default(),
+        patience: lifeboat::engine::postgres::protect::Patience::default(),
     }
 }
 
@@ -80,6 +88,15 @@ impl Copy {
 
     pub(super) async fn of(lab: &Lab) -> Self {
         Self::take(lab, &lab.cluster, lab.port, None).await
+    }
+
+    /// The same again, to be recovered apart from this one.
+    pub(super) fn twin(&self) -> Self {
+        let scratch = scratch();
+        let copied = std::process::Command::new("cp").arg("-a").arg(&self.folder).arg(scratch.path()).status().unwrap();
+        assert!(copied.success());
+        let folder = scratch.path().join(self.folder.file_name().unwrap());
+        Self { postgres: self.postgres.clone(), folder, _scratch: scratch }
     }
 
     pub(super) fn wal(&self) -> PathBuf {
@@ -144,11 +161,22 @@ impl Copy {
     }
 
     pub(super) async fn configure_for(&self, target: RecoveryTarget, isolated: bool) -> Result<(), EngineError> {
+        self.configure_awaiting(target, isolated, None).await
+    }
+
+    pub(super) async fn configure_awaiting(
+        &self,
+        target: RecoveryTarget,
+        isolated: bool,
+        awaited: Option<Awaited>,
+    ) -> Result<(), EngineError> {
         let plan = RecoveryPlan {
             data: self.folder.join("data"),
             wal_folder: self.wal(),
+            awaited,
             target,
             timeline: self.newest_timeline(),
+            consistent_from: Lsn(0),
             required_settings: vec![("max_connections".to_owned(), "100".to_owned())],
             isolated,
         };

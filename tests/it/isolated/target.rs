@@ -120,40 +120,77 @@ async fn a_target_after_the_end_fails_at_once() {
     }
 }
 
+/// What of the WAL is gone, and when it went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gone {
+    Nothing,
+    BeforeConfiguration,
+    BeforeStart,
+}
+
+/// Every kind of target, each inclusive and exclusive where that can be said, with
+/// the heartbeats that it holds. The commit of the fourth is what is named.
+async fn targets(lab: &Lab, copy: &Copy) -> Vec<(RecoveryTarget, Vec<i64>)> {
+    beat(lab, 3..=3).await;
+    let insert = "with beat as (insert into lifeboat.heartbeat (seq) values (4)) select pg_current_xact_id()::text";
+    let xid = lab.psql(insert).await;
+    let micros = format!("select (extract(epoch from pg_xact_commit_timestamp('{xid}'::xid)) * 1000000)::bigint");
+    let at = Timestamp::from_microsecond(lab.psql(&micros).await.parse().unwrap()).unwrap();
+    lab.psql("select pg_create_restore_point('noon')").await;
+    beat(lab, 5..=6).await;
+    let newest = copy.archive(lab, 0).await;
+    let begin = Lsn(newest.number * SegmentSize::DEFAULT.bytes());
+    let commit = copy.find(SoughtRecord::TransactionEnd(xid.parse().unwrap()), begin).await.unwrap();
+    let last = copy.find(SoughtRecord::LastEnd, begin).await.unwrap();
+    assert!(last.start > commit.start && last.at.unwrap() > at, "{last:?}");
+    let named = [RecoveryTarget::Lsn(commit.start), RecoveryTarget::Time(at), RecoveryTarget::Xid(xid)];
+    let mut all: Vec<_> = named.iter().map(|target| (target.clone(), vec![1, 2, 3, 4])).collect();
+    all.extend(named.into_iter().map(|target| (target.exclusive().unwrap(), vec![1, 2, 3])));
+    all.push((RecoveryTarget::Name("noon".to_owned()), vec![1, 2, 3, 4]));
+    all.push((RecoveryTarget::Immediate, vec![1, 2]));
+    all.push((RecoveryTarget::Lsn(copy.last_record(newest).await), vec![1, 2, 3, 4, 5, 6]));
+    all
+}
+
 #[tokio::test]
-async fn a_missing_middle_segment_never_shortens_history() {
-    let lab = Lab::start("wal_keep_size = '1GB'").await;
-    let gone_words = [
-        (None, ""),
-        (Some("before it was configured"), "recovery ended before configured recovery target was reached"),
-        (Some("after it was configured"), "could not restore file"),
-    ];
-    for (gone, words) in gone_words {
-        for by_time in [true, false] {
-            let copy = Copy::of(&lab).await;
-            switch_segment(&lab).await;
-            lab.psql("create table middle as select 1; drop table middle").await;
-            let middle = copy.wal().join(lab.psql("select pg_walfile_name(pg_current_wal_lsn())").await);
-            switch_segment(&lab).await;
-            lab.psql("create table last as select 1").await;
-            let at = now(&lab).await;
-            lab.psql("drop table last").await;
-            let newest = copy.archive(&lab, 0).await;
-            let target =
-                if by_time { RecoveryTarget::Time(at) } else { RecoveryTarget::Lsn(copy.last_record(newest).await) };
-            if gone == Some("before it was configured") {
-                fs::remove_file(&middle).unwrap();
+async fn every_target_is_reached_exactly_and_never_where_a_segment_is_missing() {
+    let lab = Lab::start("wal_keep_size = '1GB'\ntrack_commit_timestamp = on").await;
+    beat(&lab, 1..=2).await;
+    let copy = Copy::of(&lab).await;
+    let first = copy.wal().join(lab.psql("select pg_walfile_name(redo_lsn) from pg_control_checkpoint()").await);
+    switch_segment(&lab).await;
+    lab.psql("create table middle as select 1; drop table middle").await;
+    let middle = copy.wal().join(lab.psql("select pg_walfile_name(pg_current_wal_lsn())").await);
+    switch_segment(&lab).await;
+    for (target, present) in targets(&lab, &copy).await {
+        // The backup itself needs what was written while it ran, and nothing else.
+        let lost = if target == RecoveryTarget::Immediate { &first } else { &middle };
+        for gone in [Gone::Nothing, Gone::BeforeConfiguration, Gone::BeforeStart] {
+            let twin = copy.twin();
+            let lost = twin.wal().join(lost.file_name().unwrap());
+            if gone == Gone::BeforeConfiguration {
+                fs::remove_file(&lost).unwrap();
             }
-            copy.configure(target).await.unwrap();
-            if gone == Some("after it was configured") {
-                fs::remove_file(&middle).unwrap();
+            twin.configure(target.clone()).await.unwrap();
+            if gone == Gone::BeforeStart {
+                fs::remove_file(&lost).unwrap();
             }
             let begun = Instant::now();
-            let result = copy.postgres.start_isolated(&copy.params()).await;
-            match gone {
-                Some(_) => assert_refused(&copy, result, begun, words),
-                None => result.unwrap().stop().await.unwrap(),
-            }
+            let result = twin.postgres.start_isolated(&twin.params()).await;
+            let words = match (gone, &target) {
+                (Gone::Nothing, _) => {
+                    let instance = result.unwrap_or_else(|error| panic!("{target}: {error}"));
+                    assert_eq!(instance.heartbeats().await.unwrap().present, present, "{target}");
+                    instance.stop().await.unwrap();
+                    continue;
+                }
+                (Gone::BeforeConfiguration, RecoveryTarget::Immediate) => "could not locate",
+                (Gone::BeforeConfiguration, _) => "recovery ended before configured recovery target was reached",
+                (Gone::BeforeStart, _) => "could not restore file",
+            };
+            assert_refused(&twin, result, begun, words);
+            let promoted = twin.folder.join("data/pg_wal").join(Timeline(2).history_file());
+            assert!(!promoted.exists(), "{target}, {gone:?}: it was promoted");
         }
     }
 }

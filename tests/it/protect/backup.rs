@@ -4,14 +4,14 @@ use std::{collections::BTreeSet, os::unix::fs::FileExt};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lifeboat::engine::{BackupSink, EngineError, Protect};
+use lifeboat::engine::{BackupOrder, BackupSink, EngineError, Protect};
 
-use super::over_tcp;
+use super::{documented, over_tcp};
 use crate::support::{Lab, scratch};
 
 /// Keeps a backup in memory.
 #[derive(Default)]
-struct Memory {
+pub(super) struct Memory {
     archives: Vec<(Option<u32>, Vec<u8>)>,
     manifest: Vec<u8>,
     fails: bool,
@@ -63,7 +63,8 @@ async fn a_backup_holds_all_archives_and_a_manifest() {
     let oid: u32 = lab.psql("SELECT oid FROM pg_tablespace WHERE spcname = 'elsewhere'").await.parse().unwrap();
 
     let mut sink = Memory::default();
-    let facts = over_tcp(&lab, "postgres").backup("it's a test", None, &mut sink).await.unwrap();
+    let facts =
+        over_tcp(&lab, "postgres").backup(&BackupOrder::of_primary("it's a test"), None, &mut sink).await.unwrap();
 
     let order: Vec<Option<u32>> = sink.archives.iter().map(|(oid, _)| *oid).collect();
     assert_eq!(order.iter().copied().collect::<BTreeSet<_>>(), BTreeSet::from([None, Some(oid)]));
@@ -83,6 +84,7 @@ async fn a_backup_holds_all_archives_and_a_manifest() {
     assert_eq!(facts.size_bytes, sink.size());
     let files: Vec<&str> = facts.config_files.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(files, ["postgresql.conf", "pg_hba.conf", "pg_ident.conf"]);
+    assert_eq!(facts.findings, [""; 0]);
     assert!(facts.config_files[0].1.contains(&format!("port = {}", lab.port)));
     assert_eq!(
         lab.psql("SELECT restart_lsn IS NOT NULL FROM pg_replication_slots WHERE slot_name = 'lifeboat_wallet'").await,
@@ -99,8 +101,9 @@ async fn a_damaged_page_is_told_and_the_backup_is_whole() {
     std::fs::OpenOptions::new().write(true).open(&file).unwrap().write_all_at(b"flipped", 8192 + 4000).unwrap();
 
     let mut sink = Memory::default();
-    let facts = over_tcp(&lab, "postgres").backup("damaged", None, &mut sink).await.unwrap();
+    let facts = documented(&lab).await.backup(&BackupOrder::of_primary("damaged"), None, &mut sink).await.unwrap();
     assert!(facts.damaged && facts.stop_lsn >= facts.start_lsn, "{facts:?}");
+    assert!(facts.findings[0].contains("block 1"), "{:?}", facts.findings);
     let manifest: serde_json::Value = serde_json::from_slice(&sink.manifest).unwrap();
     assert_eq!(manifest["WAL-Ranges"][0]["End-LSN"], facts.stop_lsn.to_string());
 }
@@ -111,11 +114,13 @@ async fn a_role_without_rights_to_files_still_gets_a_backup_and_a_full_disk_is_t
     lab.psql("CREATE ROLE plain LOGIN REPLICATION").await;
     let postgres = over_tcp(&lab, "plain");
     let mut sink = Memory::default();
-    let facts = postgres.backup("plain", None, &mut sink).await.unwrap();
+    let facts = postgres.backup(&BackupOrder::of_primary("plain"), None, &mut sink).await.unwrap();
     assert_eq!(facts.config_files, []);
     assert!(sink.names(0).contains("PG_VERSION"));
+    // Where they lie is not told to it.
+    assert!(facts.findings[0].contains("GRANT pg_read_all_settings TO \"plain\""), "{:?}", facts.findings);
 
     let mut sink = Memory { fails: true, ..Memory::default() };
-    let error = postgres.backup("full", None, &mut sink).await.unwrap_err();
+    let error = postgres.backup(&BackupOrder::of_primary("full"), None, &mut sink).await.unwrap_err();
     assert!(matches!(error, EngineError::Sink { .. }), "{error:?}");
 }

@@ -2,16 +2,16 @@
 
 use lifeboat::{
     domain::Lsn,
-    engine::{EngineError, Protect},
+    engine::{EngineError, Look, Protect},
 };
 
-use super::{member, over_tcp};
+use super::{documented, member, over_tcp};
 use crate::support::Lab;
 
 #[tokio::test]
 async fn beats_go_up_and_a_retried_one_is_not_doubled() {
     let lab = Lab::start("").await;
-    let postgres = over_tcp(&lab, "postgres");
+    let postgres = documented(&lab).await;
     let mut last = None;
     for seq in 1..=5 {
         let beat = postgres.beat(seq).await.unwrap();
@@ -31,7 +31,7 @@ async fn beats_go_up_and_a_retried_one_is_not_doubled() {
 #[tokio::test]
 async fn a_beat_follows_a_restarted_server_and_old_rows_go() {
     let lab = Lab::start("").await;
-    let postgres = over_tcp(&lab, "postgres");
+    let postgres = documented(&lab).await;
     postgres.beat(1).await.unwrap();
     lab.cluster.stop("immediate").await.unwrap();
     postgres.beat(2).await.unwrap_err();
@@ -62,7 +62,9 @@ async fn a_role_that_may_not_write_is_told_what_it_needs() {
 async fn a_member_that_never_answers_does_not_stop_the_heart() {
     let lab = Lab::start("").await;
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut postgres = over_tcp(&lab, "postgres");
+    // It makes its table itself where it may.
+    lab.psql("CREATE ROLE plain LOGIN REPLICATION; GRANT CREATE ON DATABASE postgres TO plain").await;
+    let mut postgres = over_tcp(&lab, "plain");
     postgres.members.insert(0, member("b", "127.0.0.1", mute.local_addr().unwrap().port()));
     assert_eq!(postgres.beat(1).await.unwrap().seq, 1);
 

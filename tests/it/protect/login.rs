@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use lifeboat::{
     engine::{
-        EngineError, Protect,
+        EngineError, Look,
         postgres::{Postgres, Tls, sql, wire::Connection},
     },
     process::Program,
@@ -14,7 +14,7 @@ use super::{member, over_tcp, set_hba};
 use crate::support::{Lab, free_port, scratch};
 
 /// Logs in with both clients: the one for SQL and the one for replication.
-async fn log_in(postgres: &Postgres) -> [Result<(), EngineError>; 2] {
+pub(super) async fn log_in(postgres: &Postgres) -> [Result<(), EngineError>; 2] {
     let member = &postgres.members[0];
     [
         sql::connect(postgres, member, "postgres").await.map(drop),
@@ -28,7 +28,7 @@ async fn log_in(postgres: &Postgres) -> [Result<(), EngineError>; 2] {
     ]
 }
 
-async fn is_let_in(postgres: &Postgres) {
+pub(super) async fn is_let_in(postgres: &Postgres) {
     for result in log_in(postgres).await {
         result.unwrap();
     }
@@ -108,7 +108,7 @@ async fn a_port_where_nobody_listens_is_out_of_reach() {
 }
 
 /// An authority, and a certificate that it made for `name`.
-async fn certificate(folder: &Path, label: &str, name: &str) {
+pub(super) async fn certificate(folder: &Path, label: &str, name: &str) {
     let openssl = |arguments: &str| {
         let program = Program::new("openssl").folder(folder).args(arguments.split(' '));
         async move { program.output(Duration::from_secs(30)).await.unwrap() }

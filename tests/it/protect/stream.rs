@@ -10,23 +10,20 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lifeboat::{
     domain::{Lsn, Segment, SegmentSize, Timeline},
-    engine::{
-        EngineError, Protect, Role, WalEnd, WalSink, WalSource,
-        postgres::{Postgres, cluster::LocalCluster},
-    },
+    engine::{EngineError, Look, Protect, Role, WalEnd, WalSink, WalSource, postgres::Postgres},
     process::Tasks,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{member, over_tcp};
-use crate::support::{Lab, eventually, free_port, scratch};
+use crate::support::{Lab, eventually, standby::Standby};
 
-const LIMIT: Duration = Duration::from_secs(30);
+pub(super) const LIMIT: Duration = Duration::from_secs(30);
 
 /// What a stream brought. Everything is called durable when it is flushed.
 #[derive(Debug, Default)]
-struct Received {
+pub(super) struct Received {
     source: Option<WalSource>,
     /// Where the next stream goes on; where the server is when none.
     wanted: Option<Lsn>,
@@ -43,7 +40,7 @@ impl Received {
 }
 
 #[derive(Debug, Clone, Default)]
-struct Memory(Arc<Mutex<Received>>);
+pub(super) struct Memory(Arc<Mutex<Received>>);
 
 impl Memory {
     fn with<T>(&self, look: impl FnOnce(&mut Received) -> T) -> T {
@@ -70,7 +67,7 @@ impl WalSink for Memory {
         Ok(())
     }
 
-    async fn wal(&mut self, at: Lsn, bytes: Bytes) -> Result<(), EngineError> {
+    async fn wal(&mut self, at: Lsn, bytes: Bytes, _: std::time::Instant) -> Result<(), EngineError> {
         self.with(|received| {
             assert_eq!(at, received.end(), "WAL has a gap");
             received.bytes.extend_from_slice(&bytes);
@@ -86,21 +83,21 @@ impl WalSink for Memory {
     }
 }
 
-type Running = JoinHandle<Result<WalEnd, EngineError>>;
+pub(super) type Running = JoinHandle<Result<WalEnd, EngineError>>;
 
-fn start(tasks: &Tasks, postgres: &Postgres, sink: &Memory) -> (Running, CancellationToken) {
+pub(super) fn start(tasks: &Tasks, postgres: &Postgres, sink: &Memory) -> (Running, CancellationToken) {
     let (postgres, mut sink, stop) = (postgres.clone(), sink.clone(), CancellationToken::new());
     let token = stop.clone();
     let running = tasks.spawn(async move { postgres.stream_wal(&mut sink, Duration::from_millis(50), token).await });
     (running, stop)
 }
 
-async fn end(running: Running) -> Result<WalEnd, EngineError> {
+pub(super) async fn end(running: Running) -> Result<WalEnd, EngineError> {
     tokio::time::timeout(LIMIT, running).await.expect("the stream ends in time").unwrap()
 }
 
 /// Waits until all that the server has flushed is durable, and the server knows.
-async fn catch_up(lab: &Lab, sink: &Memory) {
+pub(super) async fn catch_up(lab: &Lab, sink: &Memory) {
     let flushed: Lsn = lab.psql("SELECT pg_current_wal_flush_lsn()").await.parse().unwrap();
     eventually("the stream has caught up", LIMIT, || async {
         let told = lab.psql("SELECT flush_lsn FROM pg_stat_replication WHERE application_name = 'lifeboat'").await;
@@ -130,7 +127,7 @@ fn compare(sink: &Memory, timeline: Timeline, wal: &Path) -> usize {
     })
 }
 
-async fn load(lab: &Lab, rounds: u32) {
+pub(super) async fn load(lab: &Lab, rounds: u32) {
     lab.psql("CREATE TABLE IF NOT EXISTS load (id bigint, filler text)").await;
     for _ in 0..rounds {
         lab.psql("INSERT INTO load SELECT g, repeat('x', 400) FROM generate_series(1, 10000) g").await;
@@ -262,42 +259,11 @@ async fn a_server_that_dies_is_a_broken_connection() {
     assert!(!error.is_permanent(), "{error:?}");
 }
 
-/// A cluster that is stopped when dropped.
-struct Standby(LocalCluster);
-
-impl Drop for Standby {
-    fn drop(&mut self) {
-        if let Some(pid) = self.0.pid() {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGQUIT).ok();
-        }
-    }
-}
-
-/// A standby of the lab's server, made by PostgreSQL's own tool and running.
-async fn standby(lab: &Lab, folder: &Path) -> (Standby, u16) {
-    let cluster = LocalCluster::new(lab.cluster.binaries.clone(), lab.cluster.account.clone(), folder.join("standby"));
-    cluster.make_folders().unwrap();
-    let port = free_port();
-    let copy = cluster.binaries.program("pg_basebackup", cluster.account.clone());
-    copy.args(["-R", "-X", "stream", "-c", "fast", "-U", "postgres", "-p", &lab.port.to_string(), "-h"])
-        .arg(lab.cluster.socket_folder())
-        .arg("-D")
-        .arg(cluster.data())
-        .output(LIMIT)
-        .await
-        .unwrap();
-    let socket = cluster.socket_folder();
-    cluster.configure(&format!("port = {port}\nunix_socket_directories = '{}'\n", socket.display())).unwrap();
-    cluster.start(LIMIT).await.unwrap();
-    (Standby(cluster), port)
-}
-
 #[tokio::test]
 async fn after_a_promotion_the_old_timeline_is_finished_and_the_new_one_streamed() {
     let lab = Lab::start("wal_keep_size = 1GB").await;
-    let folder = scratch();
-    let (running_second, port) = standby(&lab, folder.path()).await;
-    let second = &running_second.0;
+    let standby = Standby::of(&lab).await;
+    let (second, port) = (&standby.cluster, standby.port);
     let (tasks, sink) = (Tasks::new(), Memory::default());
     let mut postgres = over_tcp(&lab, "postgres");
     postgres.members.push(member("b", "127.0.0.1", port));

@@ -29,7 +29,7 @@ pub(crate) const SECRET: &str = "a-secret-that-must-never-be-shown";
 /// A running server with no buckets, stopped when dropped.
 pub(crate) struct Moto {
     pub endpoint: String,
-    _server: tokio::process::Child,
+    server: tokio::process::Child,
     _folder: tempfile::TempDir,
 }
 
@@ -57,10 +57,15 @@ impl Moto {
 
     /// The same with more in its environment.
     pub(crate) async fn start_with(envs: &[(&str, &str)]) -> Self {
+        Self::start_at(0, envs).await
+    }
+
+    /// The same on this port, any when 0.
+    pub(crate) async fn start_at(port: u16, envs: &[(&str, &str)]) -> Self {
         let folder = scratch();
         let log = folder.path().join("log");
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/moto_server.py");
-        let mut server = Program::new(program()).arg(script).args(["-H", "127.0.0.1", "-p", "0"]);
+        let mut server = Program::new(program()).arg(script).args(["-H", "127.0.0.1", "-p", &port.to_string()]);
         for (name, value) in envs {
             server = server.env(name, value);
         }
@@ -75,7 +80,12 @@ impl Moto {
         let answers =
             || async { port().is_some_and(|port| std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_ok()) };
         eventually("moto answers", Duration::from_secs(60), answers).await;
-        Self { endpoint: format!("http://127.0.0.1:{}", port().unwrap()), _server: server, _folder: folder }
+        Self { endpoint: format!("http://127.0.0.1:{}", port().unwrap()), server, _folder: folder }
+    }
+
+    /// Ends it at once, whatever it is doing.
+    pub(crate) async fn kill(mut self) {
+        self.server.kill().await.unwrap();
     }
 
     /// A client of nobody's code but the SDK's, to prepare, look and meddle with.

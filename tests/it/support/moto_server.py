@@ -2,14 +2,26 @@
 # GetBucketVersioning's answer otherwise than S3 does, and aws-sdk-s3 refuses
 # that; and it has no GetObjectRetention, although it keeps and heeds the locks.
 # Its clock goes ahead by so many seconds as the file named by MOTO_AHEAD says.
+# moto keeps all in memory; where MOTO_JOURNAL names a file, what it is asked to
+# change is written there first, and done again before it listens: one that was
+# killed comes back with all that it had answered, and perhaps with what it had not.
+import collections
 import datetime
+import hashlib
+import io
 import os
 import pathlib
+import pickle
+import threading
+import urllib.parse
+
+from werkzeug.test import Client
 
 from moto.core import serialize
+from moto.moto_api._internal.recorder.models import Recorder
 from moto.s3 import models
 from moto.s3.responses import S3Response
-from moto.server import main
+from moto.server import DomainDispatcherApplication, create_backend_app, main
 
 ROOTS = {"GetBucketVersioningResponse": "VersioningConfiguration"}
 
@@ -41,4 +53,55 @@ models.utcnow = utcnow
 serialize.SERVICE_SPECIFIC_SERIALIZERS["s3"]["rest-xml"] = Serializer
 S3Response._key_response_get = key_response_get
 
+
+def replay(path):
+    """Does again what is written; what was written half when it was killed was never done."""
+    client = Client(DomainDispatcherApplication(create_backend_app))
+    whole = 0
+    with open(path, "ab+") as file:
+        file.seek(0)
+        while True:
+            try:
+                method, url, headers, body = pickle.load(file)
+            except (EOFError, pickle.UnpicklingError):
+                break
+            whole = file.tell()
+            client.open(url, method=method, headers=headers, data=body)
+        file.truncate(whole)
+
+
+def keep(path):
+    counts, lock = collections.Counter(), threading.Lock()
+    journal = None
+
+    def numbered(self, key_name, *args, real=models.FakeMultipart.__init__, **kwargs):
+        # The same at each replay.
+        real(self, key_name, *args, **kwargs)
+        counts[key_name] += 1
+        self.id = hashlib.sha256(f"{key_name} {counts[key_name]}".encode()).hexdigest()
+
+    def record(self, request, body=None):
+        if journal is None or request.method in ("GET", "HEAD"):
+            return
+        stream = request.environ["wsgi.input"]
+        length = request.headers.get("Content-Length")
+        ends = request.environ.get("wsgi.input_terminated")
+        body = stream.read(int(length)) if length else stream.read() if ends else b""
+        request.environ["wsgi.input"] = io.BytesIO(body)
+        unsent = ("content-length", "transfer-encoding", "expect", "connection")
+        headers = [(name, value) for name, value in request.headers.items() if name.lower() not in unsent]
+        url = urllib.parse.urlsplit(request.raw_url)
+        entry = pickle.dumps((request.method, url._replace(scheme="", netloc="").geturl(), headers, body))
+        with lock:
+            journal.write(entry)
+            journal.flush()
+
+    models.FakeMultipart.__init__ = numbered
+    Recorder._record_request = record
+    replay(path)
+    journal = open(path, "ab")
+
+
+if "MOTO_JOURNAL" in os.environ:
+    keep(os.environ["MOTO_JOURNAL"])
 main()

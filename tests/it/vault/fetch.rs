@@ -1,13 +1,21 @@
 //! A fetch takes the first sound copy that any vault has, and leaves nothing
 //! running behind it.
 
-use std::{path::Path, sync::Arc};
+use std::{os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
-use lifeboat::vault::{DirectoryStore, Fetch, SharedStore, VaultError, fetch_backup, openers};
+use age::secrecy::ExposeSecret;
+use lifeboat::{
+    decide::recovery::{Selection, WalPiece},
+    domain::{RecoveryTarget, Segment, SegmentSize, Timeline},
+    process::Account,
+    vault::{
+        DirectoryStore, Fetch, Object, ObjectKey, SharedStore, VaultError, WalFolder, fetch_backup, openers, put_once,
+    },
+};
 use tokio_util::sync::CancellationToken;
 
 use super::fixture::{Fixture, layout};
-use crate::support::eventually;
+use crate::support::{eventually, scratch};
 
 fn members(count: usize, size: usize) -> Vec<(String, Vec<u8>)> {
     (0..count)
@@ -96,6 +104,64 @@ async fn a_damaged_key_that_another_one_replaces_is_not_missed() {
     damage("1.age");
     let error = fetch("three").await.unwrap_err();
     assert!(matches!(&error, VaultError::Damaged { key, .. } if key.as_str().ends_with("keys/0.age")), "{error}");
+}
+
+/// A server may look for a file at any moment.
+#[tokio::test]
+async fn wal_has_its_name_only_when_it_was_verified() {
+    let fixture = Fixture::new();
+    let size = SegmentSize::try_from(1 << 20).unwrap();
+    let segment = |number| Segment { timeline: Timeline(1), number };
+    let content = |number: u64| vec![u8::try_from(number).unwrap(); 1 << 20];
+    let own = age::x25519::Identity::generate();
+    let store = async |key: &ObjectKey, plain: &[u8], to: &age::x25519::Identity| {
+        put_once(fixture.store.as_ref(), key, &Object::seal(plain, true, &[to.to_public()]).unwrap()).await.unwrap();
+    };
+    let text = own.to_string().expose_secret().to_owned();
+    let key = Object::seal(text.as_bytes(), false, &[fixture.identity.to_public()]).unwrap();
+    put_once(fixture.store.as_ref(), &layout().wal_key(segment(1), size, 0), &key).await.unwrap();
+    for number in 1..=6 {
+        store(&layout().segment(segment(number), size), &content(number), &own).await;
+    }
+    let damaged = fixture.vault().join(layout().segment(segment(4), size).as_str());
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&damaged, bytes).unwrap();
+    let selection = Selection {
+        chain: Vec::new(),
+        backup: "b".parse().unwrap(),
+        timeline: Timeline(1),
+        segment_size: size,
+        wal: (1..=6).map(|number| WalPiece { segment: segment(number), tails: Vec::new() }).collect(),
+        histories: Vec::new(),
+        end: segment(6).end(size),
+        target: RecoveryTarget::Latest,
+    };
+    let folder = scratch();
+    let owner = Account::for_postgres().unwrap();
+    if let Some(account) = &owner {
+        account.own(folder.path()).unwrap();
+    }
+    let (sources, identities) = ([fixture.store.clone()], [fixture.identity.clone()]);
+    let stop = CancellationToken::new();
+    let fetch = Fetch { sources: &sources, identities: &identities, stop: &stop };
+    let layout = layout();
+    let mut wal = WalFolder::open(&fetch, &layout, &selection, folder.path()).await.unwrap().beside_replay();
+    let error = wal.bring(&selection.wal).await.unwrap_err();
+    assert!(matches!(&error, VaultError::Damaged { key, .. } if *key == layout.segment(segment(4), size)), "{error}");
+    assert!(!folder.path().join(segment(4).file_name(size)).exists());
+    for entry in std::fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        let number = Segment::parse(&name, size).unwrap().number;
+        assert!(std::fs::read(entry.path()).unwrap() == content(number), "{name}");
+        let uid = entry.metadata().unwrap().uid();
+        assert!(owner.as_ref().is_none_or(|account| account.uid == uid), "{name} belongs to {uid}");
+    }
+    // Without the damaged one all come; a second fetch of the same is no harm.
+    let sound: Vec<WalPiece> = selection.wal.iter().filter(|piece| piece.segment.number != 4).cloned().collect();
+    let fetched = wal.bring(&sound).await.unwrap();
+    assert_eq!(fetched.plain_bytes, 5 << 20);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5);
 }
 
 /// Ending the runtime waits for every thread that still works for it.

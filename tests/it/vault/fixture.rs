@@ -219,6 +219,7 @@ pub(super) fn taken() -> TakenBackup {
         start_lsn: Lsn(0x0200_0028),
         stop_lsn: Lsn(0x0200_0100),
         server_version: "15.18".to_owned(),
+        from: None,
         started_at: Timestamp::from_second(1000).unwrap(),
         finished_at: Timestamp::from_second(1010).unwrap(),
         damaged: false,

@@ -180,6 +180,56 @@ async fn newer_wal_behind_a_gap_is_given_up_on_purpose_only() {
     copy.restore(&folder("five/data"), &["latest", &fingerprint]).await.unwrap();
 }
 
+/// To the backup's own end and to the latest: where the copy of the vault lacks a
+/// segment the script says so, and where one goes afterwards the server ends.
+#[tokio::test]
+async fn a_missing_segment_is_an_error_to_every_point() {
+    let fixture = Fixture::new();
+    let lab = lab_with_rows().await;
+    let (layout, manifest) = fixture.back_up(&lab, "b").await;
+    let first = lab.psql(&format!("select pg_walfile_name('{}')", manifest.start_lsn)).await;
+    insert(&lab, 20_001, 21_000).await;
+    lab.psql("select pg_switch_wal()").await;
+    insert(&lab, 21_001, 22_000).await;
+    let middle = lab.psql("select pg_walfile_name(pg_current_wal_insert_lsn())").await;
+    lab.psql("select pg_switch_wal()").await;
+    insert(&lab, 22_001, 23_000).await;
+    let mut wal = fixture.wal_writer();
+    fixture.stream_from(&lab, &mut wal, manifest.start_lsn, 2_500_000).await;
+    lab.cluster.stop("immediate").await.unwrap();
+    std::fs::remove_dir_all(lab.cluster.folder.join("space")).unwrap();
+    let fingerprint = fixture.signer.verifier().fingerprint();
+    let copy = Copy::of(fixture, layout).await;
+    let folder = |name: String| copy.fixture.folder.path().join(name);
+    let held = copy.vault.join(copy.layout.prefix()).join("wal/00000001");
+    let never = "FATAL:  recovery ended before configured recovery target was reached";
+    for (mode, segment, ends, words) in [
+        (None, &first, "FATAL:  could not locate required checkpoint record", "the backup needs it up to"),
+        (Some("latest"), &middle, never, "is missing"),
+    ] {
+        let name = mode.unwrap_or("end");
+        let args: Vec<&str> = mode.into_iter().chain([fingerprint.as_str()]).collect();
+        let restored = folder(format!("{name} staged"));
+        copy.restore(&restored.join("data"), &args).await.unwrap();
+        std::fs::remove_file(restored.join("data/lifeboat_wal").join(segment)).unwrap();
+        query_restored(&restored, DIGEST).await.unwrap_err();
+        let log = std::fs::read_to_string(restored.join("log")).unwrap();
+        assert!(log.contains(ends), "{name}: {log}");
+        let promoted = restored.join("data/pg_wal/00000002.history");
+        assert!(!promoted.exists(), "{name}: it was promoted");
+
+        let taken: Vec<PathBuf> = std::fs::read_dir(&held).unwrap().map(|entry| entry.unwrap().path()).collect();
+        for path in taken.iter().filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(segment)) {
+            moved(path, folder(format!("aside {}", path.file_name().unwrap().to_str().unwrap())));
+        }
+        let error = copy.restore(&folder(format!("{name} lacking")), &args).await.unwrap_err();
+        assert!(error.contains(words), "{name}: {error}");
+        for path in taken.iter().filter(|path| !path.exists()) {
+            moved(folder(format!("aside {}", path.file_name().unwrap().to_str().unwrap())), path);
+        }
+    }
+}
+
 /// The backup is on timeline 1, the newest rows on timeline 3.
 #[tokio::test]
 async fn the_latest_lies_behind_two_promotions() {

@@ -1,5 +1,4 @@
-//! The page of the DR kit, and the configuration that its commands use. Its
-//! commands are run literally by a test: what stands here must work at 3 am.
+//! The page of the DR kit. Its commands are run literally by a test: what stands here must work at 3 am.
 
 use jiff::Timestamp;
 
@@ -24,7 +23,7 @@ pub(super) fn written(estate: &Estate, verifier: &Verifier, kit: &str, now: Time
     let with = |schedule: &ScheduleConfig| {
         let name = &schedule.database;
         format!(
-            "lifeboat --config \"$RESTORED/kit/restore/lifeboat.yaml\" restore {name} --to \"$RESTORED/{name}\" --latest --signed-by {fingerprint}"
+            "lifeboat restore {name} --vault \"$VAULT\" --identity \"$IDENTITY\" --to \"$RESTORED/{name}\" --latest --signed-by {fingerprint}"
         )
     };
     let without = |schedule: &ScheduleConfig| {
@@ -49,11 +48,6 @@ pub(super) fn written(estate: &Estate, verifier: &Verifier, kit: &str, now: Time
         ("{databases}", lines(schedules().map(database).collect())),
         ("{recipients}", lines(daemon.keys.recipients.iter().map(|key| format!("- `{key}`")).collect())),
         ("{kit}", kit.to_owned()),
-        // Whichever of them it is: a copy of one vault has what it takes.
-        (
-            "{links}",
-            lines(daemon.vaults.keys().map(|name| format!("ln -s \"$VAULT\" restore/vaults/{name}")).collect()),
-        ),
         ("{with_lifeboat}", blocks(&with)),
         ("{without_lifeboat}", blocks(&without)),
         ("{start}", blocks(&start)),
@@ -73,25 +67,4 @@ fn database(schedule: &ScheduleConfig) -> String {
         schedule.objectives.rpo,
         servers.join(", ")
     )
-}
-
-/// `lifeboat.yaml` for a bare machine: every vault is a folder beside it, of
-/// which one that is there is enough, and the identity lies there too.
-pub(super) fn restore_config(estate: &Estate) -> String {
-    let daemon = &estate.daemon;
-    let mut text = format!(
-        "# Made for restoring on a bare machine; what the node ran with is in ../lifeboat.yaml.\nnode: {{name: {}, region: {}}}\nstate: {{url: \"sqlite:lifeboat.db\"}}\nkeys:\n  recipients: [{}]\n",
-        serde_json::Value::from(daemon.node.name.clone()),
-        daemon.node.region,
-        daemon.keys.recipients.join(", "),
-    );
-    if let Some(reason) = &daemon.keys.single_recipient_reason {
-        text = format!("{text}  single_recipient_reason: {}\n", serde_json::Value::from(reason.clone()));
-    }
-    text += "  identity: {file: identity.age}\n  signing: {file: signing.key}\nvaults:\n";
-    for (name, vault) in &daemon.vaults {
-        let region = vault.region();
-        text = format!("{text}  {name}: {{kind: directory, path: vaults/{name}, region: {region}}}\n");
-    }
-    text
 }

@@ -131,9 +131,18 @@ impl World {
     }
 
     pub(super) fn increment(&mut self) {
-        let parent = self.facts.backups.iter().rfind(|backup| !backup.standalone).map(|backup| backup.id.clone());
+        self.child(BackupKind::Incremental);
+    }
+
+    pub(super) fn differential(&mut self) {
+        self.child(BackupKind::Differential);
+    }
+
+    fn child(&mut self, kind: BackupKind) {
+        let carries = |backup: &&Held| parent::carries(backup.kind, backup.standalone, kind);
+        let parent = self.facts.backups.iter().rfind(carries).map(|backup| backup.id.clone());
         match parent {
-            Some(parent) => self.take(BackupKind::Incremental, false, Some(parent)),
+            Some(parent) => self.take(kind, false, Some(parent)),
             None => self.full(false),
         }
     }

@@ -18,6 +18,7 @@ enum Event {
         standalone: bool,
     },
     Increment,
+    Differential,
     Damaged,
     FailOver,
     Gap(u64),
@@ -31,6 +32,7 @@ fn event() -> impl Strategy<Value = (Event, i64, u64)> {
     let kind = prop_oneof![
         5 => any::<bool>().prop_map(|standalone| Event::Full { standalone }),
         4 => Just(Event::Increment),
+        2 => Just(Event::Differential),
         1 => Just(Event::Damaged),
         1 => Just(Event::FailOver),
         1 => (1u64..4).prop_map(Event::Gap),
@@ -47,13 +49,15 @@ fn any_policy() -> impl Strategy<Value = Policy> {
         prop::option::weighted(0.9, prop::collection::btree_map(period, 1u32..5, 1..3))
     };
     let zone = prop::sample::select(vec!["UTC", "Europe/Malta", "Asia/Kathmandu", "Australia/Lord_Howe"]);
-    (keep(), keep(), keep(), zone, 1i64..12).prop_map(|(full, standalone, increment, zone, window)| {
+    let keeps = [keep(), keep(), keep(), keep()];
+    (keeps, zone, 1i64..12).prop_map(|(keeps, zone, window)| {
         let mut lines = vec![
             line(BackupKind::Full, false, &[]),
             line(BackupKind::Full, true, &[]),
             line(BackupKind::Incremental, false, &[]),
+            line(BackupKind::Differential, false, &[]),
         ];
-        for (line, keep) in lines.iter_mut().zip([full, standalone, increment]) {
+        for (line, keep) in lines.iter_mut().zip(keeps) {
             line.keep = keep;
         }
         Policy { lines, zone: parse_zone(zone).unwrap(), window: days(window), heartbeats: 1000 }
@@ -64,6 +68,7 @@ fn happen(world: &mut World, (event, pause, segments): &(Event, i64, u64)) {
     match event {
         Event::Full { standalone } => world.full(*standalone),
         Event::Increment => world.increment(),
+        Event::Differential => world.differential(),
         Event::Damaged => {
             world.full(false);
             world.newest().state = BackupState::Degraded;

@@ -21,11 +21,11 @@ use super::{
             reply::{Reply, Row, c_string, nonsense},
         },
     },
-    INSPECT_LIMIT, increment, slot, text_at,
+    INSPECT_LIMIT, configuration, increment, slot, text_at,
 };
 use crate::{
     domain::{Lsn, Timeline},
-    engine::{BackupFacts, BackupSink, EngineError, ParentManifest},
+    engine::{BackupFacts, BackupOrder, BackupSink, BackupStart, EngineError, ParentManifest},
 };
 
 const ACTION: &str = "the base backup";
@@ -33,37 +33,105 @@ const ACTION: &str = "the base backup";
 /// SQLSTATE of "checksum verification failure during base backup".
 const DATA_CORRUPTED: &str = "XX001";
 
+/// What brings a standby's restartpoint nearer.
+const RESTARTPOINT: &str =
+    "wait for its next restartpoint, which follows a checkpoint of the primary, or take the backup from the primary";
+
 pub(super) async fn backup(
     postgres: &Postgres,
-    label: &str,
+    order: &BackupOrder<'_>,
     parent: Option<ParentManifest<'_>>,
     sink: &mut dyn BackupSink,
 ) -> Result<BackupFacts, EngineError> {
-    let (member, from) = postgres.primary(INSPECT_LIMIT).await?;
+    let (primary, of_primary) = postgres.primary(INSPECT_LIMIT).await?;
+    let (member, from) = match order.standby {
+        None => (primary, of_primary),
+        Some(name) => postgres.standby_of(&of_primary, name).await?,
+    };
+    let is_standby = order.standby.is_some();
     let mut session = sql::connect(postgres, member, &postgres.login.dbname).await?;
     let required_settings = required_settings(member, &mut session).await?;
-    let config_files = config_files(member, &mut session).await?;
+    let configuration = configuration::read(postgres, member, &from.server_version, &mut session).await?;
     drop(session);
-    let mut connection = Connection::open(postgres, member).await?;
     // From here on the server keeps the WAL without which the backup is worth nothing.
-    slot::drop_useless(postgres, member, slot::Renew::Lost).await?;
+    let mut connection = Connection::open(postgres, primary).await?;
+    slot::drop_useless(postgres, primary, slot::Renew::Lost).await?;
     slot::ensure(&mut connection, &postgres.slot()).await?;
-    let incremental = if parent.is_some() { ", INCREMENTAL" } else { "" };
+    if is_standby {
+        connection.close().await;
+        connection = Connection::open(postgres, member).await?;
+    }
+    let is_incremental = parent.is_some();
     if let Some(manifest) = parent {
         increment::upload_manifest(&mut connection, manifest).await?;
     }
-    let command = format!(
-        "BASE_BACKUP (LABEL {}, CHECKPOINT 'fast', MANIFEST 'yes', TABLESPACE_MAP, WAIT false{incremental})",
-        literal(label)
-    );
-    let head = connection.start_copy(ACTION, &command).await?;
+    let head = connection.start_copy(ACTION, &command(order, is_incremental)).await?;
     let start = head.first().and_then(|rows| rows.first()).and_then(position);
     let (start_lsn, timeline) =
         start.ok_or_else(|| connection.broken(ACTION, nonsense("no position where the backup starts")))?;
+    if is_standby {
+        let kept_from = slot::kept_from(postgres, primary).await?;
+        let start = BackupStart { lsn: start_lsn, timeline, kept_from, segment_size: from.segment_size };
+        if let Some(what) = sink.begins(&start).await? {
+            return Err(EngineError::Unfit { member: member.name.clone(), what, remedy: RESTARTPOINT.to_owned() });
+        }
+    }
     let size_bytes = copy(&mut connection, sink).await?;
-    let (stop_lsn, damaged) = finish(&mut connection).await?;
+    let Stop { lsn: stop_lsn, timeline: stop_timeline, damage } = finish(&mut connection).await?;
     connection.close().await;
-    Ok(BackupFacts { from, timeline, start_lsn, stop_lsn, size_bytes, damaged, required_settings, config_files })
+    let stop_lsn = if is_standby { behind(postgres, primary, (stop_lsn, timeline)).await? } else { stop_lsn };
+    if stop_timeline != timeline {
+        return Err(EngineError::Unfit {
+            member: member.name.clone(),
+            what: format!("it went over from timeline {timeline} to {stop_timeline} while it sent the backup"),
+            remedy: "take the backup again".to_owned(),
+        });
+    }
+    let damaged = damage.is_some();
+    let findings = damage.into_iter().chain(configuration.finding).collect();
+    Ok(BackupFacts {
+        from,
+        timeline,
+        start_lsn,
+        stop_lsn,
+        size_bytes,
+        damaged,
+        findings,
+        required_settings,
+        config_files: configuration.files,
+    })
+}
+
+/// The end of a record behind the stop of a standby's backup, which the primary
+/// writes for it: a recovery to the end of the backup stops at the next record, and
+/// where nobody writes there would be none. The record says nothing to anybody.
+async fn behind(postgres: &Postgres, primary: &Member, (stop, timeline): (Lsn, Timeline)) -> Result<Lsn, EngineError> {
+    const WRITE: &str = "SELECT pg_logical_emit_message(true, 'lifeboat', 'a backup ends before this')::text";
+    let mut session = sql::connect(postgres, primary, &postgres.login.dbname).await?;
+    let failed = |error| sql::failed(&primary.name, "the record behind the backup", error);
+    let written = sql::text(&mut session, WRITE).await.map_err(failed)?;
+    drop(session);
+    let now = super::facts(postgres, primary).await?.timeline;
+    match written.and_then(|lsn| lsn.parse::<Lsn>().ok()).filter(|lsn| *lsn > stop && now == timeline) {
+        Some(lsn) => Ok(lsn),
+        None => Err(EngineError::Unfit {
+            member: primary.name.clone(),
+            what: format!(
+                "it is on timeline {now}, and the backup of its standby ends on timeline {timeline} at {stop}"
+            ),
+            remedy: "take the backup again".to_owned(),
+        }),
+    }
+}
+
+fn command(order: &BackupOrder<'_>, is_incremental: bool) -> String {
+    let incremental = if is_incremental { ", INCREMENTAL" } else { "" };
+    // In kilobytes of 1024 bytes: see the protocol.
+    let rate = order.rate_max.map(|rate| format!(", MAX_RATE {}", rate.as_bytes() >> 10)).unwrap_or_default();
+    format!(
+        "BASE_BACKUP (LABEL {}, CHECKPOINT 'fast', MANIFEST 'yes', TABLESPACE_MAP, WAIT false{rate}{incremental})",
+        literal(order.label)
+    )
 }
 
 /// Hands the stream to the sink; answers the plain bytes of archives and manifest.
@@ -105,9 +173,17 @@ fn archive(data: &mut Bytes) -> io::Result<Option<u32>> {
     }
 }
 
+/// How a backup ended.
+struct Stop {
+    lsn: Lsn,
+    timeline: Timeline,
+    /// The damaged pages that the server met.
+    damage: Option<String>,
+}
+
 /// Reads what follows the stream: where the backup stops, and whether the
 /// server met damaged pages. Everything has been sent in that case, too.
-async fn finish(connection: &mut Connection) -> Result<(Lsn, bool), EngineError> {
+async fn finish(connection: &mut Connection) -> Result<Stop, EngineError> {
     let mut stop = None;
     let mut failed = None;
     loop {
@@ -120,14 +196,29 @@ async fn finish(connection: &mut Connection) -> Result<(Lsn, bool), EngineError>
         }
     }
     match (stop, failed) {
-        (Some((lsn, _)), None) => Ok((lsn, false)),
-        (Some((lsn, _)), Some(refusal)) if refusal.code == DATA_CORRUPTED => {
-            tracing::warn!(member = %connection.member(), message = %refusal.message, "the server found damaged pages");
-            Ok((lsn, true))
+        (Some((lsn, timeline)), None) => Ok(Stop { lsn, timeline, damage: None }),
+        (Some((lsn, timeline)), Some(refusal)) if refusal.code == DATA_CORRUPTED => {
+            let damage = damage(connection, &refusal.message);
+            tracing::warn!("{damage}");
+            Ok(Stop { lsn, timeline, damage: Some(damage) })
         }
         (_, Some(refusal)) => Err(refusal.during(ACTION, connection.member())),
         (None, None) => Err(connection.broken(ACTION, nonsense("no position where the backup stops"))),
     }
+}
+
+/// The files and blocks that the server named before it said that there are some.
+fn damage(connection: &Connection, last: &str) -> String {
+    let named = connection.notices().iter().map(|notice| notice.message.as_str());
+    let mut named: Vec<&str> = named.filter(|message| message.contains("checksum verification")).collect();
+    if named.is_empty() {
+        named.push(last);
+    }
+    format!(
+        "member `{}` has damaged pages, and the backup holds them as they are: {}; bring the rows back from the last backup before, and take another full backup",
+        connection.member(),
+        named.join("; ")
+    )
 }
 
 /// A row of an LSN and a timeline.
@@ -145,21 +236,4 @@ async fn required_settings(member: &Member, session: &mut PgConnection) -> Resul
     .fetch_all(session)
     .await
     .map_err(|error| sql::failed(&member.name, "the reading of the settings", error))
-}
-
-/// The configuration files, which distributions keep outside of the data
-/// folder, where the role may read them. Files inside come with the backup anyway.
-async fn config_files(member: &Member, session: &mut PgConnection) -> Result<Vec<(String, String)>, EngineError> {
-    let mut files = Vec::new();
-    for (name, setting) in
-        [("postgresql.conf", "config_file"), ("pg_hba.conf", "hba_file"), ("pg_ident.conf", "ident_file")]
-    {
-        match sql::text(session, &format!("SELECT pg_read_file(current_setting('{setting}'))")).await {
-            Ok(content) => files.extend(content.map(|content| (name.to_owned(), content))),
-            // What the role may not read, or is not there, is no reason to have no backup.
-            Err(sqlx::Error::Database(error)) => tracing::debug!(name, %error, "not part of the backup"),
-            Err(error) => return Err(sql::failed(&member.name, "the reading of the configuration", error)),
-        }
-    }
-    Ok(files)
 }

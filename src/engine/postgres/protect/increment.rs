@@ -8,15 +8,18 @@ use postgres_protocol::message::frontend;
 use sqlx::PgConnection;
 
 use super::{
-    super::{Member, Postgres, cluster::major, sql, wire::Connection},
+    super::{
+        Member, Postgres,
+        cluster::{INCREMENTS_SINCE, major},
+        sql,
+        wire::Connection,
+    },
     INSPECT_LIMIT,
 };
 use crate::{
     domain::{Lsn, Timeline},
     engine::{EngineError, Parent, ParentManifest},
 };
-
-const VERSION_MIN: u32 = 17;
 
 /// Shows the server the manifest of the parent, on the connection that takes the increment.
 pub(super) async fn upload_manifest(
@@ -44,8 +47,8 @@ pub(super) async fn upload_manifest(
 /// Why the primary can give no increment, with the remedy.
 pub(super) async fn hindrance(postgres: &Postgres, parent: Option<Parent>) -> Result<Option<String>, EngineError> {
     let (member, facts) = postgres.primary(INSPECT_LIMIT).await?;
-    if let Some(version) = major(&facts.server_version).filter(|version| *version < VERSION_MIN) {
-        return Ok(Some(format!("PostgreSQL {version} has none; upgrade to version {VERSION_MIN} or later")));
+    if let Some(version) = major(&facts.server_version).filter(|version| *version < INCREMENTS_SINCE) {
+        return Ok(Some(format!("PostgreSQL {version} has none; upgrade to version {INCREMENTS_SINCE} or later")));
     }
     let mut session = sql::connect(postgres, member, &postgres.login.dbname).await?;
     let failed = |error| sql::failed(&member.name, "the look at the WAL summaries", error);

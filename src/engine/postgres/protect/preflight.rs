@@ -22,6 +22,13 @@ const STATE: &str = "SELECT current_setting('wal_level') AS wal_level,
        (SELECT count(*) FROM pg_replication_slots) AS slots,
        (SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1) > 0 AS has_slot,
        coalesce((SELECT active FROM pg_replication_slots WHERE slot_name = $1), false) AS streams,
+       (SELECT slot_type || coalesce(' slot of ' || plugin, ' slot') FROM pg_replication_slots
+        WHERE slot_name = $1 AND slot_type <> 'physical') AS other_kind,
+       (SELECT coalesce(sender.application_name, 'role ' || sender.usename)
+        FROM pg_replication_slots AS slot JOIN pg_stat_replication AS sender ON sender.pid = slot.active_pid
+        WHERE slot.slot_name = $1
+          AND NOT (sender.usename = current_user AND coalesce(sender.application_name, '') LIKE 'lifeboat%'))
+           AS other_client,
        CASE WHEN heart.oid IS NOT NULL
             THEN has_schema_privilege(heart.relnamespace, 'USAGE') AND has_table_privilege(heart.oid, 'SELECT')
                  AND has_table_privilege(heart.oid, 'INSERT') AND has_table_privilege(heart.oid, 'DELETE')
@@ -42,13 +49,24 @@ struct State {
     slots: i64,
     has_slot: bool,
     streams: bool,
+    /// Our slot's name is another kind of slot's.
+    other_kind: Option<String>,
+    /// Who else streams through our slot.
+    other_client: Option<String>,
     may_beat: bool,
 }
 
 pub(super) async fn preflight(postgres: &Postgres) -> Result<MemberFacts, Vec<EngineError>> {
     let seen = postgres.look(INSPECT_LIMIT).await;
     let others: Vec<MemberFacts> = seen.iter().filter_map(|(_, facts)| facts.as_ref().ok().cloned()).collect();
-    let (member, facts) = choose_primary(seen).map_err(|error| vec![error])?;
+    let shut_out: Vec<&Member> = seen
+        .iter()
+        .filter_map(|(member, facts)| matches!(facts, Err(EngineError::Login { .. })).then_some(*member))
+        .collect();
+    let (member, facts) = match choose_primary(seen) {
+        Ok(primary) => primary,
+        Err(error) => return Err(without_primary(postgres, &shut_out, error).await),
+    };
     if let Some(version) = major(&facts.server_version).filter(|version| *version < VERSION_MIN) {
         return Err(vec![EngineError::Unfit {
             member: member.name.clone(),
@@ -83,6 +101,21 @@ pub(super) async fn preflight(postgres: &Postgres) -> Result<MemberFacts, Vec<En
         }
     }
     if wrong.is_empty() { Ok(facts) } else { Err(wrong) }
+}
+
+/// A member that lets us in for nothing is asked for both, so that all that is missing
+/// in its `pg_hba.conf` is told at once.
+async fn without_primary(postgres: &Postgres, shut_out: &[&Member], error: EngineError) -> Vec<EngineError> {
+    let mut wrong = vec![error];
+    for member in shut_out {
+        match Connection::open(postgres, member).await {
+            Ok(connection) => connection.close().await,
+            Err(error @ EngineError::Login { .. }) => wrong.push(error),
+            Err(_) => {}
+        }
+    }
+    wrong.dedup_by_key(|error| error.to_string());
+    wrong
 }
 
 async fn state(postgres: &Postgres, member: &Member) -> Result<State, EngineError> {
@@ -121,6 +154,16 @@ fn judge(postgres: &Postgres, member: &Member, state: &State) -> Vec<EngineError
     if !state.has_slot && state.slots_max <= state.slots {
         let what = format!("`max_replication_slots` is {} and {} are in use", state.slots_max, state.slots);
         wrong.push(unfit(what, restart("max_replication_slots", &(state.slots + 1).to_string())));
+    }
+    let slot = postgres.slot();
+    if let Some(kind) = &state.other_kind {
+        wrong.push(super::slot::is_others(postgres, &member.name, kind));
+    }
+    if let Some(client) = &state.other_client {
+        wrong.push(unfit(
+            format!("slot `{slot}`, which is ours by its name, is in use by `{client}`"),
+            "give that client a slot of its own, or this database another name in its schedule".to_owned(),
+        ));
     }
     if !state.may_beat {
         wrong.push(beat::lacks_table(postgres, &member.name));

@@ -14,7 +14,10 @@ use super::{
     },
     INSPECT_LIMIT,
 };
-use crate::{domain::Lsn, engine::EngineError};
+use crate::{
+    domain::{Lsn, MemberName},
+    engine::EngineError,
+};
 
 const LOOK: &str = "the look at the replication slot";
 
@@ -25,10 +28,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What the server says of the slot.
 #[derive(Debug, sqlx::FromRow)]
-struct Slot {
-    active: bool,
+pub(super) struct Slot {
+    pub(super) active: bool,
+    /// It lost WAL: it keeps none any more.
+    pub(super) lost: bool,
     /// From where on it keeps WAL.
-    restart_lsn: Option<String>,
+    pub(super) restart_lsn: Option<String>,
 }
 
 /// Makes sure that the slot exists and keeps WAL from now on.
@@ -47,22 +52,37 @@ pub(super) async fn ensure(connection: &mut Connection, slot: &str) -> Result<()
 /// the stream is what counts.
 pub(super) async fn refuse_unusable(postgres: &Postgres, member: &Member) -> Result<(), EngineError> {
     const STATE: &str = "SELECT current_setting('wal_level') = 'minimal',
-        coalesce((SELECT active FROM pg_replication_slots WHERE slot_name = $1), false)";
+        coalesce((SELECT active FROM pg_replication_slots WHERE slot_name = $1), false),
+        (SELECT slot_type || ' slot' FROM pg_replication_slots WHERE slot_name = $1 AND slot_type <> 'physical')";
     let look = async {
         let mut session = sql::connect(postgres, member, &postgres.login.dbname).await?;
         let found = sqlx::query_as(STATE).bind(postgres.slot()).fetch_one(&mut session).await;
         found.map_err(|error| sql::failed(&member.name, LOOK, error))
     };
-    match in_time(member, look).await? {
-        (true, _) => Err(EngineError::Unfit {
+    let state: (bool, bool, Option<String>) = in_time(member, look).await?;
+    match state {
+        (_, _, Some(kind)) => Err(is_others(postgres, &member.name, &kind)),
+        (true, ..) => Err(EngineError::Unfit {
             member: member.name.clone(),
             what: "`wal_level` is minimal, so that its WAL can be neither streamed nor recovered from".to_owned(),
             remedy: "run `ALTER SYSTEM SET wal_level = 'replica'` as a superuser, restart the server, and take a full \
                      backup: no earlier one can be restored beyond this time"
                 .to_owned(),
         }),
-        (false, true) => Err(busy(postgres, member)),
-        (false, false) => Ok(()),
+        (false, true, None) => Err(busy(postgres, member)),
+        (false, false, None) => Ok(()),
+    }
+}
+
+/// A slot has the name of ours and is not one that we could have made.
+pub(super) fn is_others(postgres: &Postgres, member: &MemberName, kind: &str) -> EngineError {
+    let slot = postgres.slot();
+    EngineError::Unfit {
+        member: member.clone(),
+        what: format!("slot `{slot}`, which is ours by its name, is a {kind} and somebody else's"),
+        remedy: format!(
+            "give this database another name in its schedule; or, where nobody needs that slot, run `SELECT pg_drop_replication_slot('{slot}')` as a superuser"
+        ),
     }
 }
 
@@ -99,19 +119,23 @@ pub(super) async fn renew(postgres: &Postgres, member: &Member, renew: Renew) ->
     let mut connection = Connection::open(postgres, member).await?;
     ensure(&mut connection, &name).await?;
     connection.close().await;
-    let kept = look(postgres, member).await?.and_then(|slot| slot.restart_lsn?.parse().ok());
-    kept.ok_or_else(|| EngineError::WalLost {
+    kept_from(postgres, member).await?.ok_or_else(|| EngineError::WalLost {
         member: member.name.clone(),
         slot: name,
         what: "the new slot keeps no WAL".to_owned(),
     })
 }
 
+/// From where on the server keeps WAL for us.
+pub(super) async fn kept_from(postgres: &Postgres, member: &Member) -> Result<Option<Lsn>, EngineError> {
+    Ok(look(postgres, member).await?.and_then(|slot| slot.restart_lsn?.parse().ok()))
+}
+
 const SLOT: &str = "SELECT slot_name, active, restart_lsn IS NULL OR wal_status = 'lost' AS lost,
         restart_lsn::text AS restart_lsn
     FROM pg_replication_slots WHERE slot_name = $1 AND slot_type = 'physical'";
 
-async fn look(postgres: &Postgres, member: &Member) -> Result<Option<Slot>, EngineError> {
+pub(super) async fn look(postgres: &Postgres, member: &Member) -> Result<Option<Slot>, EngineError> {
     let look = async {
         let mut session = sql::connect(postgres, member, &postgres.login.dbname).await?;
         let found = sqlx::query_as(SLOT).bind(postgres.slot()).fetch_optional(&mut session).await;
@@ -120,14 +144,18 @@ async fn look(postgres: &Postgres, member: &Member) -> Result<Option<Slot>, Engi
     in_time(member, look).await
 }
 
-async fn in_time<T>(member: &Member, look: impl Future<Output = Result<T, EngineError>>) -> Result<T, EngineError> {
+/// A member that takes longer than it may is out of reach.
+pub(super) async fn in_time<T>(
+    member: &Member,
+    look: impl Future<Output = Result<T, EngineError>>,
+) -> Result<T, EngineError> {
     timeout(INSPECT_LIMIT, look)
         .await
         .unwrap_or_else(|_| Err(failure::unreachable(member, io::ErrorKind::TimedOut.into())))
 }
 
-/// Waits until the server has let go of the slot after our own refused stream.
-async fn await_release(postgres: &Postgres, member: &Member) -> Result<(), EngineError> {
+/// Waits until the server has let go of the slot after a stream was refused or ended.
+pub(super) async fn await_release(postgres: &Postgres, member: &Member) -> Result<(), EngineError> {
     let until = Instant::now() + RELEASE_LIMIT;
     while look(postgres, member).await?.is_some_and(|slot| slot.active) {
         if Instant::now() >= until {

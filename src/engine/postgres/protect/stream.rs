@@ -3,18 +3,19 @@
 //! The server is told as durable only what the sink said is durable; so it
 //! keeps everything else for us, whatever happens to this process. A server
 //! that shuts down waits until all it sent is confirmed: its questions are
-//! answered after a flush and at once. Where it has not kept what is wanted, the
-//! stream goes on with the oldest that it has.
+//! answered after a flush and at once. Where its commits wait for us, so is all
+//! that it sends. Where it has not kept what is wanted, the stream goes on with the
+//! oldest that it has.
 //!
 //! Messages: <https://www.postgresql.org/docs/15/protocol-replication.html>.
 
-use std::{io, time::Duration};
+use std::{future::ready, io, time::Duration};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use jiff::Timestamp;
+use bytes::{Buf, Bytes};
 use postgres_protocol::message::frontend;
 use tokio::{
     select,
+    sync::watch,
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -27,36 +28,48 @@ use super::{
             reply::{Reply, nonsense},
         },
     },
-    INSPECT_LIMIT, history,
+    INSPECT_LIMIT, awaited, history, sender,
     slot::{self, Renew},
     text_at,
 };
 use crate::{
-    clock::Clock,
     domain::{Lsn, SegmentSize, Timeline},
     engine::{EngineError, WalEnd, WalSink, WalSource},
 };
+
+mod status;
+
+use status::{now, say};
 
 const ACTION: &str = "the streaming of WAL";
 
 /// What a stream may wait for, and how long.
 #[derive(Debug, Clone, Copy)]
-struct Patience {
+pub struct Patience {
     /// The server hears from us at least this often. After such a time of
     /// silence it is asked to speak.
-    status_every: Duration,
-    /// A server that is silent for so long, though asked, is gone.
-    silence_max: Duration,
+    pub status_every: Duration,
+    /// A server that is silent for so long, though asked, is gone; and so is another
+    /// process of ours that streams, and is to speak as often.
+    pub silence_max: Duration,
 }
 
-/// Well below the 60 s after which a server gives us up by default (`wal_sender_timeout`).
-const PATIENCE: Patience = Patience { status_every: Duration::from_secs(10), silence_max: Duration::from_secs(30) };
+impl Default for Patience {
+    /// Well below the 60 s after which a server gives us up by default (`wal_sender_timeout`).
+    fn default() -> Self {
+        Self { status_every: Duration::from_secs(10), silence_max: Duration::from_secs(30) }
+    }
+}
+
+/// Where commits wait for us: for how long WAL that keeps arriving is gathered
+/// before it is made durable together.
+const GATHER_MAX: Duration = Duration::from_millis(100);
+
+/// Where commits wait for us: how soon what a vault did not take is tried again.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the server may take to end a stream that we end.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
-
-/// PostgreSQL counts microseconds from 2000-01-01, in seconds after 1970 this.
-const POSTGRES_EPOCH: i64 = 946_684_800;
 
 pub(super) async fn stream_wal(
     postgres: &Postgres,
@@ -65,7 +78,10 @@ pub(super) async fn stream_wal(
     stop: &CancellationToken,
 ) -> Result<WalEnd, EngineError> {
     let (member, facts) = postgres.primary(INSPECT_LIMIT).await?;
-    slot::refuse_unusable(postgres, member).await?;
+    match slot::refuse_unusable(postgres, member).await {
+        Err(EngineError::SlotBusy { .. }) if sender::end_abandoned(postgres, member, stop).await? => {}
+        usable => usable?,
+    }
     let stream = From { postgres, member, segment_size: facts.segment_size, flush_every, stop };
     let mut oldest = None;
     for renew in [Renew::Lost, Renew::Any] {
@@ -119,7 +135,13 @@ impl From<'_> {
             format!("START_REPLICATION SLOT {} PHYSICAL {start} TIMELINE {}", identifier(&slot), source.timeline);
         let refused = |error| explain(error, &slot);
         connection.start_copy(ACTION, &command).await.map_err(refused)?;
-        Stream::new(connection, sink, start, self.flush_every, PATIENCE).run(self.stop).await.map_err(refused)
+        let (awaited, is_awaited) = watch::channel(false);
+        let patience = self.postgres.patience;
+        let mut stream = Stream::new(connection, sink, start, self.flush_every, patience, is_awaited);
+        select! {
+            ended = stream.run(self.stop) => ended.map_err(refused),
+            never = awaited::watch(self.postgres, self.member, &awaited) => match never {},
+        }
     }
 }
 
@@ -153,15 +175,22 @@ struct Stream<'a> {
     sink: &'a mut dyn WalSink,
     flush_every: Duration,
     patience: Patience,
+    /// Whether commits of the server wait for us.
+    is_awaited: watch::Receiver<bool>,
     /// All WAL before this position was handed to the sink.
     received: Lsn,
     /// All WAL before this position is durable, says the sink.
     durable: Lsn,
+    /// Since when the sink has WAL that it was not asked to make durable.
+    gathers_since: Option<Instant>,
     flushed_at: Instant,
     told_at: Instant,
     heard_at: Instant,
     /// Whether the server was asked to speak since it was heard.
     is_asked: bool,
+    /// The least by which our clock was ahead of the time that a message bears, in
+    /// microseconds: the way of the fastest one, and what the clocks differ by.
+    fastest: i64,
 }
 
 impl<'a> Stream<'a> {
@@ -171,6 +200,7 @@ impl<'a> Stream<'a> {
         start: Lsn,
         flush_every: Duration,
         patience: Patience,
+        is_awaited: watch::Receiver<bool>,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -178,26 +208,34 @@ impl<'a> Stream<'a> {
             sink,
             flush_every,
             patience,
+            is_awaited,
             received: start,
             // What the sink held before may be another server's.
             durable: Lsn(0),
+            gathers_since: None,
             flushed_at: now,
             told_at: now,
             heard_at: now,
             is_asked: false,
+            fastest: i64::MAX,
         }
     }
 
     async fn run(&mut self, stop: &CancellationToken) -> Result<WalEnd, EngineError> {
         loop {
-            let wake = (self.flushed_at + self.flush_every).min(self.told_at + self.patience.status_every);
-            // What has arrived is read before silence is judged.
+            let wake = self.flush_at().min(self.told_at + self.patience.status_every);
+            let gathers = self.gathers_since.is_some() && *self.is_awaited.borrow();
+            // What has arrived is read before silence is judged, and before what
+            // commits wait for is made durable.
             let reply = select! {
                 biased;
                 reply = self.connection.receive() => Some(reply),
+                () = ready(()), if gathers => None,
+                Ok(()) = self.is_awaited.changed() => None,
                 () = stop.cancelled() => None,
                 () = sleep_until(wake) => None,
             };
+            let is_all_read = reply.is_none();
             match reply {
                 Some(Ok(reply)) => {
                     self.heard_at = Instant::now();
@@ -217,13 +255,21 @@ impl<'a> Stream<'a> {
                 self.say_farewell().await;
                 return Ok(WalEnd::Stopped);
             }
-            if self.flushed_at.elapsed() >= self.flush_every {
+            let is_gathered = self.gathers_since.is_some_and(|since| is_all_read || since.elapsed() >= GATHER_MAX);
+            if is_gathered && *self.is_awaited.borrow() || self.flush_at() <= Instant::now() {
                 self.flush().await?;
             }
             if self.told_at.elapsed() >= self.patience.status_every {
                 self.tell().await;
             }
         }
+    }
+
+    /// When the sink is asked at the latest. Where commits wait for what a vault did
+    /// not take, that is soon.
+    fn flush_at(&self) -> Instant {
+        let is_late = self.durable < self.received && *self.is_awaited.borrow();
+        self.flushed_at + if is_late { self.flush_every.min(RETRY_EVERY) } else { self.flush_every }
     }
 
     /// Takes one message of the server; answers how the stream ended when it did.
@@ -252,34 +298,52 @@ impl<'a> Stream<'a> {
         match data.try_get_u8() {
             Ok(b'w') => {
                 let header = (data.try_get_u64(), data.try_get_u64(), data.try_get_i64());
-                let (Ok(at), Ok(_), Ok(_)) = header else { return Err(self.broken(nonsense("a short WAL message"))) };
+                let (Ok(at), Ok(_), Ok(sent)) = header else {
+                    return Err(self.broken(nonsense("a short WAL message")));
+                };
                 if Lsn(at) != self.received {
                     return Err(self.broken(nonsense("WAL that does not follow on what came before")));
                 }
                 let next = self.received.forward(data.len() as u64);
-                self.take_wal(data).await?;
+                let sent = self.sent_at(sent);
+                self.take_wal(data, sent).await?;
                 self.received = next;
+                self.gathers_since = self.gathers_since.or_else(|| Some(Instant::now()));
                 Ok(())
             }
             Ok(b'k') => match (data.try_get_u64(), data.try_get_i64(), data.try_get_u8()) {
-                (Ok(_), Ok(_), Ok(0)) => Ok(()),
-                // It waits for this answer to shut down, or to believe that we are alive.
-                (Ok(_), Ok(_), Ok(_)) => self.flush().await,
+                (Ok(_), Ok(sent), Ok(asks)) => {
+                    // How the clocks differ shows best where nothing is under way.
+                    self.sent_at(sent);
+                    // It waits for this answer to shut down, or to believe that we are alive.
+                    if asks == 0 { Ok(()) } else { self.flush().await }
+                }
                 _ => Err(self.broken(nonsense("a short keepalive"))),
             },
             Ok(_) | Err(_) => Err(self.broken(nonsense("an unknown kind of data"))),
         }
     }
 
-    async fn take_wal(&mut self, wal: Bytes) -> Result<(), EngineError> {
+    /// When a message that bears this time was sent, by our clock: as long ago as it
+    /// took longer than the fastest one, whatever the clocks differ by.
+    fn sent_at(&mut self, stamp: i64) -> std::time::Instant {
+        let took = now().saturating_sub(stamp);
+        self.fastest = self.fastest.min(took);
+        let late = Duration::from_micros(u64::try_from(took.saturating_sub(self.fastest)).unwrap_or_default());
+        let arrived = std::time::Instant::now();
+        arrived.checked_sub(late).unwrap_or(arrived)
+    }
+
+    async fn take_wal(&mut self, wal: Bytes, sent: std::time::Instant) -> Result<(), EngineError> {
         let Self { connection, sink, patience, received, durable, told_at, .. } = self;
-        meanwhile(sink.wal(*received, wal), connection, *patience, (*received, *durable), told_at).await
+        meanwhile(sink.wal(*received, wal, sent), connection, *patience, *durable, told_at).await
     }
 
     /// Has everything received made durable and tells the server.
     async fn flush(&mut self) -> Result<(), EngineError> {
-        let Self { connection, sink, patience, received, durable, told_at, .. } = self;
-        let flushed = meanwhile(sink.flush(), connection, *patience, (*received, *durable), told_at).await?;
+        self.gathers_since = None;
+        let Self { connection, sink, patience, durable, told_at, .. } = self;
+        let flushed = meanwhile(sink.flush(), connection, *patience, *durable, told_at).await?;
         self.flushed_at = Instant::now();
         self.durable = flushed.min(self.received).max(self.durable);
         self.tell().await;
@@ -291,7 +355,7 @@ impl<'a> Stream<'a> {
         let ask = self.heard_at.elapsed() >= self.patience.status_every;
         self.is_asked |= ask;
         self.told_at = Instant::now();
-        say(&mut self.connection, self.received, self.durable, ask).await;
+        say(&mut self.connection, self.durable, ask).await;
     }
 
     /// Ends a stream that the server would go on with. All is durable and told
@@ -329,7 +393,7 @@ async fn meanwhile<T>(
     mut work: impl Future<Output = Result<T, EngineError>> + Unpin,
     connection: &mut Connection,
     patience: Patience,
-    (received, durable): (Lsn, Lsn),
+    durable: Lsn,
     told_at: &mut Instant,
 ) -> Result<T, EngineError> {
     loop {
@@ -337,34 +401,10 @@ async fn meanwhile<T>(
             done = &mut work => return done,
             () = sleep_until(*told_at + patience.status_every) => {
                 *told_at = Instant::now();
-                say(connection, received, durable, false).await;
+                say(connection, durable, false).await;
             }
         }
     }
-}
-
-/// Sends a status update. A server that is gone takes none, but what it said
-/// last, such as that it shuts down, may still wait to be read: so reading, and
-/// not this, finds out how the stream ended.
-async fn say(connection: &mut Connection, received: Lsn, durable: Lsn, ask: bool) {
-    if let Err(error) = connection.send(|buffer| status(buffer, received, durable, ask)).await {
-        tracing::debug!(member = %connection.member(), %error, "the server takes no status update");
-    }
-}
-
-/// A standby status update. Applied is what is durable: nothing more happens here.
-fn status(buffer: &mut BytesMut, received: Lsn, durable: Lsn, ask: bool) -> io::Result<()> {
-    let since_epoch = Clock::system().now().duration_since(Timestamp::UNIX_EPOCH).as_micros();
-    let sent_at = i64::try_from(since_epoch).unwrap_or_default() - POSTGRES_EPOCH * 1_000_000;
-    let mut update = BytesMut::with_capacity(34);
-    update.put_u8(b'r');
-    update.put_u64(received.0);
-    update.put_u64(durable.0);
-    update.put_u64(durable.0);
-    update.put_i64(sent_at);
-    update.put_u8(u8::from(ask));
-    frontend::CopyData::new(update.freeze())?.write(buffer);
-    Ok(())
 }
 
 #[cfg(test)]

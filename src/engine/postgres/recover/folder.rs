@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     durable,
-    engine::{EngineError, RecoveryPlan},
+    engine::{Awaited, EngineError, RecoveryPlan},
     process::Account,
 };
 
@@ -166,6 +166,7 @@ pub(super) fn write_settings(
     let configured = ConfiguredRecovery {
         target: plan.target.clone(),
         timeline: plan.timeline,
+        consistent_from: plan.consistent_from,
         preload_libraries: facts.preload_libraries.clone(),
     };
     let configured = serde_json::to_string_pretty(&configured)
@@ -175,8 +176,8 @@ pub(super) fn write_settings(
         ("postgresql.conf", conf.as_str()),
         ("pg_hba.conf", settings::hba_conf(plan.isolated)),
         ("pg_ident.conf", &settings::ident_conf(plan.isolated, &administrators, &["postgres", login])),
-        (settings::FETCH_SCRIPT, &settings::fetch_script(&wal_folder)),
-        (settings::FETCH_LIST, &listing(&wal_folder)?),
+        (settings::FETCH_SCRIPT, &settings::fetch_script(&wal_folder, plan.awaited.as_ref())),
+        (settings::FETCH_LIST, &listing(&wal_folder, plan.awaited.as_ref())?),
         (RECOVERY_FILE, &configured),
         ("recovery.signal", ""),
     ] {
@@ -189,9 +190,10 @@ fn current_user() -> Option<String> {
     nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.name)
 }
 
-/// The names of all files in the WAL folder, one a line.
-fn listing(wal_folder: &Path) -> Result<String, EngineError> {
-    let mut names = Vec::new();
+/// The names of all files that are in the WAL folder, or come there, one a line.
+fn listing(wal_folder: &Path, awaited: Option<&Awaited>) -> Result<String, EngineError> {
+    let mut names: Vec<String> =
+        awaited.iter().flat_map(|awaited| &awaited.names).map(|name| format!("{name}\n")).collect();
     for entry in fs::read_dir(wal_folder).map_err(file_error("read", wal_folder))? {
         let name = entry.map_err(file_error("read", wal_folder))?.file_name();
         names.push(format!("{}\n", name.to_string_lossy()));

@@ -3,9 +3,11 @@
 
 use std::{fs, path::Path};
 
+use jiff::Timestamp;
+
 use super::{LOOK_LIMIT, record_start};
 use crate::{
-    domain::{Segment, Timeline},
+    domain::{Lsn, Segment, Timeline},
     engine::{
         EngineError, FoundRecord, SoughtRecord, WalRange,
         postgres::{
@@ -41,6 +43,7 @@ pub(super) async fn find(
     );
     let lines = Program::new("sh")
         .env("LC_ALL", "C")
+        .env("TZ", "UTC")
         .args(["-c", &script])
         .arg(pg_waldump)
         .arg(&folder)
@@ -52,12 +55,25 @@ pub(super) async fn find(
         .map_err(|error| program_error("pg_waldump", error))?;
     let complaint = fs::read_to_string(&complaints).map_err(file_error("read", &complaints))?;
     fs::remove_dir_all(&folder).map_err(file_error("remove", &folder))?;
-    let mut found = lines.lines().filter(|line| sought.is(line)).filter_map(record_start);
-    let first = found.next();
+    let mut lines = lines.lines().filter(|line| sought.is(line));
+    let (first, mut at) = match sought {
+        SoughtRecord::LastEnd => lines.by_ref().filter_map(ended).max_by_key(|(_, at)| *at).unzip(),
+        _ => (lines.find_map(record_start), None),
+    };
     if first.is_none() && !complaint.trim().is_empty() && !ENDED.iter().any(|words| complaint.contains(words)) {
         return Err(unfit(EXPECTED, complaint.trim()));
     }
-    Ok(first.map(|start| FoundRecord { start, next: found.next() }))
+    Ok(first.map(|start| FoundRecord { start, next: lines.find_map(record_start), at: at.take() }))
+}
+
+/// Where the record of a transaction's end starts, and the time that it bears:
+/// `… lsn: 0/03000148, … desc: COMMIT 2026-11-28 16:18:50.123456 UTC; …`.
+fn ended(line: &str) -> Option<(Lsn, Timestamp)> {
+    let (_, told) = line.split_once(" desc: ")?;
+    let (before, _) = told.split_once(" UTC")?;
+    let mut words = before.rsplit(' ');
+    let (time, date) = (words.next()?, words.next()?);
+    Some((record_start(line)?, format!("{date}T{time}Z").parse().ok()?))
 }
 
 /// What is dumped, and how its lines are thinned out; `$6` and `$7` are patterns.
@@ -68,6 +84,11 @@ fn dump(sought: &SoughtRecord) -> (&'static str, &'static str, Vec<String>) {
         SoughtRecord::RestorePoint(name) => {
             ("--rmgr XLOG", "grep -F -e \"$6\"", vec![format!("desc: RESTORE_POINT {name}")])
         }
+        SoughtRecord::LastEnd => (
+            "--rmgr Transaction",
+            "grep -E -e \"$6\" | tail -n 1000",
+            vec![" desc: (COMMIT|ABORT)(_PREPARED [0-9]+:)? ".to_owned()],
+        ),
         SoughtRecord::TransactionEnd(xid) => (
             "--rmgr Transaction",
             "grep -m 1 -E -e \"$6\" -e \"$7\"",
@@ -83,7 +104,7 @@ impl SoughtRecord {
             Self::RestorePoint(name) => {
                 line.split_once("desc: RESTORE_POINT ").is_some_and(|(_, told)| told.trim_end() == name.trim_end())
             }
-            Self::Any | Self::Last | Self::TransactionEnd(_) => line.starts_with("rmgr: "),
+            Self::Any | Self::Last | Self::LastEnd | Self::TransactionEnd(_) => line.starts_with("rmgr: "),
         }
     }
 }
@@ -103,6 +124,25 @@ fn link_all(range: &WalRange<'_>, timeline: Timeline, folder: &Path) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_transaction_bears_its_time() {
+        let line = |desc| {
+            format!(
+                "rmgr: Transaction len (rec/tot):     34/    34, tx:        735, lsn: 0/03000148, prev 0/03000110, desc: {desc}"
+            )
+        };
+        let at = "2026-11-28T16:18:50.123456Z".parse().unwrap();
+        for desc in [
+            "COMMIT 2026-11-28 16:18:50.123456 UTC",
+            "COMMIT 2026-11-28 16:18:50.123456 UTC; inval msgs: catcache 55",
+            "COMMIT_PREPARED 735: 2026-11-28 16:18:50.123456 UTC",
+            "ABORT 2026-11-28 16:18:50.123456 UTC; rels: base/5/16384",
+        ] {
+            assert_eq!(ended(&line(desc)), Some((Lsn(0x300_0148), at)), "{desc}");
+        }
+        assert_eq!(ended(&line("PREPARE")), None);
+    }
 
     #[test]
     fn a_restore_point_is_known_by_its_whole_name() {

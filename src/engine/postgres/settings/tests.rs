@@ -9,8 +9,10 @@ fn plan(target: RecoveryTarget, isolated: bool) -> RecoveryPlan {
     RecoveryPlan {
         data: PathBuf::from("/r/data"),
         wal_folder: PathBuf::from("/r/wal"),
+        awaited: None,
         target,
         timeline: Timeline(3),
+        consistent_from: Lsn(0),
         required_settings: vec![
             ("max_connections".to_owned(), "100".to_owned()),
             ("max_locks_per_transaction".to_owned(), "256".to_owned()),
@@ -62,9 +64,12 @@ fn every_recovery_has_a_target_and_stays_on_its_timeline() {
         (RecoveryTarget::Xid("731".to_owned()), "recovery_target_xid = '731'"),
         (RecoveryTarget::Name("it's".to_owned()), "recovery_target_name = 'it''s'"),
     ] {
-        let text = conf(target, false);
+        let text = conf(target.clone(), false);
         assert!(text.lines().any(|found| found == line), "{line} in {text}");
-        assert!(text.contains("recovery_target_timeline = '3'\nrecovery_target_action = 'promote'"));
+        let rest = "recovery_target_inclusive = on\nrecovery_target_timeline = '3'\nrecovery_target_action = 'promote'";
+        assert!(text.contains(&format!("{line}\n{rest}")), "{text}");
+        let Some(exclusive) = target.exclusive() else { continue };
+        assert!(conf(exclusive, false).contains(&format!("{line}\n{}", rest.replace("= on", "= off"))));
     }
     let latest = postgresql_conf(&plan(RecoveryTarget::Latest, true), &facts());
     assert_eq!(latest, Err(SettingsError::UnknownTarget));

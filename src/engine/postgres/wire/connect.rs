@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    super::{Member, Postgres, failure},
+    super::{APPLICATION, Member, Postgres, failure},
     Connection, Transport, authenticate, tls,
 };
 use crate::engine::EngineError;
@@ -41,15 +41,24 @@ async fn open(postgres: &Postgres, member: &Member) -> Result<Connection, Engine
     let parameters = [
         ("user", postgres.login.user.as_str()),
         ("replication", "true"),
-        ("application_name", "lifeboat"),
+        ("application_name", APPLICATION),
         ("client_encoding", "UTF8"),
     ];
     connection
         .send(|buffer| frontend::startup_message(parameters, buffer))
         .await
         .map_err(|source| connection.broken("the login", source))?;
-    authenticate::log_in(&mut connection, postgres, member, is_private).await?;
-    Ok(connection)
+    match authenticate::log_in(&mut connection, postgres, member, is_private).await {
+        // What is wrong with our certificate a server may say only after the handshake.
+        Err(EngineError::Broken { member: name, action, source }) => {
+            Err(tls::refused(member, source).unwrap_or_else(|source| EngineError::Broken {
+                member: name,
+                action,
+                source,
+            }))
+        }
+        done => done.map(|()| connection),
+    }
 }
 
 /// Connects, and says whether what is sent stays private.
@@ -61,7 +70,7 @@ async fn reach(postgres: &Postgres, member: &Member) -> Result<(Box<dyn Transpor
     let stream = TcpStream::connect((member.host.as_str(), member.port)).await.map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
     SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE).map_err(unreachable)?;
-    match tls::config(member, &postgres.login.tls)? {
+    match tls::config(member, &postgres.login)? {
         None => Ok((Box::new(stream), false)),
         Some(config) => {
             let stream = ask_for_tls(member, stream).await?;

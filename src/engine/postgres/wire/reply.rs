@@ -6,7 +6,8 @@ use std::io;
 use bytes::{Buf, Bytes, BytesMut};
 use postgres_protocol::message::backend::{
     AUTHENTICATION_TAG, COMMAND_COMPLETE_TAG, COPY_DATA_TAG, COPY_DONE_TAG, COPY_IN_RESPONSE_TAG,
-    COPY_OUT_RESPONSE_TAG, DATA_ROW_TAG, ERROR_RESPONSE_TAG, READY_FOR_QUERY_TAG, ROW_DESCRIPTION_TAG,
+    COPY_OUT_RESPONSE_TAG, DATA_ROW_TAG, ERROR_RESPONSE_TAG, NOTICE_RESPONSE_TAG, READY_FOR_QUERY_TAG,
+    ROW_DESCRIPTION_TAG,
 };
 
 use crate::{domain::MemberName, engine::EngineError};
@@ -38,7 +39,9 @@ pub(in super::super) enum Reply {
     /// The server waits for the next command.
     Ready,
     Failed(Refusal),
-    /// A notice, a parameter or anything else that changes nothing for us.
+    /// What the server says beside the answer.
+    Notice(Refusal),
+    /// A parameter or anything else that changes nothing for us.
     Aside,
 }
 
@@ -82,6 +85,7 @@ pub(super) fn decode(received: &mut BytesMut) -> io::Result<Option<Reply>> {
         COPY_DONE_TAG => Reply::CopyDone,
         READY_FOR_QUERY_TAG => Reply::Ready,
         ERROR_RESPONSE_TAG => Reply::Failed(refusal(body)?),
+        NOTICE_RESPONSE_TAG => Reply::Notice(refusal(body)?),
         _ => Reply::Aside,
     }))
 }

@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crc_fast::CrcAlgorithm;
+use jiff::civil;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -43,6 +45,45 @@ pub(super) struct ServerFiles(HashMap<PathBuf, ServerFile>);
 pub(super) struct ServerFile {
     pub(super) size: u64,
     pub(super) crc32c: u32,
+    /// When the server's file system says that it was changed, in seconds since 1970;
+    /// none where that is not told as PostgreSQL does.
+    pub(super) modified: Option<i64>,
+}
+
+impl ServerFile {
+    pub(super) const fn is_same_content(self, other: Self) -> bool {
+        self.size == other.size && self.crc32c == other.crc32c
+    }
+}
+
+/// A file on its way, and what it must be.
+#[derive(Debug)]
+pub(super) struct Coming {
+    wanted: ServerFile,
+    size: u64,
+    crc32c: crc_fast::Digest,
+}
+
+impl Coming {
+    pub(super) fn new(wanted: ServerFile) -> Self {
+        Self { wanted, size: 0, crc32c: crc_fast::Digest::new(CrcAlgorithm::Crc32Iscsi) }
+    }
+
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.size += bytes.len() as u64;
+        self.crc32c.update(bytes);
+    }
+
+    /// The error is what it is not.
+    pub(super) fn end(self) -> Result<(), &'static str> {
+        if self.size != self.wanted.size {
+            Err("its size is not what `backup_manifest` says")
+        } else if self.crc32c.finalize() != u64::from(self.wanted.crc32c) {
+            Err("its checksum is not what `backup_manifest` says")
+        } else {
+            Ok(())
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -64,6 +105,8 @@ struct WrittenFile<'a> {
     encoded: Option<Cow<'a, str>>,
     #[serde(rename = "Size")]
     size: u64,
+    #[serde(rename = "Last-Modified", borrow)]
+    modified: Option<Cow<'a, str>>,
     #[serde(rename = "Checksum-Algorithm", borrow)]
     algorithm: Option<Cow<'a, str>>,
     #[serde(rename = "Checksum", borrow)]
@@ -80,7 +123,8 @@ impl ServerManifest {
             let name = file.name()?;
             let crc32c = file.crc32c().ok_or_else(|| format!("it has no CRC-32C of `{}`", name.display()))?;
             let Some(member) = member(&name) else { continue };
-            if files.insert(member, ServerFile { size: file.size, crc32c }).is_some() {
+            let sent = ServerFile { size: file.size, crc32c, modified: file.modified() };
+            if files.insert(member, sent).is_some() {
                 return Err(format!("it names `{}` twice", name.display()));
             }
         }
@@ -96,6 +140,17 @@ impl ServerFiles {
     pub(super) fn members(&self) -> impl Iterator<Item = &Path> {
         self.0.keys().map(PathBuf::as_path)
     }
+
+    /// Content bytes of all files.
+    pub(super) fn size(&self) -> u64 {
+        self.0.values().map(|file| file.size).sum()
+    }
+}
+
+impl FromIterator<(PathBuf, ServerFile)> for ServerFiles {
+    fn from_iter<T: IntoIterator<Item = (PathBuf, ServerFile)>>(files: T) -> Self {
+        Self(files.into_iter().collect())
+    }
 }
 
 impl WrittenFile<'_> {
@@ -109,6 +164,11 @@ impl WrittenFile<'_> {
             }
             (None, None) => Err("it lists a file without a name".to_owned()),
         }
+    }
+
+    fn modified(&self) -> Option<i64> {
+        let at = civil::DateTime::strptime("%Y-%m-%d %H:%M:%S GMT", self.modified.as_deref()?).ok()?;
+        Some(at.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second())
     }
 
     /// PostgreSQL writes the sum's bytes as they lie in memory, the lowest first.
@@ -166,7 +226,8 @@ mod tests {
     }
 
     fn file(name: &str, checksum: &str) -> String {
-        format!(r#"{{ {name}, "Size": 3, "Checksum-Algorithm": "CRC32C", "Checksum": "{checksum}" }}"#)
+        let modified = r#""Last-Modified": "2022-11-21 03:06:41 GMT""#;
+        format!(r#"{{ {name}, "Size": 3, {modified}, "Checksum-Algorithm": "CRC32C", "Checksum": "{checksum}" }}"#)
     }
 
     #[test]
@@ -189,7 +250,9 @@ mod tests {
             .into_iter()
             .chain([&*odd, Path::new("tblspc/16384/PG_15_202209061/5/1")]);
         assert_eq!(members, wanted.collect::<Vec<_>>());
-        assert_eq!(read.files.get(Path::new("PG_VERSION")), Some(ServerFile { size: 3, crc32c: 0x0403_0201 }));
+        let wanted = ServerFile { size: 3, crc32c: 0x0403_0201, modified: Some(1_669_000_001) };
+        assert_eq!(read.files.get(Path::new("PG_VERSION")), Some(wanted));
+        assert_eq!(read.files.size(), 12);
     }
 
     #[test]

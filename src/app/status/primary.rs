@@ -1,0 +1,71 @@
+//! What the primary keeps for us, for the status: what the daemon saw last, or,
+//! where none of this process has looked, one look of our own.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use metrics::gauge;
+use tokio::time::timeout;
+
+use crate::{
+    app::App,
+    flows::{
+        Database,
+        headroom::{self, Last, Look},
+    },
+    report::status::WalOnPrimary,
+    telemetry,
+};
+
+/// A status does not wait long for a primary that is away.
+const LOOK_LIMIT: Duration = Duration::from_secs(3);
+
+pub(super) async fn on_primary(app: &App, database: &Database, now: Timestamp) -> Option<WalOnPrimary> {
+    let look = match database.watched.last() {
+        Last::Seen(look) => *look,
+        // The daemon looks again soon.
+        Last::Failed => return None,
+        Last::Never => timeout(LOOK_LIMIT, headroom::look(&app.resources.db, database, None, now)).await.ok()?.ok()?,
+    };
+    Some(shown(look))
+}
+
+fn shown(look: Look) -> WalOnPrimary {
+    let headroom = look.headroom();
+    let stands_still_seconds = look.still_for().as_secs_f64();
+    let Look { at, kept, room_bytes, bytes_per_second, .. } = look;
+    WalOnPrimary {
+        at,
+        slot_state: kept.state,
+        slot_active: kept.is_active,
+        written_lsn: kept.written,
+        kept_bytes: kept.bytes(),
+        bytes_per_second,
+        slot_limit_bytes: kept.limit_bytes,
+        folder_bytes: kept.folder_bytes,
+        free_bytes: kept.free_bytes,
+        room_bytes,
+        headroom_bytes: headroom.map(|headroom| headroom.bytes),
+        headroom_seconds: headroom.and_then(|headroom| headroom.lasts).map(|lasts| lasts.as_secs_f64()),
+        ends_with: headroom.map(|headroom| headroom.end.as_str().to_owned()),
+        stands_still_seconds,
+        member: kept.member,
+        slot: kept.slot,
+    }
+}
+
+/// The same figures as metrics.
+#[expect(clippy::cast_precision_loss, reason = "a monitor needs no single byte")]
+pub(super) fn publish(database: &str, on_primary: &WalOnPrimary) {
+    let database = || database.to_owned();
+    gauge!(telemetry::WAL_KEPT_BYTES, "database" => database()).set(on_primary.kept_bytes as f64);
+    if let Some(rate) = on_primary.bytes_per_second {
+        gauge!(telemetry::WAL_RATE_BYTES, "database" => database()).set(rate);
+    }
+    let (Some(end), Some(bytes)) = (&on_primary.ends_with, on_primary.headroom_bytes) else { return };
+    let labels = [("database", database()), ("end", end.clone())];
+    gauge!(telemetry::WAL_HEADROOM_BYTES, &labels).set(bytes as f64);
+    if let Some(seconds) = on_primary.headroom_seconds {
+        gauge!(telemetry::WAL_HEADROOM_SECONDS, &labels).set(seconds);
+    }
+}

@@ -1,0 +1,209 @@
+//! How much WAL the primary can still keep for us, how long that lasts at the
+//! rate at which it writes, and what a person must know of it: a slot keeps what
+//! the vaults lack, until it is over its limit or the disk is full.
+//!
+//! What must never happen: a primary that stops, or WAL that is lost, because
+//! nobody was told that it piled up; a time that nobody measured.
+
+use std::{fmt, time::Duration};
+
+use jiff::Timestamp;
+
+use crate::domain::{Beat, ByteSize, Lsn, SlotState, Span, WalKept};
+
+/// Without progress for so long beyond the usual, though there is WAL to confirm,
+/// it piles up: a restart or a switchover of the server is over sooner.
+pub const STILL_AFTER: Duration = Duration::from_secs(30);
+
+/// The share of its room that what is kept may take before it is told.
+const NEAR: f64 = 0.75;
+
+/// Below that the share of the room says nothing: one segment may be open.
+const LITTLE: u64 = 32 << 20;
+
+/// How far back the rate of writing is measured.
+pub const RATE_OVER: Duration = Duration::from_secs(600);
+
+/// A shorter stretch measures nothing.
+const RATE_MIN: Duration = Duration::from_secs(3);
+
+/// What ends the room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// `max_slot_wal_keep_size`: the slot is invalidated.
+    SlotLimit,
+    /// The free space that was measured: the server stops.
+    Disk,
+    /// `wal.room_on_primary` of the schedule: the server stops.
+    Room,
+}
+
+impl End {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SlotLimit => "slot_limit",
+            Self::Disk => "disk",
+            Self::Room => "room",
+        }
+    }
+}
+
+/// What is known.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    pub kept: &'a WalKept,
+    /// `wal.room_on_primary`.
+    pub room_bytes: Option<u64>,
+    /// How fast the server writes.
+    pub bytes_per_second: Option<f64>,
+    /// How long nothing was confirmed, though there was something to confirm.
+    pub still_for: Duration,
+    /// How often something is confirmed where all is well.
+    pub confirmed_every: Duration,
+}
+
+/// How much more can be kept.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Headroom {
+    pub end: End,
+    pub bytes: u64,
+    /// How long it lasts from now on if nothing is confirmed; none where the rate is not known.
+    pub lasts: Option<Duration>,
+}
+
+/// The rate of writing since a heartbeat; none where it says nothing of it.
+pub fn rate(beat: &Beat, kept: &WalKept, now: Timestamp) -> Option<f64> {
+    let took: Duration = now.duration_since(beat.acknowledged_at).try_into().ok()?;
+    if took < RATE_MIN || beat.timeline != kept.timeline {
+        return None;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a rate is no exact number")]
+    let bytes = kept.written.0.checked_sub(beat.commit_lsn.0)? as f64;
+    Some(bytes / took.as_secs_f64())
+}
+
+/// Since when nothing was confirmed, though there is something; none where all is,
+/// or there is progress. `before` is what was seen before, and since when it stood.
+pub fn still_since(before: Option<(Lsn, Option<Timestamp>)>, kept: &WalKept, now: Timestamp) -> Option<Timestamp> {
+    let from = kept.from.filter(|from| *from < kept.written)?;
+    match before {
+        Some((before, since)) if before == from => since.or(Some(now)),
+        _ => Some(now),
+    }
+}
+
+/// What ends first.
+pub fn headroom(facts: &Facts<'_>) -> Option<Headroom> {
+    let Facts { kept, room_bytes, bytes_per_second, .. } = *facts;
+    let room = room_bytes.map(|room| (End::Room, room.saturating_sub(kept.bytes())));
+    let disk = kept.free_bytes.map(|bytes| (End::Disk, bytes));
+    let limit = kept.safe_bytes.map(|bytes| (End::SlotLimit, bytes));
+    let (end, bytes) = [limit, disk, room].into_iter().flatten().min_by_key(|(_, bytes)| *bytes)?;
+    #[expect(clippy::cast_precision_loss, reason = "a forecast is no exact number")]
+    let seconds = bytes_per_second.filter(|rate| *rate > 0.0).map(|rate| bytes as f64 / rate);
+    // Longer than a century is for ever.
+    let lasts = seconds.filter(|seconds| *seconds < 3e9).map(Duration::from_secs_f64);
+    Some(Headroom { end, bytes, lasts })
+}
+
+/// What a person must fix, with how; none while all is well.
+pub fn finding(facts: &Facts<'_>) -> Option<String> {
+    let WalKept { member, slot, state, limit_bytes, .. } = facts.kept;
+    let limit = limit_bytes.map_or_else(|| "no limit".to_owned(), |bytes| ByteSize::from_bytes(bytes).to_string());
+    let is_still = facts.still_for >= STILL_AFTER + facts.confirmed_every;
+    match state {
+        SlotState::Lost => Some(format!(
+            "member `{member}` invalidated slot `{slot}` (`max_slot_wal_keep_size` is {limit}), and keeps no WAL for us any more: what it writes now is lost unless streaming goes on; {MEND}, and {MORE}"
+        )),
+        SlotState::Unreserved => Some(format!(
+            "member `{member}` keeps {} of WAL for slot `{slot}`, which is over its limit (`max_slot_wal_keep_size` is {limit}): the next checkpoint invalidates it, and WAL is lost; {MEND} at once, or {MORE}",
+            ByteSize::from_bytes(facts.kept.bytes())
+        )),
+        SlotState::Reserved | SlotState::Extended if is_still || is_near(facts) => {
+            let told = Told { facts, headroom: headroom(facts), is_still };
+            Some(told.to_string())
+        }
+        // Without a slot nothing is kept, so that nothing piles up; what is lost then, the chain tells.
+        SlotState::Missing | SlotState::Reserved | SlotState::Extended => None,
+    }
+}
+
+const MEND: &str =
+    "mend what keeps the WAL from the vaults (`lifeboat findings`; is a vault full, or does nobody stream?)";
+const MORE: &str = "give `max_slot_wal_keep_size` more room";
+
+/// Whether what is kept takes most of its room.
+fn is_near(facts: &Facts<'_>) -> bool {
+    let kept = facts.kept.bytes();
+    #[expect(clippy::cast_precision_loss, reason = "a share is no exact number")]
+    let is_most = |left: u64| kept as f64 >= NEAR * (kept.saturating_add(left)) as f64;
+    kept > LITTLE && headroom(facts).is_some_and(|headroom| is_most(headroom.bytes))
+}
+
+/// WAL that piles up, in words.
+struct Told<'a> {
+    facts: &'a Facts<'a>,
+    headroom: Option<Headroom>,
+    is_still: bool,
+}
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { facts: Facts { kept, still_for, bytes_per_second, .. }, headroom, is_still } = self;
+        let size = |bytes| ByteSize::from_bytes(bytes);
+        let WalKept { member, slot, .. } = kept;
+        write!(f, "WAL piles up on the primary: member `{member}` keeps {} for slot `{slot}`", size(kept.bytes()))?;
+        if *is_still {
+            write!(f, ", of which nothing was confirmed for {}", about(*still_for))?;
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
+        let rate = bytes_per_second.map(|rate| size(rate as u64));
+        match headroom {
+            Some(Headroom { end, bytes, lasts }) => {
+                let then = match end {
+                    End::SlotLimit => {
+                        "its slot is over `max_slot_wal_keep_size` and is invalidated, which breaks the chain of WAL"
+                    }
+                    End::Disk => "its disk is full and the server stops",
+                    End::Room => "`wal.room_on_primary` is used up, and its disk full",
+                };
+                match (lasts, rate) {
+                    (Some(lasts), Some(rate)) => {
+                        write!(
+                            f,
+                            "; in {} {then}: {} are left, and it writes {rate} a second",
+                            about(*lasts),
+                            size(*bytes)
+                        )?;
+                    }
+                    _ => write!(f, "; after {} more {then}", size(*bytes))?,
+                }
+                write!(f, "; {MEND}")?;
+                match end {
+                    End::SlotLimit => write!(f, ", or {MORE}"),
+                    End::Disk | End::Room => write!(
+                        f,
+                        ", or make room there; with `max_slot_wal_keep_size` the server would rather lose the slot than stop"
+                    ),
+                }
+            }
+            None => write!(
+                f,
+                "; nothing limits that, as `max_slot_wal_keep_size` is -1, and nobody knows how much room its disk has; {MEND}, set a limit, or write `room_on_primary` under `wal` in the schedule"
+            ),
+        }
+    }
+}
+
+/// As exact as anybody needs it.
+fn about(time: Duration) -> Span {
+    let seconds = time.as_secs();
+    Span::from_secs(match seconds {
+        0..60 => seconds,
+        60..86_400 => seconds / 60 * 60,
+        _ => seconds / 3600 * 3600,
+    })
+}
+
+#[cfg(test)]
+mod tests;

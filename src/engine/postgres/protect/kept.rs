@@ -1,0 +1,105 @@
+//! What the primary keeps of its WAL for us, and how much room it has for it.
+//! The slot and its limit every role may see. The size of the WAL folder and
+//! where it is need `pg_monitor`; how full its disk is can be measured where the
+//! server is on this machine. What cannot be seen is left out and never guessed.
+
+use std::{fs, io::Read, net::IpAddr, path::Path};
+
+use sqlx::PgConnection;
+
+use super::{
+    super::{Member, Postgres, sql},
+    INSPECT_LIMIT,
+};
+use crate::{
+    domain::{Lsn, SlotState, WalKept},
+    engine::{EngineError, MemberFacts},
+};
+
+const ACTION: &str = "the look at the WAL that is kept";
+
+const STATE: &str = "SELECT pg_current_wal_flush_lsn()::text AS written,
+       (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS limit_mb,
+       slot.slot_name IS NOT NULL AS has_slot,
+       coalesce(slot.active, false) AS active,
+       slot.restart_lsn::text AS restart_lsn,
+       slot.wal_status AS wal_status,
+       slot.safe_wal_size AS safe_bytes
+FROM (SELECT) AS one
+LEFT JOIN pg_replication_slots AS slot ON slot.slot_name = $1 AND slot.slot_type = 'physical'";
+
+#[derive(Debug, sqlx::FromRow)]
+struct State {
+    written: String,
+    limit_mb: i64,
+    has_slot: bool,
+    active: bool,
+    restart_lsn: Option<String>,
+    wal_status: Option<String>,
+    safe_bytes: Option<i64>,
+}
+
+pub(super) async fn kept(postgres: &Postgres) -> Result<WalKept, EngineError> {
+    let (member, facts) = postgres.primary(INSPECT_LIMIT).await?;
+    let mut session = sql::connect(postgres, member, &postgres.login.dbname).await?;
+    let failed = |error| sql::failed(&member.name, ACTION, error);
+    let state: State = sqlx::query_as(STATE).bind(postgres.slot()).fetch_one(&mut session).await.map_err(failed)?;
+    let folder = visible(&mut session, "SELECT sum(size)::text FROM pg_ls_waldir()").await.map_err(failed)?;
+    let data = if is_here(member) {
+        visible(&mut session, "SELECT current_setting('data_directory')").await.map_err(failed)?
+    } else {
+        None
+    };
+    let from: Option<Lsn> = state.restart_lsn.as_deref().and_then(|lsn| lsn.parse().ok());
+    Ok(WalKept {
+        member: member.name.clone(),
+        slot: postgres.slot(),
+        state: slot_state(&state),
+        is_active: state.active,
+        timeline: facts.timeline,
+        written: state.written.parse().unwrap_or(facts.lsn),
+        from,
+        limit_bytes: u64::try_from(state.limit_mb).ok().map(|megabytes| megabytes << 20),
+        // Below zero where it is over its limit.
+        safe_bytes: state.safe_bytes.map(|bytes| u64::try_from(bytes).unwrap_or(0)),
+        folder_bytes: folder.and_then(|bytes| bytes.parse().ok()),
+        free_bytes: data.and_then(|data| free_beside(Path::new(&data), &facts, member.port)),
+    })
+}
+
+fn slot_state(state: &State) -> SlotState {
+    match state.wal_status.as_deref() {
+        _ if !state.has_slot => SlotState::Missing,
+        Some("reserved") => SlotState::Reserved,
+        Some("extended") => SlotState::Extended,
+        Some("unreserved") => SlotState::Unreserved,
+        // Without a status it keeps nothing.
+        _ => SlotState::Lost,
+    }
+}
+
+/// The answer to a question that not every role may ask.
+async fn visible(session: &mut PgConnection, question: &str) -> Result<Option<String>, sqlx::Error> {
+    match sql::text(session, question).await {
+        Err(sqlx::Error::Database(refusal)) if refusal.code().as_deref() == Some("42501") => Ok(None),
+        answer => answer,
+    }
+}
+
+/// Whether it can be on this machine: what a loopback address leads to may be a tunnel.
+fn is_here(member: &Member) -> bool {
+    let host = &member.host;
+    host.starts_with('/') || host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+/// Free space beside the WAL of the server, where `data` is its data folder and no
+/// folder of this machine that has the same name.
+fn free_beside(data: &Path, facts: &MemberFacts, port: u16) -> Option<u64> {
+    let mut system_id = [0; 8];
+    fs::File::open(data.join("global/pg_control")).ok()?.read_exact(&mut system_id).ok()?;
+    let lock = fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    let is_it = u64::from_ne_bytes(system_id).to_string() == facts.system_id
+        && lock.lines().nth(3).and_then(|line| line.trim().parse().ok()) == Some(port);
+    let found = nix::sys::statvfs::statvfs(&data.join("pg_wal")).ok().filter(|_| is_it)?;
+    Some(found.blocks_available().saturating_mul(found.fragment_size()))
+}

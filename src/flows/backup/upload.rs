@@ -1,0 +1,292 @@
+//! The step that streams a server's bytes into the first vault. Where a standby that
+//! was only preferred gives none, the primary is asked. Where what comes is no
+//! differential upon its parent, which shows only once it has passed, the upload is
+//! given up and a full backup is taken.
+
+use std::{iter, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    super::{Database, guarded::guarded, output, stream},
+    differential, parent,
+    source::{self, Manner, Sink},
+};
+use crate::{
+    decide::member::Choice,
+    domain::{BackupFrom, BackupId, BackupKind, MemberName, TakenFrom, with_causes},
+    engine::{BackupFacts, BackupOrder, EngineError, MemberFacts, Role},
+    fault,
+    flow::{Policy, Step, StepContext, StepError, read},
+    vault::{self, BackupWriter, Layout, Manifest, PART_SIZE, TakenBackup, VaultError},
+};
+
+/// Its name, first part of what the journal holds of it.
+pub(super) const NAME: &str = "upload";
+
+/// How long a backup may take.
+const LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// What the undo needs to know, recorded before the first byte.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Uploading {
+    backup: BackupId,
+    system_id: String,
+    /// Absent in journals written before there were increments.
+    #[serde(default)]
+    parent: Option<BackupId>,
+    /// The full backup that is taken where what the server sends fits to no parent.
+    #[serde(default)]
+    full: Option<BackupId>,
+    /// Runs of older versions knew none but the first.
+    #[serde(default = "first_incarnation")]
+    incarnation: u32,
+}
+
+fn first_incarnation() -> u32 {
+    vault::FIRST_INCARNATION
+}
+
+impl Uploading {
+    fn layout(&self, database: &Database) -> Result<Layout, StepError> {
+        Ok(Layout::new(database.name.clone(), &self.system_id, self.incarnation)?)
+    }
+}
+
+/// The manifest, not committed yet, and what a person should know of how it came.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Uploaded {
+    #[serde(flatten)]
+    pub(super) manifest: Manifest,
+    /// Absent in journals written before there were any.
+    #[serde(default)]
+    pub(super) findings: Vec<String>,
+}
+
+impl Uploaded {
+    fn told_first(mut self, finding: Option<String>) -> Self {
+        self.findings = finding.into_iter().chain(self.findings).collect();
+        self
+    }
+}
+
+/// Why an attempt came to nothing.
+pub(super) enum Failure {
+    /// The member that was asked did not give it.
+    Member(EngineError),
+    /// What came is no differential upon that parent.
+    Unlike(String),
+    Other(StepError),
+}
+
+impl Failure {
+    fn of(error: EngineError) -> Self {
+        match error {
+            EngineError::Sink { source, is_permanent } => match source.downcast::<VaultError>().map(|error| *error) {
+                Ok(VaultError::Unlike { what }) => Self::Unlike(what),
+                Ok(error) => Self::Other(EngineError::Sink { source: Box::new(error), is_permanent }.into()),
+                Err(source) => Self::Other(EngineError::Sink { source, is_permanent }.into()),
+            },
+            // Another member would fail at the same.
+            EngineError::Parent { .. } | EngineError::Stopped => Self::Other(error.into()),
+            error => Self::Member(error),
+        }
+    }
+}
+
+impl From<StepError> for Failure {
+    fn from(error: StepError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<VaultError> for Failure {
+    fn from(error: VaultError) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+impl From<Failure> for StepError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Member(error) => error.into(),
+            Failure::Unlike(what) => VaultError::Unlike { what }.into(),
+            Failure::Other(error) => error,
+        }
+    }
+}
+
+/// Its output is `Uploaded`.
+pub(super) struct Upload {
+    pub(super) database: Arc<Database>,
+    pub(super) kind: BackupKind,
+    pub(super) standalone: bool,
+    pub(super) manner: Manner,
+}
+
+#[async_trait]
+impl Step for Upload {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn policy(&self) -> Policy {
+        Policy { limit: LIMIT, backoff: Duration::from_secs(2), ..Policy::default() }
+    }
+
+    async fn undo_plan(&self, cx: &StepContext) -> Result<Option<Value>, StepError> {
+        let primary: MemberFacts = cx.output("check")?;
+        let parentage: Option<parent::Parentage> = cx.output_if_any(parent::NAME)?;
+        let parent = parentage.and_then(|parentage| parentage.parent);
+        let now = cx.clock().now();
+        let id = |kind| BackupId::new(now, kind, rand::random()).map_err(|error| StepError::from_error(error, true));
+        let kind = self.kind(parent.as_ref());
+        let backup = id(kind)?;
+        let full = if kind == BackupKind::Differential { Some(id(BackupKind::Full)?) } else { None };
+        let incarnation = stream::newest_layout(&self.database, &primary.system_id).await?.incarnation();
+        output(&Uploading { backup, full, system_id: primary.system_id, incarnation, parent }).map(Some)
+    }
+
+    async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
+        let uploading: Uploading = read(NAME, cx.undo_plan().unwrap_or(&Value::Null))?;
+        if let Some(full) = &uploading.full {
+            // Of an attempt that was cut off.
+            self.sweep(cx, &uploading, full).await?;
+        }
+        let uploaded = match self.take(cx, &uploading).await {
+            Err(Failure::Unlike(why)) => self.take_full(cx, uploading, &why).await?,
+            taken => taken?,
+        };
+        fault::point("backup.uploaded");
+        output(&uploaded)
+    }
+
+    async fn undo(&self, cx: &StepContext, plan: &Value) -> Result<(), StepError> {
+        let uploading: Uploading = read(NAME, plan)?;
+        for backup in iter::once(&uploading.backup).chain(&uploading.full) {
+            self.sweep(cx, &uploading, backup).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Upload {
+    /// Of a backup with or without a parent.
+    fn kind(&self, parent: Option<&BackupId>) -> BackupKind {
+        if parent.is_some() { self.kind } else { BackupKind::Full }
+    }
+
+    async fn sweep(&self, cx: &StepContext, uploading: &Uploading, backup: &BackupId) -> Result<(), StepError> {
+        let layout = uploading.layout(&self.database)?;
+        match vault::sweep(guarded(self.database.first_vault()?, cx).as_ref(), &layout, backup).await {
+            // It is a backup by now; a later step's failure does not take it away.
+            Ok(_) | Err(VaultError::Committed { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// From whom it can be had.
+    async fn take(&self, cx: &StepContext, uploading: &Uploading) -> Result<Uploaded, Failure> {
+        let from = self.manner.from(&self.database);
+        match source::choose(&self.database, from, &cx.output("check")?).await? {
+            Choice::Primary { instead } => {
+                let uploaded = self.attempt(cx, uploading, None).await?;
+                Ok(uploaded.told_first(instead.as_deref().map(source::stood_in)))
+            }
+            Choice::Standby(member) => match self.attempt(cx, uploading, Some(&member)).await {
+                Err(Failure::Member(error)) if from == BackupFrom::PreferStandby => {
+                    let why = with_causes(&error);
+                    tracing::warn!(%member, "the standby gave no backup: {why}");
+                    Ok(self.attempt(cx, uploading, None).await?.told_first(Some(source::stood_in(&why))))
+                }
+                taken => taken,
+            },
+        }
+    }
+
+    /// Instead of a differential.
+    async fn take_full(&self, cx: &StepContext, uploading: Uploading, why: &str) -> Result<Uploaded, StepError> {
+        let Some(full) = uploading.full.clone() else { return Err(Failure::Unlike(why.to_owned()).into()) };
+        tracing::warn!(backup = %uploading.backup, why, "a full backup is taken instead of a differential");
+        self.sweep(cx, &uploading, &uploading.backup).await?;
+        let taken = self.take(cx, &Uploading { backup: full, parent: None, full: None, ..uploading }).await?;
+        Ok(taken.told_first(Some(parent::instead_of(self.kind, why))))
+    }
+
+    /// One backup from the primary, or from that standby.
+    async fn attempt(
+        &self,
+        cx: &StepContext,
+        uploading: &Uploading,
+        standby: Option<&MemberName>,
+    ) -> Result<Uploaded, Failure> {
+        let layout = uploading.layout(&self.database)?;
+        let store = guarded(self.database.first_vault()?, cx);
+        let kind = self.kind(uploading.parent.as_ref());
+        let (mut upon, mut base) = (None, None);
+        match &uploading.parent {
+            Some(parent) if kind == BackupKind::Differential => {
+                base = Some(differential::base(&self.database, &store, &layout, parent).await?);
+            }
+            Some(parent) => upon = Some(parent::manifest(&self.database, &store, &layout, parent).await?),
+            None => {}
+        }
+        // An attempt that was cut off has left parts; BASE_BACKUP cannot resume.
+        vault::sweep(store.as_ref(), &layout, &uploading.backup).await?;
+        let started_at = cx.clock().now();
+        let recipients = self.database.keys.recipients.clone();
+        let mut writer =
+            BackupWriter::begin(store.clone(), layout.clone(), uploading.backup.clone(), recipients, PART_SIZE)?;
+        if let Some(base) = base {
+            writer = writer.upon(base);
+        }
+        let mut sink = Sink::new(writer, cx.clone(), store, layout);
+        let label = format!("lifeboat {}", uploading.backup);
+        let order = BackupOrder { label: &label, standby, rate_max: self.manner.rate_max(&self.database) };
+        let taken = tokio::select! {
+            facts = self.database.engine.backup(&order, upon, &mut sink) => facts.map_err(Failure::of),
+            () = cx.stop().cancelled() => Err(Failure::Other(StepError::Stopped)),
+        };
+        let mut facts = match taken {
+            Ok(facts) => facts,
+            Err(error) => {
+                // Before this step is over: what follows may sweep, or begin anew.
+                sink.writer.abandon().await;
+                return Err(error);
+            }
+        };
+        if facts.from.system_id != uploading.system_id {
+            let replaced = "the cluster was replaced by another one during the backup; take it again";
+            return Err(StepError::permanent(replaced).into());
+        }
+        let findings = std::mem::take(&mut facts.findings);
+        let taken = TakenBackup {
+            standalone: self.standalone,
+            parent: uploading.parent.clone(),
+            ..describe(kind, started_at, cx.clock().now(), facts)
+        };
+        Ok(Uploaded { manifest: sink.writer.finish(taken).await?, findings })
+    }
+}
+
+fn describe(kind: BackupKind, started_at: Timestamp, finished_at: Timestamp, facts: BackupFacts) -> TakenBackup {
+    TakenBackup {
+        kind,
+        timeline: facts.timeline,
+        segment_size: facts.from.segment_size,
+        start_lsn: facts.start_lsn,
+        stop_lsn: facts.stop_lsn,
+        server_version: facts.from.server_version,
+        from: Some(TakenFrom { member: facts.from.member, is_standby: facts.from.role == Role::Standby }),
+        started_at,
+        finished_at,
+        damaged: facts.damaged,
+        parent: None,
+        standalone: false,
+        required_settings: facts.required_settings.into_iter().collect(),
+        config_files: facts.config_files,
+    }
+}

@@ -1,0 +1,63 @@
+//! Keeps our replication slot on the standbys of a database, as the stream keeps
+//! that of the primary: so that a standby that is promoted still has all WAL that
+//! the vaults lack, and keeps none for ever that they have.
+//!
+//! Each process makes slots; only the one that streams lets them go on, as it alone
+//! knows what is durable. Both need no state database.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use super::finding::Finding;
+use crate::{
+    app::App,
+    domain::{MemberName, with_causes},
+    engine::EngineError,
+    flows::Database,
+};
+
+/// How far a slot is behind is of no matter; how long a new standby has none is.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// Looks until told to stop.
+pub async fn run(app: Arc<App>, database: Arc<Database>, stop: CancellationToken) {
+    // Where there is one server, its slot is the stream's.
+    if database.schedule.config.all_members().len() < 2 {
+        return;
+    }
+    let mut findings: BTreeMap<MemberName, Finding> = BTreeMap::new();
+    let mut ticker = tokio::time::interval(EVERY);
+    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = ticker.tick() => {}
+        }
+        let durable = database.streaming.durable();
+        for (member, kept) in database.engine.keep_on_standbys(durable).await {
+            let about = format!("slot-on-{member}");
+            let finding = findings.entry(member.clone()).or_insert_with(|| Finding::new(&about, &app, &database.name));
+            match kept {
+                Ok(()) => finding.close().await,
+                Err(error) => tell(finding, &member, &error).await,
+            }
+        }
+    }
+}
+
+/// What the server refuses a person must mend; one that is away comes back.
+async fn tell(finding: &mut Finding, member: &MemberName, error: &EngineError) {
+    match error {
+        EngineError::Unreachable { .. } | EngineError::Broken { .. } => {
+            tracing::debug!(%member, error = %with_causes(error), "the standby's slot cannot be looked at");
+        }
+        _ => {
+            let text = format!(
+                "standby `{member}` does not keep WAL for the vaults, which may lack some of it after a promotion: {}",
+                with_causes(error)
+            );
+            finding.open(&text).await;
+        }
+    }
+}

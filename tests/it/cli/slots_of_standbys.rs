@@ -1,0 +1,96 @@
+//! What a standby keeps for the vaults, before anybody knows that it will be
+//! promoted.
+
+use lifeboat::domain::{Lsn, Segment, SegmentSize, Timeline};
+
+use super::{
+    chain::{SHORT, ended, own_runs},
+    journey::{backed_up, restored},
+    site::{DIGEST, Site, wallet},
+    streaming::{SOON, bet, caught_up, findings, status},
+};
+use crate::support::{Lab, eventually, standby::Standby};
+
+const KEPT_FROM: &str = "SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = 'lifeboat_wallet'";
+
+async fn lsn(standby: &Standby, sql: &str) -> Option<Lsn> {
+    standby.psql_in("postgres", sql).await.parse().ok()
+}
+
+/// Writes some segments on the primary, of which the standby keeps no more than it must.
+async fn write_on(lab: &Lab, standby: &Standby) {
+    for _ in 0..6 {
+        bet(lab, 200).await;
+        lab.psql("SELECT pg_switch_wal()").await;
+    }
+    lab.psql("CHECKPOINT").await;
+    let flushed: Lsn = lab.psql("SELECT pg_current_wal_flush_lsn()").await.parse().unwrap();
+    eventually("the standby replays", SOON, async || {
+        lsn(standby, "SELECT pg_last_wal_replay_lsn()").await >= Some(flushed)
+    })
+    .await;
+    standby.psql_in("postgres", "CHECKPOINT").await;
+}
+
+fn is_kept(standby: &Standby, at: Lsn) -> bool {
+    let segment = Segment::holding(Timeline(1), at, SegmentSize::DEFAULT);
+    standby.cluster.data().join("pg_wal").join(segment.file_name(SegmentSize::DEFAULT)).exists()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promoted_standby_still_has_all_wal_that_the_vaults_lack() {
+    let lab = wallet(SHORT).await;
+    let standby = Standby::of(&lab).await;
+    let site = Site::write(lab.port);
+    let members = format!(
+        "members:\n  a: {{host: 127.0.0.1, port: {}, site: mt-a}}\n  b: {{host: 127.0.0.1, port: {}, site: mt-b}}",
+        lab.port, standby.port
+    );
+    let connection = format!("connection: {{host: 127.0.0.1, port: {}}}", lab.port);
+    site.edit("schedules/wallet.yaml", &connection, &members);
+    let mut daemon = site.serve(&["-vv"]);
+    caught_up(&lab, &site).await;
+    backed_up(&site).await;
+
+    // It is there by itself, and follows what is in the vaults.
+    eventually("the standby has a slot", SOON, async || lsn(&standby, KEPT_FROM).await.is_some()).await;
+    let first = lsn(&standby, KEPT_FROM).await.unwrap();
+    eventually("the standby lets go of what is in the vaults", SOON, async || {
+        write_on(&lab, &standby).await;
+        !is_kept(&standby, first)
+    })
+    .await;
+    bet(&lab, 10).await;
+    let held = caught_up(&lab, &site).await;
+    ended(&mut daemon).await;
+
+    // Nobody streams. Left alone the standby would have none of this any more.
+    let kept_from = lsn(&standby, KEPT_FROM).await.unwrap();
+    assert!(first < kept_from && kept_from <= held.forward(SegmentSize::DEFAULT.bytes()), "{first} {kept_from} {held}");
+    for _ in 0..2 {
+        write_on(&lab, &standby).await;
+    }
+    let redo = lsn(&standby, "SELECT redo_lsn FROM pg_control_checkpoint()").await.unwrap();
+    assert!(redo > held.forward(6 * SegmentSize::DEFAULT.bytes()), "a restart of the standby needs nothing older");
+    assert!(is_kept(&standby, kept_from) && !is_kept(&standby, first));
+    assert_eq!(lsn(&standby, KEPT_FROM).await, Some(kept_from), "nothing was let go");
+    lab.cluster.stop("immediate").await.unwrap();
+    assert_eq!(standby.psql_in("postgres", "SELECT pg_promote()").await, "t");
+    standby.psql_in("wallet", "INSERT INTO bets (stake) VALUES (7)").await;
+    standby.psql_in("postgres", "CHECKPOINT").await;
+
+    let mut daemon = site.serve(&["-vv"]);
+    let rows = standby.psql_in("wallet", DIGEST).await;
+    let end = lsn(&standby, "SELECT pg_current_wal_flush_lsn()").await.unwrap();
+    eventually("all WAL of the new primary is in the vaults", SOON, async || {
+        let status = status(&site).await;
+        let durable = status["wal_streaming"]["durable_lsn"].as_str().and_then(|lsn| lsn.parse::<Lsn>().ok());
+        durable.is_some_and(|durable| durable >= end)
+    })
+    .await;
+    assert_eq!(status(&site).await["broken_windows"].as_array().map_or(0, Vec::len), 0);
+    assert_eq!(findings(&site, &["is in no vault"]).await, [""; 0]);
+    assert!(own_runs(&site).await.is_empty(), "no backup had to mend anything");
+    ended(&mut daemon).await;
+    restored(&lab, &site, "latest", ["--latest"], &rows).await;
+}

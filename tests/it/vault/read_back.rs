@@ -1,0 +1,95 @@
+//! WAL read back by the process that stored it, and by one that did not.
+
+use std::{fs, sync::Arc};
+
+use bytes::Bytes;
+use lifeboat::{
+    domain::{BackupState, Lsn, RunId, SegmentSize, Timeline},
+    vault::{
+        Layout, Listing, Manifest, Object, Receipts, VaultError, WalTarget, WalWriter, put_unreadable, read_back,
+        remembering,
+    },
+};
+
+use super::fixture::{Fixture, begin, running};
+
+/// A backup, and all its WAL in one tail that the stream stored.
+async fn streamed() -> (Fixture, Layout, Manifest, Arc<Receipts>) {
+    let fixture = Fixture::new();
+    let (layout, entry) = fixture.small_backup("b1", &[("a".to_owned(), vec![7; 100])], 1 << 20).await;
+    let receipts = Arc::new(Receipts::default());
+    let target = WalTarget { store: remembering(&fixture.store, &receipts), required: true };
+    let mut writer = running(WalWriter::new(vec![fixture.identity.to_public()], vec![target]));
+    let size = SegmentSize::DEFAULT;
+    let at = begin(&mut writer, layout.system_id(), Timeline(1), size, Lsn(0x0200_0000)).await.unwrap();
+    writer.wal(at, Bytes::from(vec![5; 0x1000])).await.unwrap();
+    writer.flush().await.unwrap();
+    (fixture, layout, entry.manifest, receipts)
+}
+
+async fn told(fixture: &Fixture, layout: &Layout, manifest: &Manifest, receipts: &Receipts) -> Vec<String> {
+    let listing = Listing::take(fixture.store.as_ref(), layout).await.unwrap();
+    let unreadable = read_back(fixture.store.as_ref(), &listing, manifest, receipts).await.unwrap();
+    unreadable.into_iter().map(|one| one.what).collect()
+}
+
+#[tokio::test]
+async fn who_stored_it_sees_every_change_and_another_process_what_the_header_tells() {
+    let (fixture, layout, manifest, receipts) = streamed().await;
+    let stranger = Receipts::default();
+    assert_eq!(told(&fixture, &layout, &manifest, &receipts).await, [""; 0]);
+    assert_eq!(told(&fixture, &layout, &manifest, &stranger).await, [""; 0]);
+    let (_, catalog) = fixture.catalog(&layout).await;
+    assert_eq!(catalog.entries[0].state, BackupState::WalComplete);
+
+    let tail =
+        layout.tail(lifeboat::domain::Segment { timeline: Timeline(1), number: 2 }, SegmentSize::DEFAULT, 0, 0x1000);
+    let path = fixture.vault().join(tail.as_str());
+    let sound = fs::read(&path).unwrap();
+    let put = |bytes: &[u8]| {
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, bytes).unwrap();
+    };
+    // A bit of the content, as long as before: only who stored it can see it.
+    let mut flipped = sound.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    put(&flipped);
+    assert_eq!(told(&fixture, &layout, &manifest, &receipts).await, ["holds other bytes than were stored"]);
+    assert_eq!(told(&fixture, &layout, &manifest, &stranger).await, [""; 0]);
+    // Another one of the same plain bytes, as a second writer would store it.
+    put(&Object::seal(&[5; 0x1000], true, &[fixture.identity.to_public()]).unwrap().stored);
+    assert_eq!(told(&fixture, &layout, &manifest, &receipts).await.len(), 1);
+    assert_eq!(told(&fixture, &layout, &manifest, &stranger).await, [""; 0]);
+    for cut in [0, 100, sound.len() - 1] {
+        put(&sound[..cut]);
+        for known in [receipts.as_ref(), &stranger] {
+            assert_eq!(told(&fixture, &layout, &manifest, known).await.len(), 1, "{cut}");
+        }
+    }
+    // Gone since it was listed.
+    put(&sound);
+    let listing = Listing::take(fixture.store.as_ref(), &layout).await.unwrap();
+    fs::remove_file(&path).unwrap();
+    let gone = read_back(fixture.store.as_ref(), &listing, &manifest, &receipts).await.unwrap_err();
+    assert!(matches!(gone, VaultError::Store(_)), "{gone:?}");
+}
+
+#[tokio::test]
+async fn what_was_found_unreadable_is_signed_and_no_listing_hides_it() {
+    let (fixture, layout, manifest, receipts) = streamed().await;
+    let (listing, catalog) = fixture.catalog(&layout).await;
+    let sha256 = catalog.entries[0].manifest_sha256.clone();
+    let stored = read_back(fixture.store.as_ref(), &listing, &manifest, &receipts).await.unwrap();
+    assert!(stored.is_empty());
+    let one = lifeboat::vault::Unreadable {
+        key: layout.manifest(&manifest.backup),
+        segment: lifeboat::domain::Segment { timeline: Timeline(1), number: 2 },
+        what: "is empty".to_owned(),
+    };
+    let run = (RunId::from("backup/wallet/manual/1".to_owned()), manifest.finished_at, 86_400);
+    let keys = (&fixture.signer, &fixture.signer.verifier());
+    put_unreadable(fixture.store.as_ref(), &listing, (&manifest, &sha256), &[one], run, keys).await.unwrap();
+    let (_, catalog) = fixture.catalog(&layout).await;
+    assert_eq!(catalog.entries[0].state, BackupState::Uploaded);
+    assert!(catalog.entries[0].is_damaged());
+}
