@@ -21,3 +21,4 @@ pub mod sender;
 pub mod slot;
 pub mod stretch;
 pub mod synchronous;
+pub mod tablespaces;

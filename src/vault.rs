@@ -62,7 +62,9 @@ pub use copy::{Expected, copy_manifest, copy_object, copy_plain};
 pub use differential::Base;
 pub use directory::DirectoryStore;
 pub use error::VaultError;
-pub use fetch::{EmptyFolder, Fetch, Fetched, WalFolder, fetch_backup, fetch_files, fetch_wal, openers};
+pub use fetch::{
+    EmptyFolder, Fetch, Fetched, WalFolder, fetch_backup, fetch_files, fetch_wal, made_tablespaces, openers,
+};
 pub use identity::VaultIdentity;
 pub use incarnation::{FIRST as FIRST_INCARNATION, Why, open_next, why};
 pub use inventory::Inventory;

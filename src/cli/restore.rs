@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Invocation, UsageError, interrupt::Interrupt, progress::Line};
 use crate::{
     app, config,
+    decide::tablespaces::Wanted,
     domain::{BackupId, DatabaseName, Opener, RecoveryTarget, VaultName},
     engine::postgres::cluster::Binaries,
     flows::{
@@ -133,8 +134,9 @@ const STARTUP_LOG: &str = "startup.log";
 /// What was restored, and how it is started.
 fn told(restored: &Restored, database: &DatabaseName, data: &Path, is_given: bool) -> String {
     let residency = if is_given { RESIDENCY_UNKNOWN } else { "" };
+    let tablespaces: String = restored.new_tablespaces.iter().map(folder_wanted).collect();
     format!(
-        "Restored {} from backup {} in vault {} to {}.\n{residency}It recovers to {}, along timeline {}, when PostgreSQL is started on it. This ends with 0 when exactly that point was reached, and takes no writes before; else {} says why it was not:\n  {}",
+        "Restored {} from backup {} in vault {} to {}.\n{residency}{tablespaces}It recovers to {}, along timeline {}, when PostgreSQL is started on it. This ends with 0 when exactly that point was reached, and takes no writes before; else {} says why it was not:\n  {}",
         database,
         restored.backup.id,
         restored.vault,
@@ -143,6 +145,16 @@ fn told(restored: &Restored, database: &DatabaseName, data: &Path, is_given: boo
         restored.timeline,
         data.join(STARTUP_LOG).display(),
         start_command(data),
+    )
+}
+
+/// Asks for the folder of a tablespace that the WAL makes.
+fn folder_wanted(Wanted { path, lsn, exists }: &Wanted) -> String {
+    let owner = Account::for_postgres().ok().flatten();
+    let owner = owner.map_or_else(|| "the user that starts the server".to_owned(), |account| account.name);
+    let what = if *exists { "it is there, and empty" } else { "it is not there, and without it recovery ends" };
+    format!(
+        "Before it is started, the folder {path} must be there, empty and owned by {owner}: the WAL makes a tablespace in it at {lsn}. Now {what}.\n"
     )
 }
 

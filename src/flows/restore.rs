@@ -22,6 +22,7 @@ use crate::{
     decide::{
         cluster::Unclear,
         recovery::{Coverage, Facts, Refusal, search::Unreachable},
+        tablespaces::{InUse, Wanted},
     },
     domain::{Backup, BackupId, ByteSize, Opener, Phase, RecoveryTarget, Timeline, record::Source},
     engine::{EngineError, RecoveryPlan},
@@ -33,6 +34,7 @@ use crate::{
 mod chain;
 mod choice;
 mod locate;
+mod tablespaces;
 mod wal;
 
 pub use choice::doubt;
@@ -78,6 +80,10 @@ pub struct Restored {
     pub timeline: Timeline,
     /// The known target of recovery: "latest" has become a position.
     pub target: RecoveryTarget,
+    /// Folders that must be there before a server is started: the WAL makes
+    /// tablespaces in them. None is known of an isolated copy's.
+    #[serde(default)]
+    pub new_tablespaces: Vec<Wanted>,
     pub opener: Opener,
     /// Public keys of the identities that opened the backup.
     pub opened_by: Vec<String>,
@@ -93,6 +99,8 @@ pub enum RestoreError {
     Refused(#[from] Refusal),
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
+    #[error(transparent)]
+    Tablespace(#[from] InUse),
     #[error(transparent)]
     Unclear(Box<Unclear>),
     #[error("no vault holds a backup of `{database}` with system id {system_id}; there are: {known}")]
@@ -123,6 +131,7 @@ impl RestoreError {
             Self::Engine(error) => error.is_permanent(),
             Self::Refused(_)
             | Self::Unreachable(_)
+            | Self::Tablespace(_)
             | Self::Unclear(_)
             | Self::UnknownCluster { .. }
             | Self::NoRoom { .. }
@@ -145,6 +154,7 @@ impl RestoreError {
             Self::Key(_)
             | Self::Vault(VaultError::NoIdentity { .. })
             | Self::Unreachable(_)
+            | Self::Tablespace(_)
             | Self::Unclear(_)
             | Self::NoRoom { .. }
             | Self::UnknownCluster { .. } => true,
@@ -261,6 +271,13 @@ async fn from_held(
     say("fetching WAL", None, None);
     let (target, awaited) = wal::stage(database, &fetch, listing.layout(), &selection, request).await?;
     stopwatch.lap("fetch_wal");
+    // An isolated copy's WAL is not there yet; its server can write nowhere else.
+    let new_tablespaces = if request.is_isolated {
+        Vec::new()
+    } else {
+        say("looking for new tablespaces in the WAL", None, None);
+        tablespaces::wanted(&fetch, &selection, entry.manifest.start_lsn, &target, request).await?
+    };
     let plan = RecoveryPlan {
         data: request.data.clone(),
         wal_folder: request.wal_folder.clone(),
@@ -281,6 +298,7 @@ async fn from_held(
         source: database.source(store, &entry.manifest, entry.manifest_sha256.clone()),
         timeline: selection.timeline,
         target,
+        new_tablespaces,
         opener: request.opener,
         opened_by,
         phases: stopwatch.phases,

@@ -24,8 +24,10 @@ use super::{
 };
 use crate::domain::BackupId;
 
+mod made;
 mod wal;
 
+pub use made::made_tablespaces;
 pub use wal::{WalFolder, fetch_wal};
 
 /// What a fetch brought.

@@ -343,8 +343,8 @@ fi
 say "WAL staged up to $(lsn_of "$reached")"
 
 # 5. A known target, so that whatever is missing fails recovery and never shortens it.
+waldump=$(program pg_waldump "${PG_WALDUMP:-}")
 if [ "$mode" = latest ]; then
-    waldump=$(program pg_waldump "${PG_WALDUMP:-}")
     [ -x "$waldump" ] || die "pg_waldump was not found; name it in PG_WALDUMP"
     record='' number=$(tail -1 "$work/staged" | cut -d' ' -f1)
     while [ -z "$record" ] && [ "$number" -ge "$first" ]; do
@@ -357,6 +357,30 @@ if [ "$mode" = latest ]; then
     goal_setting="recovery_target_lsn = '$record'"
 else
     goal_setting="recovery_target = 'immediate'"
+fi
+
+# A tablespace that the WAL makes gets the folder that production gave it, wherever
+# this copy lies.
+if [ -x "$waldump" ] && "$waldump" --version | grep -q " $major[^0-9]"; then
+    # It follows no history: all segments as of one timeline.
+    mkdir "$work/line"
+    while read -r number on; do
+        place=$(place_of "$number")
+        ln -s "$staged/$(printf '%08X' "$on")$place" "$work/line/$(printf '%08X' "$goal")$place"
+    done <"$work/staged"
+    "$waldump" -p "$work/line" -t "$goal" -s "$(field start_lsn)" --rmgr=Tablespace 2>/dev/null |
+        sed -n 's/.* lsn: \([0-9A-F/]*\),.* desc: CREATE [0-9]* "\(.*\)"$/\1 \2/p' >"$work/spaces"
+    while read -r at space; do
+        # The end of the backup comes before it, or it lies in the data folder.
+        if [ "$mode" = backup ] && [ "$(bytes_of "$at")" -ge "$stop" ]; then continue; fi
+        if [ -z "$space" ]; then continue; fi
+        if [ -e "$space" ] && [ -n "$({ ls -A "$space" || echo unreadable; } | grep -v '^lost+found$')" ]; then
+            die "the WAL makes a tablespace in $space at $at, and on this machine that is not empty; the copy would write there. Restore on another machine, or from a backup taken after it"
+        fi
+        say "before the server is started, the folder $space must be there, empty and owned by the server's user: the WAL makes a tablespace in it at $at"
+    done <"$work/spaces"
+else
+    say "the WAL was not looked through for new tablespaces, as pg_waldump of PostgreSQL $major was not found (name it in PG_WALDUMP): the copy would write into their folders"
 fi
 if [ "$goal" = "$timeline" ]; then goal=current; fi
 

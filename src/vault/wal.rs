@@ -16,9 +16,9 @@ use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
 
 use self::{
-    level::Walk,
     stretch::{Lane, Stretch},
     target::{Item, State, Stream, Target, Work},
+    walk::Walk,
 };
 use super::{Layout, Object, SharedStore, VaultError, keys};
 use crate::{
@@ -35,6 +35,7 @@ mod look;
 mod status;
 mod stretch;
 mod target;
+pub(in crate::vault) mod walk;
 
 pub use look::{LOOK_LIMIT, Looked};
 pub use status::{Uploads, VaultWal, WalSnapshot, WalStatus};
@@ -143,7 +144,7 @@ impl WalWriter {
         let opening = self.histories.iter().map(history).chain([key]).collect();
         let recipient = identity.to_public();
         let bytes = BytesMut::new();
-        let walk = Walk::from(begun.start, size);
+        let walk = Walk::from(begun.start, size, &level::SOUGHT);
         self.stretch =
             Some(Stretch { layout, size, timeline, recipient, opening, segment, bytes, walk, judged, lanes });
         self.status.set(|status| {

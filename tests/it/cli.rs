@@ -39,6 +39,7 @@ mod stateless;
 mod status;
 mod streaming;
 mod synchronous;
+mod tablespaces;
 mod vaults;
 mod verify;
 mod verify_runs;

@@ -173,9 +173,15 @@ fn read_log(path: &Path) -> String {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
-/// The line that says why a server ended: its first FATAL or PANIC that is not
-/// an answer to our own asking, else the last line.
+/// Why a server ended: what it could not make of its WAL where we know that, else
+/// its first FATAL or PANIC that is not an answer to our own asking, else the last line.
 fn failure_line(log: &str) -> String {
+    let made = log.lines().find_map(|line| line.split_once(" for Tablespace/CREATE: ").map(|(_, told)| told));
+    if let Some(path) = made.and_then(|told| told.split_once(' ')).map(|(_, path)| path.trim_matches('"')) {
+        return format!(
+            "the WAL makes a tablespace in {path}, outside of the instance's folder, which an isolated copy cannot have; take a full backup, which holds it"
+        );
+    }
     let fatal = |line: &&str| {
         (line.contains("FATAL:") || line.contains("PANIC:")) && !line.contains("FATAL:  the database system is ")
     };
@@ -239,5 +245,8 @@ mod tests {
                    LOG:  startup process (PID 7) exited with exit code 1\n";
         assert_eq!(failure_line(log), "FATAL:  recovery ended before configured recovery target was reached");
         assert_eq!(failure_line("unshare: no\n\n"), "unshare: no");
+        let log = "FATAL:  could not set permissions on directory \"/a b\": Read-only file system\n\
+                   CONTEXT:  WAL redo at 0/3000318 for Tablespace/CREATE: 16384 \"/a b\"\n";
+        assert!(failure_line(log).starts_with("the WAL makes a tablespace in /a b, outside"));
     }
 }

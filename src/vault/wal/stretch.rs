@@ -7,8 +7,9 @@ use age::x25519::Recipient;
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    level::Walk,
+    level,
     target::{Item, State, Target, Work},
+    walk::Walk,
 };
 use crate::{
     decide::recovery::Coverage,
@@ -37,7 +38,8 @@ pub(super) struct Stretch {
 impl Stretch {
     /// Where in these next bytes WAL begins that no recovery passes.
     pub(super) fn unlogged(&mut self, next: &[u8]) -> Option<Lsn> {
-        self.walk.take(next).filter(|record| record.end > self.judged).map(|record| record.start)
+        let mut changes = self.walk.take(next).into_iter();
+        changes.find(|record| level::is_minimal(record) && record.at.end > self.judged).map(|record| record.at.start)
     }
 
     pub(super) fn position(&self) -> Lsn {

@@ -15,7 +15,7 @@ use crate::support::{Lab, eventually};
 const SOON: Duration = Duration::from_secs(60);
 
 /// All that was written by now is in the vault.
-async fn is_held(lab: &Lab, site: &Site) {
+pub(super) async fn is_held(lab: &Lab, site: &Site) {
     let end: Lsn = lab.psql("SELECT pg_current_wal_flush_lsn()").await.parse().unwrap();
     eventually("the vault has it all", SOON, || async {
         let status = site.get_json("/api/v1/status").await;

@@ -70,7 +70,7 @@ async fn without_namespaces_the_verdict_is_not_pass() {
     let instance = isolated::start(&copy.postgres, &copy.params(), off).await.unwrap();
     let checks = instance.isolation().await.unwrap();
     assert_eq!(Verdict::worst(checks.iter().map(|check| check.verdict)), Verdict::Inconclusive);
-    for name in ["namespaces", "network", "tcp_canary", "member:tcp", "member:socket"] {
+    for name in ["namespaces", "network", "files", "tcp_canary", "member:tcp", "member:socket"] {
         let check = check(&checks, name);
         assert!(check.verdict == Verdict::Inconclusive && check.actual.contains("switched off"), "{check:?}");
     }

@@ -9,7 +9,7 @@ use super::{
     backup::{digest, insert, lab_with_rows},
     fixture::{Fixture, query_restored},
 };
-use crate::support::moved;
+use crate::support::{moved, scratch};
 
 const DIGEST: &str = "select count(*) || ' ' || md5(string_agg(id || v, ',' order by id)) from t";
 
@@ -312,4 +312,41 @@ async fn a_swapped_script_a_damaged_part_and_missing_wal_are_refused() {
     std::fs::write(&part, bytes).unwrap();
     let error = copy.restore(&target, &[&fingerprint]).await.unwrap_err();
     assert!(error.contains("data/00000.tar.zst.age: FAILED") && !target.exists(), "{error}");
+}
+
+/// It would be production's own.
+#[tokio::test]
+async fn the_script_refuses_a_tablespace_that_the_wal_makes_in_a_folder_in_use() {
+    let fixture = Fixture::new();
+    let lab = lab_with_rows().await;
+    let at_backup = digest(&lab).await;
+    let (layout, manifest) = fixture.back_up(&lab, "b").await;
+    let space = scratch();
+    if let Some(account) = &lab.cluster.account {
+        account.own(space.path()).unwrap();
+    }
+    lab.psql(&format!("create tablespace late location '{}'", space.path().display())).await;
+    lab.psql("create table l tablespace late as select 42 as n").await;
+    lab.psql("select pg_switch_wal()").await;
+    insert(&lab, 20_001, 21_000).await;
+    let mut wal = fixture.wal_writer();
+    fixture.stream_from(&lab, &mut wal, manifest.start_lsn, 2_500_000).await;
+    lab.cluster.stop("immediate").await.unwrap();
+    std::fs::remove_dir_all(lab.cluster.folder.join("space")).unwrap();
+    let copy = Copy::of(fixture, layout).await;
+    let folder = |name: &str| copy.fixture.folder.path().join(name);
+
+    let error = copy.restore(&folder("one/data"), &["latest"]).await.unwrap_err();
+    for word in [space.path().to_str().unwrap(), "is not empty", "another machine"] {
+        assert!(error.contains(word), "`{word}`: {error}");
+    }
+    assert!(!folder("one/data/recovery.signal").exists());
+    // The backup's own end comes before it.
+    copy.restore(&folder("two/data"), &[]).await.unwrap();
+    assert_eq!(query_restored(&folder("two"), DIGEST).await.unwrap(), at_backup);
+    for entry in std::fs::read_dir(space.path()).unwrap() {
+        std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    }
+    copy.restore(&folder("three/data"), &["latest"]).await.unwrap();
+    assert_eq!(query_restored(&folder("three"), "select n from l").await.unwrap(), "42");
 }

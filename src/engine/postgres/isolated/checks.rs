@@ -2,7 +2,12 @@
 //! way out. Each probe is first shown to work where it must succeed; one that
 //! could not fail, or could not run, is INCONCLUSIVE and never PASS.
 
-use std::{fs, net::Ipv4Addr, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
 
 use sqlx::{Row, postgres::PgRow};
 use tokio::net::TcpListener;
@@ -38,12 +43,15 @@ fn inconclusive(name: impl Into<String>, expected: impl Into<String>, why: impl 
 const NAMESPACES: (&str, &str) = ("namespaces", "user, mount, network, process and IPC namespace of its own");
 const NETWORK: (&str, &str) = ("network", "loopback only, no route");
 const CANARY: (&str, &str) = ("tcp_canary", "reached from outside, not from inside");
+const FILES: (&str, &str) = ("files", "read-only outside the instance's folder");
 const UNREACHABLE: &str = "not reached from inside";
 
 fn unconfined(instance: &IsolatedInstance, reason: &str) -> Vec<Check> {
     let why = format!("the instance shares this machine's network and files: {reason}");
-    let mut checks: Vec<Check> =
-        [NAMESPACES, NETWORK, CANARY].into_iter().map(|(name, expected)| inconclusive(name, expected, &why)).collect();
+    let mut checks: Vec<Check> = [NAMESPACES, NETWORK, FILES, CANARY]
+        .into_iter()
+        .map(|(name, expected)| inconclusive(name, expected, &why))
+        .collect();
     checks.extend(members(instance).map(|(name, _)| inconclusive(name, UNREACHABLE, &why)));
     checks
 }
@@ -56,7 +64,8 @@ async fn confined(instance: &IsolatedInstance) -> Result<Vec<Check>, EngineError
     let server = processes::server_of(&instance.folder)
         .ok_or_else(|| unfit("show its isolation", "its server process is not there"))?;
     let (canary, probe_works) = canary(instance).await?;
-    let mut checks = vec![namespaces(server, instance.root_pid), network(server), canary];
+    let mut checks =
+        vec![namespaces(server, instance.root_pid), network(server), files(server, &instance.folder), canary];
     for (name, address) in members(instance) {
         checks.push(if probe_works {
             member(instance, name, &address).await
@@ -111,6 +120,38 @@ fn network(server: i32) -> Check {
     let addresses = read("if_inet6").map_or(0, |text| text.lines().count());
     let actual = format!("interfaces: {}; {routes} routes, {addresses} IPv6 addresses", interfaces.join(", "));
     Check::judge(name, expected, actual, interfaces == ["lo"] && routes == 0 && addresses == 0)
+}
+
+/// The file systems that the server sees and could write to; those of the kernel's
+/// own, which hold no data, aside.
+fn files(server: i32, folder: &Path) -> Check {
+    let (name, expected) = FILES;
+    let Ok(mounts) = fs::read_to_string(format!("/proc/{server}/mountinfo")) else {
+        return inconclusive(name, expected, "the server's file systems cannot be looked at");
+    };
+    // Of several at one place the last one is seen. Blanks stand there as octal numbers.
+    let place_of = |word: &str| word.replace("\\040", " ").replace("\\011", "\t");
+    let seen: BTreeMap<PathBuf, bool> = mounts
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ').skip(4);
+            let (at, options) = (place_of(words.next()?), words.next()?);
+            Some((at.into(), options.split(',').all(|option| option != "ro")))
+        })
+        .collect();
+    if !seen.contains_key(folder) {
+        return inconclusive(name, expected, "the instance's own folder is not among its file systems");
+    }
+    let is_foreign = |at: &Path| at != folder && !["/proc", "/sys", "/dev"].iter().any(|of| at.starts_with(of));
+    let writable: Vec<String> = seen
+        .iter()
+        .filter(|(at, is_writable)| **is_writable && is_foreign(at))
+        .map(|(at, _)| at.display().to_string())
+        .collect();
+    if writable.is_empty() {
+        return Check::judge(name, expected, "as expected", true);
+    }
+    inconclusive(name, expected, format!("it could write to {}", writable.join(", ")))
 }
 
 /// A listener of ours that the probe must reach from outside and must not reach

@@ -21,8 +21,10 @@ const PROBE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Arguments: the instance's folder, user, group, the folders to hide, `--`,
 /// the command. The folder is held open, because a folder that is hidden may
-/// lie above it; everything else on its file system becomes read-only where
-/// the system allows. PostgreSQL refuses user 0, hence the second namespace.
+/// lie above it; all other file systems become read-only where the system allows,
+/// each with the options it has, which may not be taken away: a tablespace of
+/// production's often has one to itself. PostgreSQL refuses user 0, hence the
+/// second namespace.
 const CONFINE: &str = r#"set -e
 folder=$1 user=$2 group=$3
 shift 3
@@ -35,7 +37,11 @@ shift
 mkdir -p "$folder"
 mount -c --bind /proc/self/fd/3 "$folder"
 exec 3<&-
-mount -o remount,bind,ro / 2>/dev/null || :
+cat /proc/self/mountinfo | while read -r _ _ _ _ at options _; do
+  at=$(printf '%b' "$at")
+  case $at in "$folder" | /proc | /proc/* | /sys | /sys/* | /dev | /dev/*) continue ;; esac
+  timeout 5 mount -c -o "remount,bind,$options,ro" "$at" 2>/dev/null || :
+done
 exec unshare --user --map-user="$user" --map-group="$group" -- "$@"
 "#;
 
