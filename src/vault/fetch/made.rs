@@ -105,7 +105,7 @@ impl Replay {
         }
         self.is_over = at >= self.reach.end || self.ends_with(record);
         if !self.is_over
-            && record.is(&CREATE_TABLESPACE)
+            && record.is(CREATE_TABLESPACE)
             && let Some(path) = path_of(record)
         {
             self.made.push(Made { path: OsStr::from_bytes(path).into(), at });
@@ -114,13 +114,13 @@ impl Replay {
 
     /// Whether recovery stops before this record, or at it without a tablespace.
     fn ends_with(&self, record: &Record) -> bool {
-        let ends = [COMMIT, ABORT].iter().any(|kind| record.is(kind));
+        let ends = record.is(COMMIT) || record.is(ABORT);
         match &self.target {
             // At the first record that starts there or later, and with it.
             RecoveryTarget::Lsn(lsn) => record.previous() >= *lsn,
             RecoveryTarget::BeforeLsn(lsn) => record.at.start >= *lsn,
             RecoveryTarget::Time(_) | RecoveryTarget::BeforeTime(_) => {
-                let ends = ends || record.is(&COMMIT_PREPARED) || record.is(&ABORT_PREPARED);
+                let ends = ends || record.is(COMMIT_PREPARED) || record.is(ABORT_PREPARED);
                 ends && time_of(record).is_some_and(|time| instant::stops_before(&self.target, time))
             }
             // Where the transaction was a prepared one, all WAL counts.
@@ -129,7 +129,7 @@ impl Replay {
                 ends && u64::from(record.xid()) == number
             }
             RecoveryTarget::Name(name) => {
-                let told = record.is(&RESTORE_POINT).then(|| record.data()).flatten();
+                let told = record.is(RESTORE_POINT).then(|| record.data()).flatten();
                 told.and_then(|data| text(data, 8)).is_some_and(|told| told == name.as_bytes())
             }
             // The former has become a position where there is any WAL.

@@ -43,7 +43,7 @@ pub(in crate::vault) struct Record {
 }
 
 impl Record {
-    pub(in crate::vault) fn is(&self, kind: &Kind) -> bool {
+    pub(in crate::vault) fn is(&self, kind: Kind) -> bool {
         is_of(&self.seen, kind)
     }
 
@@ -204,7 +204,7 @@ impl Walk {
         let here = now.get(..take).unwrap_or_default();
         let (header, data) = here.split_at(RECORD_HEADER.saturating_sub(self.seen.len()).min(take));
         self.seen.extend_from_slice(header);
-        let is_sought = self.sought.iter().any(|kind| is_of(&self.seen, kind));
+        let is_sought = self.sought.iter().any(|kind| is_of(&self.seen, *kind));
         if is_sought {
             let room = SEEN_MAX.saturating_sub(self.seen.len()).min(data.len());
             self.seen.extend_from_slice(data.get(..room).unwrap_or_default());
@@ -224,7 +224,7 @@ impl Walk {
 }
 
 /// Whether a record that begins so is one of this kind.
-fn is_of(seen: &[u8], kind: &Kind) -> bool {
+fn is_of(seen: &[u8], kind: Kind) -> bool {
     let info = seen.get(INFO_AT).map(|info| info & kind.mask);
     (seen.get(MANAGER_AT).copied(), info) == (Some(kind.manager), Some(kind.info))
 }

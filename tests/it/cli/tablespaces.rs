@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use lifeboat::clock::Clock;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -62,7 +63,7 @@ async fn a_tablespace_that_the_wal_makes_never_touches_productions_folder() {
     lab.psql(&format!("CREATE TABLESPACE gone LOCATION '{}'", gone.display())).await;
     lab.psql("DROP TABLESPACE gone").await;
     bet(&lab, 1).await;
-    let (at, rows) = (jiff::Timestamp::now().to_string(), lab.psql_in("wallet", DIGEST).await);
+    let (at, rows) = (Clock::system().now().to_string(), lab.psql_in("wallet", DIGEST).await);
     let next = lab.psql_in("wallet", "WITH b AS (INSERT INTO bets (stake) VALUES (7)) SELECT pg_current_xact_id()");
     let xid = next.await;
     lab.psql("SELECT pg_create_restore_point('noon')").await;
