@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use lifeboat::{domain::Lsn, engine::postgres::cluster::LocalCluster};
+use lifeboat::domain::Lsn;
 use serde_json::Value;
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     site::{DIGEST, Site, finished, furnish, wallet},
     streaming::{bet, caught_up, findings, status},
 };
-use crate::support::{Lab, eventually, moved};
+use crate::support::{Lab, eventually, moved, standby::Standby};
 
 const SOON: Duration = Duration::from_secs(120);
 
@@ -75,50 +75,6 @@ async fn a_server_that_was_made_anew_is_told_and_both_clusters_can_be_restored()
     restored(&lab, &site, "first", ["--backup", &first], &rows_first).await;
 }
 
-/// A standby on 127.0.0.2, on the same port.
-struct Standby {
-    cluster: LocalCluster,
-    port: u16,
-}
-
-impl Standby {
-    async fn of(lab: &Lab) -> Self {
-        let primary = &lab.cluster;
-        let folder = primary.folder.parent().unwrap().join("standby");
-        let cluster = LocalCluster::new(primary.binaries.clone(), primary.account.clone(), folder);
-        cluster.make_folders().unwrap();
-        let copy = primary.binaries.program("pg_basebackup", primary.account.clone());
-        copy.args(["-R", "-X", "stream", "--checkpoint=fast", "--no-sync", "-U", "postgres", "-h"])
-            .arg(primary.socket_folder())
-            .args(["-p", &lab.port.to_string(), "-D"])
-            .arg(cluster.data())
-            .output(SOON)
-            .await
-            .unwrap();
-        let socket = cluster.socket_folder();
-        let settings = format!("listen_addresses = '127.0.0.2'\nunix_socket_directories = '{}'\n", socket.display());
-        cluster.configure(&settings).unwrap();
-        cluster.start(SOON).await.unwrap();
-        Self { cluster, port: lab.port }
-    }
-
-    async fn psql(&self, dbname: &str, sql: &str) -> String {
-        let psql = self.cluster.binaries.program("psql", self.cluster.account.clone());
-        let psql = psql.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", dbname, "-h"]);
-        let psql = psql.arg(self.cluster.socket_folder()).args(["-p", &self.port.to_string(), "-c", sql]);
-        psql.output(SOON).await.unwrap().trim().to_owned()
-    }
-}
-
-impl Drop for Standby {
-    fn drop(&mut self) {
-        if let Some(pid) = self.cluster.pid() {
-            // One that has ended by itself is what we want.
-            let _ended = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGQUIT);
-        }
-    }
-}
-
 /// The primary is lost with commits that the vault has and the standby has not.
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_that_the_vault_alone_has_after_a_promotion_are_told_and_kept() {
@@ -126,23 +82,16 @@ async fn commits_that_the_vault_alone_has_after_a_promotion_are_told_and_kept() 
     let standby = Standby::of(&lab).await;
     let site = Site::write(lab.port);
     let only = format!("connection: {{host: 127.0.0.1, port: {}}}", lab.port);
-    let member = |name: &str, host: &str| format!("  {name}: {{host: {host}, port: {}, site: mt-{name}}}\n", lab.port);
-    let both = format!("members:\n{}{}", member("a", "127.0.0.1"), member("b", "127.0.0.2"));
-    site.edit("schedules/wallet.yaml", &format!("{only}\n"), &both);
+    site.edit("schedules/wallet.yaml", &format!("{only}\n"), &standby.members(&lab));
     let mut daemon = site.serve(&[]);
     caught_up(&lab, &site).await;
     backed_up(&site).await;
     bet(&lab, 100).await;
-    let reached = written(&lab).await;
-    eventually("the standby has replayed it", SOON, || async {
-        let replayed = standby.psql("postgres", "SELECT pg_last_wal_replay_lsn()").await;
-        replayed.parse::<Lsn>().is_ok_and(|replayed| replayed >= reached)
-    })
-    .await;
-    standby.psql("postgres", "ALTER SYSTEM SET primary_conninfo = ''").await;
-    standby.psql("postgres", "SELECT pg_reload_conf()").await;
+    standby.caught_up(&lab).await;
+    standby.psql_in("postgres", "ALTER SYSTEM SET primary_conninfo = ''").await;
+    standby.psql_in("postgres", "SELECT pg_reload_conf()").await;
     eventually("the standby receives no more", SOON, || async {
-        standby.psql("postgres", "SELECT count(*) FROM pg_stat_wal_receiver").await == "0"
+        standby.psql_in("postgres", "SELECT count(*) FROM pg_stat_wal_receiver").await == "0"
     })
     .await;
     // Further than the segment in which the standby stopped.
@@ -155,11 +104,12 @@ async fn commits_that_the_vault_alone_has_after_a_promotion_are_told_and_kept() 
     caught_up(&lab, &site).await;
     lab.cluster.stop("immediate").await.unwrap();
     moved(lab.cluster.data(), lab.cluster.folder.join("lost"));
-    standby.psql("postgres", "SELECT pg_promote()").await;
-    let rows_behind = standby.psql("wallet", DIGEST).await;
+    standby.psql_in("postgres", "SELECT pg_promote()").await;
+    let rows_behind = standby.psql_in("wallet", DIGEST).await;
     assert_ne!(rows_ahead, rows_behind);
 
-    let words = ["is in the vaults alone", "a standby was promoted that had not received it"];
+    let words =
+        ["is in the vaults alone", "a standby was promoted that had not received it", "`--timeline 1` brings it back"];
     eventually("it is told", SOON, || async {
         !findings(&site, &words).await.is_empty() || !own_runs(&site).await.is_empty()
     })
@@ -168,9 +118,9 @@ async fn commits_that_the_vault_alone_has_after_a_promotion_are_told_and_kept() 
     assert!(run["run_id"].as_str().unwrap().starts_with("backup/wallet/full/ahead-"), "{run}");
     let window = window(&site).await;
     assert_eq!((&window["cause"], &window["timeline"]), (&"ahead".into(), &1.into()), "{window}");
-    standby.psql("wallet", "INSERT INTO bets (stake) VALUES (1)").await;
-    let rows = standby.psql("wallet", DIGEST).await;
-    let end: Lsn = standby.psql("postgres", "SELECT pg_current_wal_flush_lsn()").await.parse().unwrap();
+    standby.psql_in("wallet", "INSERT INTO bets (stake) VALUES (1)").await;
+    let rows = standby.psql_in("wallet", DIGEST).await;
+    let end: Lsn = standby.psql_in("postgres", "SELECT pg_current_wal_flush_lsn()").await.parse().unwrap();
     eventually("the new timeline is in the vault", SOON, || async {
         let durable = status(&site).await["wal_streaming"]["durable_lsn"].as_str().and_then(|lsn| lsn.parse().ok());
         durable.is_some_and(|durable: Lsn| durable >= end)
@@ -178,23 +128,8 @@ async fn commits_that_the_vault_alone_has_after_a_promotion_are_told_and_kept() 
     .await;
     ended(&mut daemon).await;
     restored(&lab, &site, "promoted", ["--latest"], &rows).await;
-    // What was acknowledged on the old timeline is there as it was: seen without the
-    // new one, as an operator would look at a copy of the vault.
-    let newest = format!("/backups/{}/", newest(&site).await);
-    for file in site.files_in("vault") {
-        let name = file.to_string_lossy();
-        if name.contains("/wal/00000002") || name.contains(&newest) {
-            std::fs::remove_file(&file).unwrap();
-        }
-    }
-    restored(&lab, &site, "ahead", ["--latest"], &rows_ahead).await;
-}
-
-/// The id of the newest backup.
-async fn newest(site: &Site) -> String {
-    let listed = site.run(&["backups", "wallet"]).await.json(0);
-    let newest = listed.as_array().unwrap().iter().max_by_key(|backup| backup["finished_at"].to_string()).unwrap();
-    newest["id"].as_str().unwrap().to_owned()
+    // What was acknowledged on the old timeline, as the finding says.
+    restored(&lab, &site, "ahead", ["--latest", "--timeline", "1"], &rows_ahead).await;
 }
 
 async fn restarted(lab: &Lab) {

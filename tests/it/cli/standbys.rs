@@ -3,82 +3,27 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use lifeboat::engine::postgres::cluster::LocalCluster;
-use nix::{sys::signal::Signal, unistd::Pid};
 use serde_json::{Value, json};
 
 use super::{
     journey::bet,
     site::{DIGEST, Site, finished, recovered, wallet_on},
 };
-use crate::support::{Lab, eventually};
+use crate::support::{Lab, eventually, standby::Standby};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A streaming standby on 127.0.0.2 that logs what is asked of it.
-struct Standby(LocalCluster);
-
-impl Standby {
-    async fn of(lab: &Lab) -> Self {
-        let folder = lab.cluster.folder.parent().unwrap().join("standby");
-        let cluster = LocalCluster::new(lab.cluster.binaries.clone(), lab.cluster.account.clone(), folder);
-        cluster.make_folders().unwrap();
-        let copy = cluster.binaries.program("pg_basebackup", cluster.account.clone());
-        copy.args(["-R", "-X", "stream", "--checkpoint=fast", "--no-sync", "-U", "postgres", "-h"])
-            .arg(lab.cluster.socket_folder())
-            .args(["-p", &lab.port.to_string(), "-D"])
-            .arg(cluster.data())
-            .output(LIMIT)
-            .await
-            .unwrap();
-        cluster
-            .configure(&format!(
-                "listen_addresses = '127.0.0.2'\nunix_socket_directories = '{}'\nlog_replication_commands = on\n",
-                cluster.socket_folder().display()
-            ))
-            .unwrap();
-        cluster.start(LIMIT).await.unwrap();
-        Self(cluster)
-    }
-
-    async fn psql(&self, lab: &Lab, sql: &str) -> String {
-        let psql = self.0.binaries.program("psql", self.0.account.clone());
-        let psql = psql.args(["-XAtq", "-U", "postgres", "-d", "wallet", "-h"]).arg(self.0.socket_folder());
-        psql.args(["-p", &lab.port.to_string(), "-c", sql]).output(LIMIT).await.unwrap_or_default().trim().to_owned()
-    }
-
-    /// Waits until it has replayed all that the primary has written by now.
-    async fn caught_up(&self, lab: &Lab) {
-        let written = lab.psql("SELECT pg_current_wal_insert_lsn()").await;
-        let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{written}'");
-        eventually("the standby has replayed", LIMIT, || async { self.psql(lab, &replayed).await == "t" }).await;
-    }
-
-    /// How many base backups it was asked for by us.
-    fn asked(&self) -> usize {
-        let log = std::fs::read_to_string(self.0.log()).unwrap();
-        log.lines().filter(|line| line.contains("received replication command: BASE_BACKUP (LABEL 'lifeboat ")).count()
-    }
-}
-
-impl Drop for Standby {
-    fn drop(&mut self) {
-        if let Some(pid) = self.0.pid() {
-            // It may have ended in the meantime.
-            let _ended = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGQUIT);
-        }
-    }
+/// How many base backups it was asked for by us.
+fn asked(standby: &Standby) -> usize {
+    let log = std::fs::read_to_string(standby.cluster.log()).unwrap();
+    log.lines().filter(|line| line.contains("received replication command: BASE_BACKUP (LABEL 'lifeboat ")).count()
 }
 
 /// The pair's site, with `keys` in its schedule.
-fn site_of(lab: &Lab, keys: &str) -> Site {
+fn site_of(lab: &Lab, standby: &Standby, keys: &str) -> Site {
     let site = Site::write(lab.port);
-    let members = format!(
-        "members:\n  a: {{host: 127.0.0.1, port: {0}, site: mt-a}}\n  b: {{host: 127.0.0.2, port: {0}, site: mt-b}}\n{keys}",
-        lab.port
-    );
     let connection = format!("connection: {{host: 127.0.0.1, port: {}}}\n", lab.port);
-    site.edit("schedules/wallet.yaml", &connection, &members);
+    site.edit("schedules/wallet.yaml", &connection, &format!("{}{keys}", standby.members(lab)));
     site
 }
 
@@ -106,12 +51,12 @@ async fn is_restored(lab: &Lab, site: &Site, backup: &Value, rows: &str) -> Path
 async fn a_standby_gives_backups_and_increments_and_the_primary_stands_in() {
     let lab = wallet_on(18, "summarize_wal = on\nlog_replication_commands = on").await;
     let standby = Standby::of(&lab).await;
-    let site = site_of(&lab, "backup_from: prefer_standby\n");
+    let site = site_of(&lab, &standby, "backup_from: prefer_standby\n");
     bet(&lab, 5).await;
     standby.caught_up(&lab).await;
     let rows = lab.psql_in("wallet", DIGEST).await;
     let full = taken(&site, "full").await;
-    assert_eq!((from(&full), &full["findings"], standby.asked()), (("b", true), &json!([]), 1), "{full}");
+    assert_eq!((from(&full), &full["findings"], asked(&standby)), (("b", true), &json!([]), 1), "{full}");
     let log = std::fs::read_to_string(lab.cluster.log()).unwrap();
     assert!(!log.contains("BASE_BACKUP (LABEL 'lifeboat "), "the primary was not asked");
     assert_eq!(lab.psql("SELECT count(*) FROM pg_replication_slots").await, "1", "its slot keeps the WAL");
@@ -137,10 +82,10 @@ async fn a_standby_gives_backups_and_increments_and_the_primary_stands_in() {
     assert_eq!((from(&increment), &increment["kind"]), (("b", true), &json!("incremental")), "{increment}");
     is_restored(&lab, &site, &increment, &rows).await;
 
-    standby.0.stop("fast").await.unwrap();
+    standby.cluster.stop("fast").await.unwrap();
     let full = taken(&site, "full").await;
     assert_eq!(from(&full), ("a", false));
-    assert!(full["findings"][0].as_str().unwrap().contains("member `b` at 127.0.0.2"), "{full}");
+    assert!(full["findings"][0].as_str().unwrap().contains("member `b` at 127.0.0.1"), "{full}");
     site.edit("schedules/wallet.yaml", "backup_from: prefer_standby", "backup_from: standby");
     let refused = site.run(&["backup", "wallet"]).await.json(1);
     let told = refused["findings"][0].as_str().unwrap();
@@ -149,12 +94,12 @@ async fn a_standby_gives_backups_and_increments_and_the_primary_stands_in() {
 
 /// Begins a slow backup from the standby, does something to it meanwhile, and
 /// answers the backup.
-async fn disturbed(lab: &Lab, site: &Site, standby: &Standby, disturb: &[&str]) -> Value {
+async fn disturbed(site: &Site, standby: &Standby, disturb: &[&str]) -> Value {
     let disturbing = async {
         let sends = "SELECT count(*) FROM pg_stat_progress_basebackup WHERE phase LIKE 'streaming%'";
-        eventually("the standby sends", LIMIT, || async { standby.psql(lab, sends).await == "1" }).await;
-        let pg_ctl = standby.0.binaries.program("pg_ctl", standby.0.account.clone());
-        pg_ctl.arg("-D").arg(standby.0.data()).args(disturb.iter().copied()).output(LIMIT).await.unwrap();
+        eventually("the standby sends", LIMIT, || async { standby.psql_in("wallet", sends).await == "1" }).await;
+        let pg_ctl = standby.cluster.binaries.program("pg_ctl", standby.cluster.account.clone());
+        pg_ctl.arg("-D").arg(standby.cluster.data()).args(disturb.iter().copied()).output(LIMIT).await.unwrap();
     };
     let (ran, ()) = tokio::join!(finished(site.command(&["backup", "wallet"])), disturbing);
     ran.json(0)
@@ -164,11 +109,11 @@ async fn disturbed(lab: &Lab, site: &Site, standby: &Standby, disturb: &[&str]) 
 async fn a_standby_that_is_lost_meanwhile_is_replaced_by_the_primary() {
     let lab = wallet_on(16, "").await;
     let standby = Standby::of(&lab).await;
-    let site = site_of(&lab, "backup_from: prefer_standby\nbackup_rate_max: 8MiB\n");
+    let site = site_of(&lab, &standby, "backup_from: prefer_standby\nbackup_rate_max: 8MiB\n");
     standby.caught_up(&lab).await;
     let rows = lab.psql_in("wallet", DIGEST).await;
-    let backup = disturbed(&lab, &site, &standby, &["-m", "immediate", "stop"]).await;
-    assert_eq!((from(&backup), standby.asked()), (("a", false), 1), "{backup}");
+    let backup = disturbed(&site, &standby, &["-m", "immediate", "stop"]).await;
+    assert_eq!((from(&backup), asked(&standby)), (("a", false), 1), "{backup}");
     assert!(backup["findings"][0].as_str().unwrap().contains("`b`"), "{backup}");
     is_restored(&lab, &site, &backup, &rows).await;
 }
@@ -177,11 +122,11 @@ async fn a_standby_that_is_lost_meanwhile_is_replaced_by_the_primary() {
 async fn a_standby_that_is_promoted_meanwhile_gives_it_as_the_primary() {
     let lab = wallet_on(15, "").await;
     let standby = Standby::of(&lab).await;
-    let site = site_of(&lab, "backup_from: prefer_standby\nbackup_rate_max: 8MiB\n");
+    let site = site_of(&lab, &standby, "backup_from: prefer_standby\nbackup_rate_max: 8MiB\n");
     standby.caught_up(&lab).await;
     let rows = lab.psql_in("wallet", DIGEST).await;
-    let backup = disturbed(&lab, &site, &standby, &["promote"]).await;
-    assert_eq!((from(&backup), standby.asked()), (("b", false), 2), "{backup}");
+    let backup = disturbed(&site, &standby, &["promote"]).await;
+    assert_eq!((from(&backup), asked(&standby)), (("b", false), 2), "{backup}");
     assert_eq!(backup["timeline"], 2, "{backup}");
     is_restored(&lab, &site, &backup, &rows).await;
 }
@@ -191,7 +136,7 @@ async fn a_database_without_its_primary_is_one_clear_error() {
     let lab = wallet_on(15, "").await;
     let standby = Standby::of(&lab).await;
     standby.caught_up(&lab).await;
-    let site = site_of(&lab, "");
+    let site = site_of(&lab, &standby, "");
     let told = async |words: &[&str]| {
         let refused = site.run(&["backup", "wallet"]).await.json(1);
         assert_eq!(refused["findings"].as_array().unwrap().len(), 1, "{refused}");
