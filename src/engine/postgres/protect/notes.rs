@@ -1,6 +1,7 @@
 //! What a person should know of the servers though it stops nothing now: a member
 //! that would not let us in once it is the primary, rights that a drill lacks, a
-//! server that gives up our slot by the clock, commits that wait for us. It only looks.
+//! server that gives up our slot by the clock, commits that wait for us, what our role
+//! may not see. It only looks.
 
 use futures::future::join_all;
 
@@ -51,6 +52,12 @@ pub(super) async fn notes(postgres: &Postgres) -> Result<Vec<String>, EngineErro
     .into_iter()
     .filter_map(|(may, grant)| (!may).then_some(grant))
     .collect();
+    if !state.may_monitor {
+        notes.push(format!(
+            "role {role} may not see who streams and how much room the server has for WAL: a walsender of ours whose \
+             client vanished is not ended, and holds the slot until the server notices; run `GRANT pg_monitor TO {role};` as a superuser"
+        ));
+    }
     // Drills need a standby.
     if postgres.members.len() > 1 && !lacks.is_empty() {
         notes.push(format!("role {role} has no right to drills; run `{}` as a superuser for them", lacks.join(" ")));
