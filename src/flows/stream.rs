@@ -3,8 +3,9 @@
 //! is the mutex. `tasks::wal` keeps it going; a backup that finds nobody
 //! streaming does so itself until it has what it needs.
 //!
-//! A server that was set back to an earlier state writes another history under
-//! the names of the one that the vaults hold: the next incarnation keeps it apart.
+//! A server that was set back to an earlier state, or wrote with `wal_level` minimal,
+//! writes another history under the names of the one that the vaults hold: the next
+//! incarnation keeps it apart.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -106,7 +107,7 @@ impl Streaming {
         let mut state = self.state();
         state.is_connected = false;
         state.error = error.map(|error| with_causes(error));
-        if error.is_some_and(is_fork) {
+        if error.is_some_and(is_another_history) {
             // Positions of another history say nothing of what this server writes.
             state.status = None;
         }
@@ -137,8 +138,9 @@ pub async fn once(database: &Database, stop: CancellationToken) -> Result<WalEnd
     ended
 }
 
-/// Whether the server was set back to an earlier state.
-fn is_fork(error: &EngineError) -> bool {
+/// Whether the server writes another history than the one that was streamed: it was set
+/// back to an earlier state, or wrote with `wal_level` minimal.
+fn is_another_history(error: &EngineError) -> bool {
     let EngineError::Sink { source, .. } = error else { return false };
     matches!(
         source.downcast_ref(),
@@ -359,7 +361,7 @@ async fn until_held(database: &Database, manifest: &Manifest, cx: &StepContext) 
         let goes_on = database.streaming.layout();
         let is_left = goes_on.is_some_and(|other| other.system_id() == layout.system_id() && other != layout);
         if is_left || coverage.covers(timeline, size, start, stop) {
-            return not_set_back(database, &layout, &coverage, manifest).await;
+            return not_left_behind(database, &layout, &coverage, manifest).await;
         }
         let is_lost = chain::is_passed_over(&coverage, timeline, size, start, stop)
             && in_all_vaults(database, &layout, size)
@@ -376,9 +378,9 @@ async fn until_held(database: &Database, manifest: &Manifest, cx: &StepContext) 
     }
 }
 
-/// Refuses a backup whose WAL another history has under the same names: the server
-/// was set back before or during it.
-async fn not_set_back(
+/// Refuses a backup whose WAL another history has under the same names: the server was
+/// set back, or wrote with `wal_level` minimal, before or during it.
+async fn not_left_behind(
     database: &Database,
     layout: &Layout,
     coverage: &Coverage,
@@ -392,8 +394,8 @@ async fn not_set_back(
     let is_behind = primary.is_some_and(|facts| held.is_some_and(|held| facts.lsn < held));
     if is_behind || newest_layout(database, &manifest.system_id).await? != *layout {
         return Err(StepError::permanent(
-            "the server was set back to an earlier state, and this backup lies among the WAL of another history; it \
-             cannot be restored: take it again",
+            "the server writes another history than the one in which this backup lies, as it was set back to an earlier \
+             state or wrote with `wal_level` minimal; it cannot be restored: take it again",
         ));
     }
     Ok(())
