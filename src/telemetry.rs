@@ -29,12 +29,15 @@ pub const COPY_LAG_SECONDS: &str = "lifeboat_copy_lag_seconds";
 /// Gauge, labels `database`, `vault`: whole WAL segments that the vault lacks and
 /// another one has.
 pub const COPY_MISSING_SEGMENTS: &str = "lifeboat_copy_missing_segments";
-/// Gauge, label `database`: bytes of WAL that the primary's slot keeps for us.
+/// Gauge, label `database`: bytes of WAL that the primary's slot keeps for us; NaN
+/// while nobody can look.
 pub const WAL_KEPT_BYTES: &str = "lifeboat_wal_kept_bytes";
-/// Gauge, label `database`: bytes of WAL that the primary writes a second.
+/// Gauge, label `database`: bytes of WAL that the primary writes a second; NaN while
+/// that is not known.
 pub const WAL_RATE_BYTES: &str = "lifeboat_wal_written_bytes_per_second";
 /// Gauge, labels `database`, `end`: bytes that the primary can keep beside that before
-/// its slot is over its limit or its disk is full; `end` says which.
+/// its slot is over its limit or its disk is full; `end` says which, the others are NaN,
+/// and all of them while it is not known.
 pub const WAL_HEADROOM_BYTES: &str = "lifeboat_wal_headroom_bytes";
 /// Gauge, labels `database`, `end`: how long that lasts in seconds, would nothing be confirmed.
 pub const WAL_HEADROOM_SECONDS: &str = "lifeboat_wal_headroom_seconds";

@@ -395,9 +395,7 @@ fn publish(status: &EstateStatus) {
                     .set(seconds);
             }
         }
-        if let Some(on_primary) = &database.wal_on_primary {
-            primary::publish(&name, on_primary);
-        }
+        primary::publish(&name, database.wal_on_primary.as_ref());
         for copies in &database.copies {
             let labels = [("database", name.clone()), ("vault", copies.vault.to_string())];
             gauge!(telemetry::COPY_LAG_SECONDS, &labels).set(copies.lag_seconds);

@@ -15,6 +15,13 @@ use crate::domain::{Beat, ByteSize, Lsn, SlotState, Span, WalKept};
 /// it piles up: a restart or a switchover of the server is over sooner.
 pub const STILL_AFTER: Duration = Duration::from_secs(30);
 
+/// How often is looked.
+pub const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// A look that is older says nothing of now: one by itself may take half of it where a
+/// member is away.
+pub const STALE_AFTER: Duration = Duration::from_secs(60);
+
 /// The share of its room that what is kept may take before it is told.
 const NEAR: f64 = 0.75;
 
@@ -39,6 +46,8 @@ pub enum End {
 }
 
 impl End {
+    pub const ALL: [Self; 3] = [Self::SlotLimit, Self::Disk, Self::Room];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::SlotLimit => "slot_limit",
@@ -90,6 +99,12 @@ pub fn still_since(before: Option<(Lsn, Option<Timestamp>)>, kept: &WalKept, now
         Some((before, since)) if before == from => since.or(Some(now)),
         _ => Some(now),
     }
+}
+
+/// Whether a look of `at` still tells how it is. One from ahead of a clock that was
+/// set back does.
+pub fn is_current(at: Timestamp, now: Timestamp) -> bool {
+    Duration::try_from(now.duration_since(at)).map_or(true, |age| age <= STALE_AFTER)
 }
 
 /// What ends first.

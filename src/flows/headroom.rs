@@ -4,7 +4,7 @@
 //! again and leaves its last look here, for whoever shows it.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -18,27 +18,40 @@ use crate::{
     flow::StepError,
 };
 
-/// What the last look of this process saw.
+/// What the looks of this process saw.
 #[derive(Debug, Default)]
-pub struct Watched(Mutex<Last>);
+pub struct Watched(Mutex<State>);
 
-/// The last look.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
+struct State {
+    /// By the last look that saw anything.
+    seen: Option<Box<Look>>,
+    /// Whether none has since.
+    has_failed: bool,
+}
+
+/// How it is now, as far as this process has looked.
+#[derive(Debug, Clone)]
 pub enum Last {
-    /// There was none yet.
-    #[default]
+    /// There was no look yet.
     Never,
+    /// The last look failed, or was too long ago.
     Failed,
     Seen(Box<Look>),
 }
 
 impl Watched {
-    pub fn last(&self) -> Last {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn last(&self, now: Timestamp) -> Last {
+        let state = self.state();
+        match &state.seen {
+            Some(look) if !state.has_failed && headroom::is_current(look.at, now) => Last::Seen(look.clone()),
+            None if !state.has_failed => Last::Never,
+            Some(_) | None => Last::Failed,
+        }
     }
 
-    fn set(&self, last: Last) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = last;
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -84,20 +97,15 @@ impl Look {
 
 /// Looks, and remembers it.
 pub async fn watch(db: &Db, database: &Database, now: Timestamp) -> Result<Look, StepError> {
-    let before = match database.watched.last() {
-        Last::Seen(look) => Some(look),
-        Last::Never | Last::Failed => None,
-    };
-    match look(db, database, before.as_deref(), now).await {
-        Ok(look) => {
-            database.watched.set(Last::Seen(Box::new(look.clone())));
-            Ok(look)
-        }
-        Err(error) => {
-            database.watched.set(Last::Failed);
-            Err(error)
-        }
+    // Looks that failed in between do not make what stands still look new.
+    let before = database.watched.state().seen.clone();
+    let looked = look(db, database, before.as_deref(), now).await;
+    let mut state = database.watched.state();
+    state.has_failed = looked.is_err();
+    if let Ok(look) = &looked {
+        state.seen = Some(Box::new(look.clone()));
     }
+    looked
 }
 
 /// Looks once. `before` tells since when nothing is confirmed.

@@ -2,23 +2,22 @@
 //! disk that fills up, WAL of which nothing is confirmed any more. Each is a
 //! finding that says how long it lasts, until what is kept is confirmed again.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 use super::finding::Finding;
 use crate::{
     app::App,
+    decide::headroom::LOOK_EVERY,
     domain::with_causes,
     flows::{Database, headroom},
 };
 
-const EVERY: Duration = Duration::from_secs(10);
-
 /// Looks until told to stop.
 pub async fn run(app: Arc<App>, database: Arc<Database>, stop: CancellationToken) {
     let mut finding = Finding::new("headroom", &app, &database.name);
-    let mut ticker = tokio::time::interval(EVERY);
+    let mut ticker = tokio::time::interval(LOOK_EVERY);
     ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {

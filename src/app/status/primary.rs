@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use crate::{
     app::App,
+    decide::headroom::End,
     flows::{
         Database,
         headroom::{self, Last, Look},
@@ -21,7 +22,7 @@ use crate::{
 const LOOK_LIMIT: Duration = Duration::from_secs(3);
 
 pub(super) async fn on_primary(app: &App, database: &Database, now: Timestamp) -> Option<WalOnPrimary> {
-    let look = match database.watched.last() {
+    let look = match database.watched.last(now) {
         Last::Seen(look) => *look,
         // The daemon looks again soon.
         Last::Failed => return None,
@@ -54,18 +55,20 @@ fn shown(look: Look) -> WalOnPrimary {
     }
 }
 
-/// The same figures as metrics.
+/// The same figures as metrics. What is not known, and an end that does not apply,
+/// is NaN: a gauge would go on telling its last value for ever.
 #[expect(clippy::cast_precision_loss, reason = "a monitor needs no single byte")]
-pub(super) fn publish(database: &str, on_primary: &WalOnPrimary) {
-    let database = || database.to_owned();
-    gauge!(telemetry::WAL_KEPT_BYTES, "database" => database()).set(on_primary.kept_bytes as f64);
-    if let Some(rate) = on_primary.bytes_per_second {
-        gauge!(telemetry::WAL_RATE_BYTES, "database" => database()).set(rate);
-    }
-    let (Some(end), Some(bytes)) = (&on_primary.ends_with, on_primary.headroom_bytes) else { return };
-    let labels = [("database", database()), ("end", end.clone())];
-    gauge!(telemetry::WAL_HEADROOM_BYTES, &labels).set(bytes as f64);
-    if let Some(seconds) = on_primary.headroom_seconds {
-        gauge!(telemetry::WAL_HEADROOM_SECONDS, &labels).set(seconds);
+pub(super) fn publish(database: &str, on_primary: Option<&WalOnPrimary>) {
+    let set =
+        |metric, value: Option<f64>| gauge!(metric, "database" => database.to_owned()).set(value.unwrap_or(f64::NAN));
+    set(telemetry::WAL_KEPT_BYTES, on_primary.map(|seen| seen.kept_bytes as f64));
+    set(telemetry::WAL_RATE_BYTES, on_primary.and_then(|seen| seen.bytes_per_second));
+    for end in End::ALL.map(End::as_str) {
+        let applies = on_primary.filter(|seen| seen.ends_with.as_deref() == Some(end));
+        let labels = [("database", database.to_owned()), ("end", end.to_owned())];
+        let bytes = applies.and_then(|seen| seen.headroom_bytes).map(|bytes| bytes as f64);
+        gauge!(telemetry::WAL_HEADROOM_BYTES, &labels).set(bytes.unwrap_or(f64::NAN));
+        let seconds = applies.and_then(|seen| seen.headroom_seconds);
+        gauge!(telemetry::WAL_HEADROOM_SECONDS, &labels).set(seconds.unwrap_or(f64::NAN));
     }
 }

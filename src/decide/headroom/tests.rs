@@ -55,6 +55,13 @@ fn what_ends_first_counts_and_lasts_as_long_as_the_rate_allows() {
 }
 
 #[test]
+fn a_look_that_is_older_than_some_periods_says_nothing_of_now() {
+    for (age, expected) in [(0, true), (10, true), (60, true), (61, false), (86_400, false), (-5, true)] {
+        assert_eq!(is_current(at(1000), at(1000 + age)), expected, "{age}");
+    }
+}
+
+#[test]
 fn the_rate_is_that_of_one_history_over_some_seconds() {
     let beat = |second, lsn, timeline| Beat {
         seq: 1,

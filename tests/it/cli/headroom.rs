@@ -2,14 +2,16 @@
 //! long that lasts, and that it is told while there is time.
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use serde_json::Value;
+use sqlx::Connection;
 use tokio::sync::Semaphore;
 
 use super::{
@@ -17,6 +19,7 @@ use super::{
     journey::{backed_up, restored},
     site::{DIGEST, Site, wallet},
     streaming::{bet, caught_up, findings, status},
+    synchronous::connect,
 };
 use crate::support::{
     Lab, eventually,
@@ -77,6 +80,26 @@ async fn on_primary(site: &Site) -> Value {
     status(site).await["wal_on_primary"].clone()
 }
 
+/// What it keeps, once it is known for how long that lasts.
+async fn measured(site: &Site) -> Value {
+    let last = Mutex::new(Value::Null);
+    eventually("the rate is measured", SOON, || async {
+        let seen = on_primary(site).await;
+        let is_measured = seen["headroom_seconds"].is_f64();
+        *last.lock().unwrap() = seen;
+        is_measured
+    })
+    .await;
+    last.into_inner().unwrap()
+}
+
+/// The values of a metric by its labels, as they are shown.
+async fn metric(site: &Site, name: &str) -> BTreeMap<String, String> {
+    let text = site.get("/metrics").await.unwrap().1;
+    let lines = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.split_once("} "));
+    lines.map(|(labels, value)| (labels.to_owned(), value.to_owned())).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_required_vault_that_stands_still_is_told_with_how_long_the_slot_lasts() {
     let lab = wallet("max_slot_wal_keep_size = 512MB").await;
@@ -84,14 +107,14 @@ async fn a_required_vault_that_stands_still_is_told_with_how_long_the_slot_lasts
     let vault = Hanging::beside(&site).await;
     let mut daemon = site.serve(&[]);
     caught_up(&lab, &site).await;
-    eventually("the rate is measured", SOON, || async { on_primary(&site).await["headroom_seconds"].is_f64() }).await;
-    let seen = on_primary(&site).await;
+    let seen = measured(&site).await;
     assert_eq!((&seen["slot_state"], &seen["slot_active"]), (&"reserved".into(), &true.into()), "{seen}");
     assert_eq!(seen["slot_limit_bytes"], 512 * MIB, "{seen}");
     // The role may see the folder, and the server is on this machine.
     assert!(seen["folder_bytes"].as_u64().unwrap() >= 16 * MIB && seen["free_bytes"].is_u64(), "{seen}");
     assert_eq!(seen["ends_with"], if seen["free_bytes"].as_u64() < Some(512 * MIB) { "disk" } else { "slot_limit" });
-    assert_eq!(findings(&site, &["piles up"]).await, [""; 0]);
+    // What began slowly may have been told for a moment.
+    closed(&site, &["piles up"]).await;
 
     vault.hang();
     bet(&lab, 1000).await;
@@ -100,7 +123,7 @@ async fn a_required_vault_that_stands_still_is_told_with_how_long_the_slot_lasts
     told(&site, &words).await;
     let [finding] = &findings(&site, &words).await[..] else { panic!("one finding") };
     assert!(finding.contains("; in ") && finding.contains("`max_slot_wal_keep_size`"), "{finding}");
-    let seen = on_primary(&site).await;
+    let seen = measured(&site).await;
     assert!(seen["stands_still_seconds"].as_f64().unwrap() >= 30.0, "{seen}");
     let metrics = site.get("/metrics").await.unwrap().1;
     for metric in ["lifeboat_wal_kept_bytes{database=\"wallet\"}", "lifeboat_wal_headroom_seconds{", "per_second{"] {
@@ -186,6 +209,8 @@ async fn without_pg_monitor_the_schedule_says_how_much_room_there_is() {
         assert_eq!(unknown[key], Value::Null, "{key}: {unknown}");
     }
     assert_eq!(unknown["slot_active"], false);
+    let checked = site.run(&["check", "--connect"]).await.json(0)["findings"].to_string();
+    assert!(checked.contains("may not see who streams") && checked.contains("`GRANT pg_monitor TO"), "{checked}");
     let shown = site.shown(&["status"]).await;
     assert!(shown.contains("nobody knows for how much more there is room"), "{shown}");
     site.edit("schedules/wallet.yaml", "flush_every: 1s", "flush_every: 1s, room_on_primary: 2GiB");
@@ -199,4 +224,34 @@ async fn without_pg_monitor_the_schedule_says_how_much_room_there_is() {
     lab.cluster.stop("fast").await.unwrap();
     site.edit("schedules/wallet.yaml", "0B", "2GiB");
     assert_eq!(seen().await, Value::Null, "nobody can be asked");
+}
+
+/// The server takes connections and does not answer what we ask of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_answers_no_more_is_not_shown_as_it_was() {
+    let lab = wallet("max_slot_wal_keep_size = 512MB").await;
+    let site = Site::write(lab.port);
+    let mut daemon = site.serve(&[]);
+    caught_up(&lab, &site).await;
+    let seen = measured(&site).await;
+    let end = seen["ends_with"].as_str().unwrap().to_owned();
+    let known = async || {
+        let all = metric(&site, "lifeboat_wal_headroom_bytes").await.into_iter();
+        let known = all.filter(|(labels, bytes)| labels.contains("database=\"wallet\"") && bytes != "NaN");
+        known.map(|(labels, _)| labels).collect::<Vec<String>>()
+    };
+    let of_end = |known: Vec<String>| matches!(&known[..], [one] if one.contains(&format!("end=\"{end}\"")));
+    assert!(of_end(known().await), "{:?}", known().await);
+
+    let mut locking = connect(&lab).await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE pg_settings IN ACCESS EXCLUSIVE MODE").execute(&mut locking).await.unwrap();
+    eventually("nothing is shown", SOON, || async { on_primary(&site).await.is_null() }).await;
+    eventually("nothing is measured", SOON, || async { known().await.is_empty() }).await;
+    assert_eq!(metric(&site, "lifeboat_wal_kept_bytes").await["database=\"wallet\""], "NaN");
+
+    locking.close().await.unwrap();
+    measured(&site).await;
+    eventually("it is measured again", SOON, || async { of_end(known().await) }).await;
+    daemon.start_kill().unwrap();
+    daemon.wait().await.unwrap();
 }

@@ -19,7 +19,8 @@ use crate::support::{Lab, eventually};
 /// Commits that a client was told of, as `CLIENT-NUMBER`.
 type Told = Arc<Mutex<BTreeSet<String>>>;
 
-async fn connect(lab: &Lab) -> PgConnection {
+/// A session of a superuser.
+pub(super) async fn connect(lab: &Lab) -> PgConnection {
     let options = PgConnectOptions::new_without_pgpass().socket(lab.cluster.socket_folder());
     options.port(lab.port).username("postgres").database("wallet").connect().await.unwrap()
 }

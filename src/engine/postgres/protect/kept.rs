@@ -3,13 +3,19 @@
 //! where it is need `pg_monitor`; how full its disk is can be measured where the
 //! server is on this machine. What cannot be seen is left out and never guessed.
 
-use std::{fs, io::Read, net::IpAddr, path::Path};
+use std::{
+    fs,
+    io::Read,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use sqlx::PgConnection;
+use tokio::task::spawn_blocking;
 
 use super::{
     super::{Member, Postgres, sql},
-    INSPECT_LIMIT,
+    INSPECT_LIMIT, slot,
 };
 use crate::{
     domain::{Lsn, SlotState, WalKept},
@@ -41,6 +47,12 @@ struct State {
 
 pub(super) async fn kept(postgres: &Postgres) -> Result<WalKept, EngineError> {
     let (member, facts) = postgres.primary(INSPECT_LIMIT).await?;
+    // A server that takes connections and answers nothing is one that is away, and so
+    // is a file system that hangs.
+    slot::in_time(member, look(postgres, member, facts)).await
+}
+
+async fn look(postgres: &Postgres, member: &Member, facts: MemberFacts) -> Result<WalKept, EngineError> {
     let mut session = sql::connect(postgres, member, &postgres.login.dbname).await?;
     let failed = |error| sql::failed(&member.name, ACTION, error);
     let state: State = sqlx::query_as(STATE).bind(postgres.slot()).fetch_one(&mut session).await.map_err(failed)?;
@@ -51,19 +63,24 @@ pub(super) async fn kept(postgres: &Postgres) -> Result<WalKept, EngineError> {
         None
     };
     let from: Option<Lsn> = state.restart_lsn.as_deref().and_then(|lsn| lsn.parse().ok());
+    let (timeline, lsn, port) = (facts.timeline, facts.lsn, member.port);
+    let free_bytes = match data.map(PathBuf::from) {
+        Some(data) => spawn_blocking(move || free_beside(&data, &facts, port)).await.ok().flatten(),
+        None => None,
+    };
     Ok(WalKept {
         member: member.name.clone(),
         slot: postgres.slot(),
         state: slot_state(&state),
         is_active: state.active,
-        timeline: facts.timeline,
-        written: state.written.parse().unwrap_or(facts.lsn),
+        timeline,
+        written: state.written.parse().unwrap_or(lsn),
         from,
         limit_bytes: u64::try_from(state.limit_mb).ok().map(|megabytes| megabytes << 20),
         // Below zero where it is over its limit.
         safe_bytes: state.safe_bytes.map(|bytes| u64::try_from(bytes).unwrap_or(0)),
         folder_bytes: folder.and_then(|bytes| bytes.parse().ok()),
-        free_bytes: data.and_then(|data| free_beside(Path::new(&data), &facts, member.port)),
+        free_bytes,
     })
 }
 
