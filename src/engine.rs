@@ -328,7 +328,8 @@ pub trait Protect: Send + Sync {
 
     /// Has every standby that answers keep WAL as the primary does, so that what no
     /// vault has yet is still there when it is promoted, and let go of what is
-    /// durable. Answers by member what could not be done. Idempotent.
+    /// durable. Answers by member that answers what could not be done; the primary has
+    /// nothing to be done. Idempotent.
     async fn keep_on_standbys(&self, durable: Option<Durable>) -> Vec<(MemberName, Result<(), EngineError>)>;
 
     /// Writes heartbeat `seq` to the primary; returns when it is acknowledged.

@@ -9,6 +9,7 @@ mod certificates;
 mod configuration;
 mod login;
 mod preflight;
+mod standby;
 mod stream;
 
 use lifeboat::engine::postgres::{

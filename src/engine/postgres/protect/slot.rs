@@ -74,6 +74,19 @@ pub(super) async fn refuse_unusable(postgres: &Postgres, member: &Member) -> Res
     }
 }
 
+/// Refuses a slot that has the name of ours and is not one that we could have made.
+pub(super) async fn refuse_others(postgres: &Postgres, member: &Member) -> Result<(), EngineError> {
+    const KIND: &str =
+        "SELECT slot_type || ' slot' FROM pg_replication_slots WHERE slot_name = $1 AND slot_type <> 'physical'";
+    let look = async {
+        let mut session = sql::connect(postgres, member, &postgres.login.dbname).await?;
+        let found = sqlx::query_scalar(KIND).bind(postgres.slot()).fetch_optional(&mut session).await;
+        found.map_err(|error| sql::failed(&member.name, LOOK, error))
+    };
+    let kind: Option<String> = in_time(member, look).await?;
+    kind.map_or(Ok(()), |kind| Err(is_others(postgres, &member.name, &kind)))
+}
+
 /// A slot has the name of ours and is not one that we could have made.
 pub(super) fn is_others(postgres: &Postgres, member: &MemberName, kind: &str) -> EngineError {
     let slot = postgres.slot();
@@ -107,7 +120,11 @@ pub(super) async fn drop_useless(postgres: &Postgres, member: &Member, renew: Re
         .bind(renew == Renew::Any)
         .execute(&mut session)
         .await;
-    dropped.map(|_| ()).map_err(|error| sql::failed(&member.name, DROP, error))
+    match dropped.map_err(|error| sql::failed(&member.name, DROP, error)) {
+        // Another process was quicker: it is gone, or is there anew and in use.
+        Err(EngineError::Server { code, .. }) if ["42704", "55006"].contains(&code.as_str()) => Ok(()),
+        done => done.map(|_| ()),
+    }
 }
 
 /// Answers from where on the server keeps WAL for us, with a slot made anew where

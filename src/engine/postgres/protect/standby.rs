@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 use super::{
     super::{Member, Postgres, sql},
     INSPECT_LIMIT,
-    slot::{self, Slot},
+    slot::{self, Renew, Slot},
 };
 use crate::{
     decide::slot::{self as decided, Durable, Standby, Step},
@@ -27,12 +27,15 @@ pub(super) async fn keep_on_all(
     postgres: &Postgres,
     durable: Option<Durable>,
 ) -> Vec<(MemberName, Result<(), EngineError>)> {
-    let standbys = postgres.look(INSPECT_LIMIT).await.into_iter().filter_map(|(member, facts)| match facts {
-        Ok(facts) if facts.role == Role::Standby => Some((member, facts)),
-        Ok(_) | Err(_) => None,
-    });
-    join_all(standbys.map(|(member, facts)| async move {
-        (member.name.clone(), slot::in_time(member, Box::pin(keep(postgres, member, &facts, durable))).await)
+    let seen = postgres.look(INSPECT_LIMIT).await.into_iter();
+    let there = seen.filter_map(|(member, facts)| Some((member, facts.ok()?)));
+    join_all(there.map(|(member, facts)| async move {
+        let kept = match facts.role {
+            Role::Standby => slot::in_time(member, Box::pin(keep(postgres, member, &facts, durable))).await,
+            // Its slot is the stream's, whatever it was as a standby.
+            Role::Primary => Ok(()),
+        };
+        (member.name.clone(), kept)
     }))
     .await
 }
@@ -51,22 +54,34 @@ async fn keep(
         is_active: active,
     });
     let standby = Standby { timeline: facts.timeline, replayed: facts.lsn, slot };
-    let (drop, create) =
-        ("SELECT pg_drop_replication_slot($1)", "SELECT pg_create_physical_replication_slot($1, true)");
     match decided::next(standby, durable) {
         Step::Nothing => Ok(()),
         Step::Create => {
             tracing::info!(database = %postgres.database, member = %member.name, "the standby keeps WAL for the vaults from now on");
-            run(postgres, member, &mut session, create).await
+            create(postgres, member, &mut session).await
         }
         Step::Renew => {
             tracing::warn!(database = %postgres.database, member = %member.name, "the standby's slot lost WAL, and is made anew");
-            run(postgres, member, &mut session, drop).await?;
-            run(postgres, member, &mut session, create).await
+            slot::drop_useless(postgres, member, Renew::Lost).await?;
+            create(postgres, member, &mut session).await
         }
         Step::Advance(to) => {
-            run(postgres, member, &mut session, &format!("SELECT pg_replication_slot_advance($1, '{to}')")).await
+            let advance = format!("SELECT pg_replication_slot_advance($1, '{to}')");
+            match run(postgres, member, &mut session, advance).await {
+                // Somebody streams through it by now.
+                Err(EngineError::Server { code, .. }) if code == "55006" => Ok(()),
+                done => done,
+            }
         }
+    }
+}
+
+async fn create(postgres: &Postgres, member: &Member, session: &mut PgConnection) -> Result<(), EngineError> {
+    let create = "SELECT pg_create_physical_replication_slot($1, true)".to_owned();
+    match run(postgres, member, session, create).await {
+        // Another process of ours was quicker, unless it is a slot that we could not have made.
+        Err(EngineError::Server { code, .. }) if code == "42710" => slot::refuse_others(postgres, member).await,
+        done => done,
     }
 }
 
@@ -74,12 +89,8 @@ async fn run(
     postgres: &Postgres,
     member: &Member,
     session: &mut PgConnection,
-    statement: &str,
+    statement: String,
 ) -> Result<(), EngineError> {
-    let done = sqlx::query(sqlx::AssertSqlSafe(statement.to_owned())).bind(postgres.slot()).execute(session).await;
-    match done.map_err(|error| sql::failed(&member.name, ACTION, error)) {
-        // Somebody else was quicker to make it, or streams through it by now.
-        Err(EngineError::Server { code, .. }) if ["42710", "55006"].contains(&code.as_str()) => Ok(()),
-        done => done.map(|_| ()),
-    }
+    let done = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(postgres.slot()).execute(session).await;
+    done.map(|_| ()).map_err(|error| sql::failed(&member.name, ACTION, error))
 }
