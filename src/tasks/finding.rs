@@ -36,6 +36,20 @@ impl Finding {
     }
 }
 
+/// Closes what an earlier life opened about `subject` by the name of something that is
+/// no more, and that nothing here will look at again.
+pub(super) async fn close_gone(app: &Arc<App>, subject: &impl fmt::Display, is_gone: impl Fn(&str) -> bool) {
+    let (db, ending) = (&app.resources.db, format!("/{subject}"));
+    match findings::open_findings(db).await {
+        Ok(open) => {
+            for gone in open.iter().filter(|finding| finding.id.strip_suffix(&ending).is_some_and(&is_gone)) {
+                keep(findings::close(db, &gone.id).await);
+            }
+        }
+        Err(error) => keep(Err(error)),
+    }
+}
+
 /// The next look will try again.
 fn keep(outcome: Result<(), DbError>) {
     if let Err(error) = outcome {

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::finding::Finding;
+use super::finding::{Finding, close_gone};
 use crate::{
     app::App,
     domain::{MemberName, with_causes},
@@ -20,10 +20,17 @@ use crate::{
 /// How far a slot is behind is of no matter; how long a new standby has none is.
 const EVERY: Duration = Duration::from_secs(10);
 
+/// What the findings are called, before the member's name.
+const ABOUT: &str = "slot-on-";
+
 /// Looks until told to stop.
 pub async fn run(app: Arc<App>, database: Arc<Database>, stop: CancellationToken) {
+    let members = database.schedule.config.all_members();
     // Where there is one server, its slot is the stream's.
-    if database.schedule.config.all_members().len() < 2 {
+    let is_alone = members.len() < 2;
+    let is_gone = |member: &str| is_alone || !members.keys().any(|known| known.as_str() == member);
+    close_gone(&app, &database.name, |what| what.strip_prefix(ABOUT).is_some_and(is_gone)).await;
+    if is_alone {
         return;
     }
     let mut findings: BTreeMap<MemberName, Finding> = BTreeMap::new();
@@ -36,7 +43,7 @@ pub async fn run(app: Arc<App>, database: Arc<Database>, stop: CancellationToken
         }
         let durable = database.streaming.durable();
         for (member, kept) in database.engine.keep_on_standbys(durable).await {
-            let about = format!("slot-on-{member}");
+            let about = format!("{ABOUT}{member}");
             let finding = findings.entry(member.clone()).or_insert_with(|| Finding::new(&about, &app, &database.name));
             match kept {
                 Ok(()) => finding.close().await,

@@ -13,6 +13,18 @@ use crate::support::{Lab, eventually, standby::Standby};
 
 const KEPT_FROM: &str = "SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = 'lifeboat_wallet'";
 
+/// The site of both.
+fn pair(lab: &Lab, standby: &Standby) -> Site {
+    let site = Site::write(lab.port);
+    site.edit("schedules/wallet.yaml", &alone(lab), &standby.members(lab));
+    site
+}
+
+/// What the schedule says of the primary where it has no standby.
+fn alone(lab: &Lab) -> String {
+    format!("connection: {{host: 127.0.0.1, port: {}}}\n", lab.port)
+}
+
 async fn lsn(standby: &Standby, sql: &str) -> Option<Lsn> {
     standby.psql_in("postgres", sql).await.parse().ok()
 }
@@ -24,11 +36,7 @@ async fn write_on(lab: &Lab, standby: &Standby) {
         lab.psql("SELECT pg_switch_wal()").await;
     }
     lab.psql("CHECKPOINT").await;
-    let flushed: Lsn = lab.psql("SELECT pg_current_wal_flush_lsn()").await.parse().unwrap();
-    eventually("the standby replays", SOON, async || {
-        lsn(standby, "SELECT pg_last_wal_replay_lsn()").await >= Some(flushed)
-    })
-    .await;
+    standby.caught_up(lab).await;
     standby.psql_in("postgres", "CHECKPOINT").await;
 }
 
@@ -41,13 +49,7 @@ fn is_kept(standby: &Standby, at: Lsn) -> bool {
 async fn a_promoted_standby_still_has_all_wal_that_the_vaults_lack() {
     let lab = wallet(SHORT).await;
     let standby = Standby::of(&lab).await;
-    let site = Site::write(lab.port);
-    let members = format!(
-        "members:\n  a: {{host: 127.0.0.1, port: {}, site: mt-a}}\n  b: {{host: 127.0.0.1, port: {}, site: mt-b}}",
-        lab.port, standby.port
-    );
-    let connection = format!("connection: {{host: 127.0.0.1, port: {}}}", lab.port);
-    site.edit("schedules/wallet.yaml", &connection, &members);
+    let site = pair(&lab, &standby);
     let mut daemon = site.serve(&["-vv"]);
     caught_up(&lab, &site).await;
     backed_up(&site).await;
@@ -93,4 +95,35 @@ async fn a_promoted_standby_still_has_all_wal_that_the_vaults_lack() {
     assert!(own_runs(&site).await.is_empty(), "no backup had to mend anything");
     ended(&mut daemon).await;
     restored(&lab, &site, "latest", ["--latest"], &rows).await;
+}
+
+/// A finding about a standby ends with what it is about: the standby takes writes, or
+/// the schedule names it no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_keeps_nothing_is_told_as_long_as_it_is_one_of_ours() {
+    let lab = wallet("").await;
+    let standby = Standby::with(&lab, "max_replication_slots = 0").await;
+    let site = pair(&lab, &standby);
+    let words = ["standby `b` does not keep WAL for the vaults", "max_replication_slots"];
+    let told = async |is_told: bool| {
+        eventually("the finding is as it should be", SOON, async || {
+            findings(&site, &words).await.is_empty() != is_told
+        })
+        .await;
+    };
+    let mut daemon = site.serve(&[]);
+    told(true).await;
+    ended(&mut daemon).await;
+    site.edit("schedules/wallet.yaml", &standby.members(&lab), &alone(&lab));
+    let mut daemon = site.serve(&[]);
+    told(false).await;
+    ended(&mut daemon).await;
+
+    site.edit("schedules/wallet.yaml", &alone(&lab), &standby.members(&lab));
+    let mut daemon = site.serve(&[]);
+    told(true).await;
+    lab.cluster.stop("immediate").await.unwrap();
+    assert_eq!(standby.psql_in("postgres", "SELECT pg_promote()").await, "t");
+    told(false).await;
+    ended(&mut daemon).await;
 }
