@@ -154,6 +154,11 @@ impl Layout {
     }
 }
 
+/// How the names of a segment's tails begin, and that of the segment itself.
+pub(super) fn tails_prefix(whole: &ObjectKey) -> String {
+    format!("{}.", whole.as_str().strip_suffix(".zst.age").unwrap_or(whole.as_str()))
+}
+
 /// The name of the signature that stands beside an object.
 pub fn signature_of(key: &ObjectKey) -> ObjectKey {
     ObjectKey(format!("{key}.sig"))
