@@ -104,14 +104,20 @@ pub(super) async fn backup(
 
 /// The end of a record behind the stop of a standby's backup, which the primary
 /// writes for it: a recovery to the end of the backup stops at the next record, and
-/// where nobody writes there would be none. The record says nothing to anybody.
+/// where nobody writes there would be none. The record says nothing to anybody, and
+/// nobody's acknowledgement is awaited: it may be ours alone that counts, and no stream
+/// of ours may run.
 async fn behind(postgres: &Postgres, primary: &Member, (stop, timeline): (Lsn, Timeline)) -> Result<Lsn, EngineError> {
     const WRITE: &str = "SELECT pg_logical_emit_message(true, 'lifeboat', 'a backup ends before this')::text";
-    let mut session = sql::connect(postgres, primary, &postgres.login.dbname).await?;
-    let failed = |error| sql::failed(&primary.name, "the record behind the backup", error);
-    let written = sql::text(&mut session, WRITE).await.map_err(failed)?;
-    drop(session);
-    let now = super::facts(postgres, primary).await?.timeline;
+    let write = async {
+        let mut session = sql::connect(postgres, primary, &postgres.login.dbname).await?;
+        let failed = |error| sql::failed(&primary.name, "the record behind the backup", error);
+        sql::text(&mut session, "SET synchronous_commit = local").await.map_err(failed)?;
+        let written = sql::text(&mut session, WRITE).await.map_err(failed)?;
+        drop(session);
+        Ok((written, super::facts(postgres, primary).await?.timeline))
+    };
+    let (written, now) = slot::in_time(primary, write).await?;
     match written.and_then(|lsn| lsn.parse::<Lsn>().ok()).filter(|lsn| *lsn > stop && now == timeline) {
         Some(lsn) => Ok(lsn),
         None => Err(EngineError::Unfit {
