@@ -24,11 +24,13 @@ use crate::{
         recovery::{Coverage, Facts, Refusal, search::Unreachable},
         tablespaces::{InUse, Wanted},
     },
-    domain::{Backup, BackupId, ByteSize, Opener, Phase, RecoveryTarget, Timeline, record::Source},
+    domain::{Backup, BackupId, ByteSize, Lsn, Opener, Phase, RecoveryTarget, Timeline, record::Source},
     engine::{EngineError, RecoveryPlan},
     flow::StepContext,
     process,
-    vault::{self, CatalogEntry, Fetch, Inventory, Layout, Listing, Proof, Remembered, SharedStore, VaultError},
+    vault::{
+        self, CatalogEntry, Fetch, Inventory, Layout, Listing, Manifest, Proof, Remembered, SharedStore, VaultError,
+    },
 };
 
 mod chain;
@@ -284,7 +286,7 @@ async fn from_held(
         awaited,
         target: target.clone(),
         timeline: selection.timeline,
-        consistent_from: entry.manifest.stop_lsn,
+        consistent_from: consistent_from(&entry.manifest, &target),
         required_settings: entry.manifest.required_settings.clone().into_iter().collect(),
         isolated: request.is_isolated,
     };
@@ -303,6 +305,14 @@ async fn from_held(
         opened_by,
         phases: stopwatch.phases,
     })
+}
+
+/// Before this no recovery to `target` can have ended. A standby's backup stops behind a
+/// record that the primary wrote for it, and is consistent before that: its own
+/// `pg_control` alone says where, and the server goes by it.
+fn consistent_from(manifest: &Manifest, target: &RecoveryTarget) -> Lsn {
+    let is_of_standby = manifest.from.as_ref().is_some_and(|from| from.is_standby);
+    if is_of_standby && *target == RecoveryTarget::Immediate { manifest.start_lsn } else { manifest.stop_lsn }
 }
 
 /// Awaits what the engine's programs do in `folder`, which is ours; once stopped,
