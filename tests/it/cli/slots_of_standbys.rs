@@ -112,6 +112,7 @@ async fn a_standby_that_keeps_nothing_is_told_as_long_as_it_is_one_of_ours() {
         .await;
     };
     let mut daemon = site.serve(&[]);
+    caught_up(&lab, &site).await;
     told(true).await;
     ended(&mut daemon).await;
     site.edit("schedules/wallet.yaml", &standby.members(&lab), &alone(&lab));
