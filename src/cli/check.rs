@@ -18,7 +18,7 @@ use crate::{
     config::{Estate, load},
     domain::{BackupKind, VaultName, with_causes},
     engine::{MemberFacts, postgres::cluster::gives_increments},
-    flows::{Database, Vault},
+    flows::{Database, Vault, backup::increment_hindrance},
     vault::visit,
 };
 
@@ -143,7 +143,11 @@ async fn better_kind(database: &Database, primary: &MemberFacts, kind: BackupKin
     match kind {
         // Without them full backups are taken: no database stays unprotected for it.
         BackupKind::Incremental => {
-            let hindrance = database.engine.increment_hindrance(None).await.map_err(|error| with_causes(&error));
+            let config = &database.schedule.config;
+            let line = config.backups.iter().find(|line| line.kind == kind).and_then(|line| line.backup_from);
+            let from = line.unwrap_or(config.backup_from);
+            let hindrance = increment_hindrance(database, from, primary, None).await;
+            let hindrance = hindrance.map_err(|error| with_causes(&error));
             hindrance.unwrap_or_else(Some).map(|why| format!("no increment is possible: {why}"))
         }
         BackupKind::Differential => gives_increments(&primary.server_version).then(|| {

@@ -46,9 +46,13 @@ pub trait Look: Send + Sync {
     /// the facts of the primary when nothing would.
     async fn preflight(&self) -> Result<MemberFacts, Vec<EngineError>>;
 
-    /// Why no increment can be taken now, upon `parent` where one is named, with the
-    /// remedy; none when one can.
-    async fn increment_hindrance(&self, parent: Option<Parent>) -> Result<Option<String>, EngineError>;
+    /// Why no increment can be taken now from that standby, else from the primary, upon
+    /// `parent` where one is named, with the remedy; none when one can.
+    async fn increment_hindrance(
+        &self,
+        standby: Option<&MemberName>,
+        parent: Option<Parent>,
+    ) -> Result<Option<String>, EngineError>;
 
     /// What a person should know of how the primary is set, though it stops nothing.
     async fn notes(&self) -> Result<Vec<String>, EngineError>;

@@ -6,13 +6,15 @@
 //! needs is there by name alone. What only its content could tell (`verify` opens
 //! it) is not claimed here.
 
-use futures::future::try_join_all;
+use std::collections::BTreeSet;
+
+use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 
 use super::{
-    Listing, Manifest, ObjectKey, Store, VaultError, WalName,
+    Listing, Manifest, ObjectKey, Store, VaultError, WalName, layout,
     receipts::{Receipt, Receipts},
     seal::{self, AGE_MAGIC, HEADER_MAX},
     signature::{Signer, Verifier},
@@ -40,47 +42,60 @@ pub struct Unreadable {
 }
 
 /// The objects of the WAL from the start to the stop of a backup that cannot be
-/// read back. One that is gone since it was listed is an error: list again.
+/// read back. One that is gone since it was listed is an error: list again. What is
+/// `sound` already is not read anew, and what is found so is added to it; `say` is
+/// told the bytes that are done, and of how many.
 pub async fn read_back(
     store: &dyn Store,
     listing: &Listing,
     manifest: &Manifest,
     receipts: &Receipts,
+    sound: &mut BTreeSet<ObjectKey>,
+    say: &(dyn Fn(u64, u64) + Send + Sync),
 ) -> Result<Vec<Unreadable>, VaultError> {
+    let needed = needed(listing, manifest);
+    let bytes = |key: &ObjectKey| listing.size_of(key).unwrap_or_default();
+    let total = needed.iter().map(|(_, key)| bytes(key)).sum();
+    let (before, left): (Vec<_>, Vec<_>) = needed.into_iter().partition(|(_, key)| sound.contains(key));
+    let mut done = before.iter().map(|(_, key)| bytes(key)).sum();
+    say(done, total);
+    let read = left.into_iter().map(|(segment, key)| async move {
+        let what = unreadable(store, &key, receipts.of(&key)).await?;
+        Ok::<_, VaultError>((segment, key, what))
+    });
+    let mut read = stream::iter(read).buffer_unordered(AT_ONCE);
     let mut found = Vec::new();
-    for some in needed(listing, manifest).chunks(AT_ONCE) {
-        let whats = try_join_all(some.iter().map(|(_, key)| unreadable(store, key, receipts.of(key)))).await?;
-        for ((segment, key), what) in some.iter().zip(whats) {
-            found.extend(what.map(|what| Unreadable { key: key.clone(), segment: *segment, what }));
+    while let Some((segment, key, what)) = read.try_next().await? {
+        done += bytes(&key);
+        say(done, total);
+        match what {
+            Some(what) => found.push(Unreadable { key, segment, what }),
+            None => drop(sound.insert(key)),
         }
     }
+    found.sort_by(|one, other| one.key.cmp(&other.key));
     Ok(found)
 }
 
 /// Each segment's object, else its tails up to what is needed.
 fn needed(listing: &Listing, manifest: &Manifest) -> Vec<(Segment, ObjectKey)> {
-    let (layout, size) = (listing.layout(), manifest.segment_size);
+    let (names, size) = (listing.layout(), manifest.segment_size);
     let (first, end) = (size.number_of(manifest.start_lsn), manifest.stop_lsn.0.div_ceil(size.bytes()));
     let mut needed = Vec::new();
     for number in first..end {
         let segment = Segment { timeline: manifest.timeline, number };
-        let whole = layout.segment(segment, size);
+        let whole = names.segment(segment, size);
         if listing.holds(&whole) {
             needed.push((segment, whole));
             continue;
         }
         let last = manifest.stop_lsn.0.saturating_sub(segment.start(size).0);
-        let prefix = tails_prefix(&whole);
+        let prefix = layout::tails_prefix(&whole);
         let tails = listing.under(&prefix);
-        let is_needed = |key: &&ObjectKey| matches!(WalName::parse(layout, key, size), Some(WalName::Tail { from, .. }) if from < last);
+        let is_needed = |key: &&ObjectKey| matches!(WalName::parse(names, key, size), Some(WalName::Tail { from, .. }) if from < last);
         needed.extend(tails.filter(is_needed).map(|key| (segment, key.clone())));
     }
     needed
-}
-
-/// How the names of a segment's tails begin.
-fn tails_prefix(whole: &ObjectKey) -> String {
-    format!("{}.", whole.as_str().strip_suffix(".zst.age").unwrap_or(whole.as_str()))
 }
 
 async fn unreadable(
@@ -156,7 +171,7 @@ pub async fn put_unreadable(
     let found = Found {
         backup: backup.clone(),
         manifest_sha256: manifest_sha256.to_owned(),
-        sound: std::collections::BTreeSet::new(),
+        sound: BTreeSet::new(),
         damaged: unreadable.iter().map(|one| verification::wal_name(one.segment, manifest)).collect(),
         histories: std::collections::BTreeMap::new(),
     };

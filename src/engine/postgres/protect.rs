@@ -67,8 +67,12 @@ impl Look for Postgres {
         preflight::preflight(self).await
     }
 
-    async fn increment_hindrance(&self, parent: Option<Parent>) -> Result<Option<String>, EngineError> {
-        increment::hindrance(self, parent).await
+    async fn increment_hindrance(
+        &self,
+        standby: Option<&MemberName>,
+        parent: Option<Parent>,
+    ) -> Result<Option<String>, EngineError> {
+        increment::hindrance(self, standby, parent).await
     }
 
     async fn notes(&self) -> Result<Vec<String>, EngineError> {

@@ -9,7 +9,10 @@ use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::{Database, output, stream};
+use super::{
+    super::{Database, output, stream},
+    source::{self, Manner},
+};
 use crate::{
     decide::parent::{self, Candidate},
     domain::{BackupId, BackupKind},
@@ -51,6 +54,7 @@ pub(super) struct ChooseParent {
     pub(super) database: Arc<Database>,
     /// Of the backup that is to be taken.
     pub(super) kind: BackupKind,
+    pub(super) manner: Manner,
 }
 
 #[async_trait]
@@ -62,7 +66,7 @@ impl Step for ChooseParent {
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
         let primary: MemberFacts = cx.output("check")?;
         cx.progress("choosing the backup to build upon", None, None);
-        let Self { database, kind } = self;
+        let Self { database, kind, manner } = self;
         let layout = stream::newest_layout(database, &primary.system_id).await?;
         let store = database.first_vault()?.as_ref();
         let listing = Listing::take(store, &layout).await?;
@@ -90,7 +94,8 @@ impl Step for ChooseParent {
             return output(&parent);
         }
         let upon = Parent { timeline: entry.manifest.timeline, start_lsn: entry.manifest.start_lsn };
-        if let Some(hindrance) = database.engine.increment_hindrance(Some(upon)).await? {
+        let from = manner.from(database);
+        if let Some(hindrance) = source::increment_hindrance(database, from, &primary, Some(upon)).await? {
             return output(&Parentage::full(hindrance));
         }
         output(&parent)

@@ -10,7 +10,7 @@ use super::super::{Database, refused};
 use crate::{
     decide::member::{self, Choice, Primary, Seen, Start, State},
     domain::{BackupFrom, ByteSize, MemberName, with_causes},
-    engine::{BackupSink, BackupStart, EngineError, MemberFacts, Role},
+    engine::{BackupSink, BackupStart, EngineError, MemberFacts, Parent, Role},
     flow::{StepContext, StepError},
     vault::{BackupWriter, Layout, Listing, SharedStore},
 };
@@ -50,6 +50,27 @@ pub(super) async fn choose(database: &Database, from: BackupFrom, checked: &Memb
             "no standby can give the backup: {why}; mend it, or write `backup_from: prefer_standby`"
         ))
     })
+}
+
+/// Why no increment can be had upon `parent`: of the member that would send it, and
+/// where a standby is only preferred, of the primary, which would stand in.
+pub async fn increment_hindrance(
+    database: &Database,
+    from: BackupFrom,
+    checked: &MemberFacts,
+    parent: Option<Parent>,
+) -> Result<Option<String>, EngineError> {
+    let engine = &database.engine;
+    let standby = match choose(database, from, checked).await {
+        Ok(Choice::Standby(member)) => member,
+        Ok(Choice::Primary { .. }) => return engine.increment_hindrance(None, parent).await,
+        // Whoever takes the backup chooses again, and tells.
+        Err(_) => return Ok(None),
+    };
+    match engine.increment_hindrance(Some(&standby), parent).await {
+        Ok(Some(_)) | Err(_) if from == BackupFrom::PreferStandby => engine.increment_hindrance(None, parent).await,
+        of_standby => of_standby,
+    }
 }
 
 fn seen(member: &MemberName, facts: &Result<MemberFacts, EngineError>) -> Seen {

@@ -1,7 +1,7 @@
 //! The step that streams a server's bytes into the first vault. Where a standby that
-//! was only preferred gives none, the primary is asked. Where what comes is no
-//! differential upon its parent, which shows only once it has passed, the upload is
-//! given up and a full backup is taken.
+//! was only preferred gives none, the primary is asked. Where nobody who may send it
+//! can send an increment, or what comes is no differential upon its parent, which shows
+//! only once it has passed, a full backup is taken.
 
 use std::{iter, sync::Arc, time::Duration};
 
@@ -18,17 +18,17 @@ use super::{
 use crate::{
     decide::member::Choice,
     domain::{BackupFrom, BackupId, BackupKind, MemberName, TakenFrom, with_causes},
-    engine::{BackupFacts, BackupOrder, EngineError, MemberFacts, Role},
+    engine::{BackupFacts, BackupOrder, EngineError, MemberFacts, Parent, Role},
     fault,
     flow::{Policy, Step, StepContext, StepError, read},
-    vault::{self, BackupWriter, Layout, Manifest, PART_SIZE, TakenBackup, VaultError},
+    vault::{self, BackupWriter, Layout, Manifest, PART_SIZE, SharedStore, TakenBackup, VaultError},
 };
 
 /// Its name, first part of what the journal holds of it.
 pub(super) const NAME: &str = "upload";
 
 /// How long a backup may take.
-const LIMIT: Duration = Duration::from_secs(24 * 3600);
+pub(super) const LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 /// What the undo needs to know, recorded before the first byte.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ struct Uploading {
     /// Absent in journals written before there were increments.
     #[serde(default)]
     parent: Option<BackupId>,
-    /// The full backup that is taken where what the server sends fits to no parent.
+    /// The full backup that is taken where the server sends nothing that fits to a parent.
     #[serde(default)]
     full: Option<BackupId>,
     /// Runs of older versions knew none but the first.
@@ -77,6 +77,8 @@ impl Uploaded {
 pub(super) enum Failure {
     /// The member that was asked did not give it.
     Member(EngineError),
+    /// The member that was asked can send no increment upon that parent.
+    NoIncrement(String),
     /// What came is no differential upon that parent.
     Unlike(String),
     Other(StepError),
@@ -93,6 +95,15 @@ impl Failure {
             // Another member would fail at the same.
             EngineError::Parent { .. } | EngineError::Stopped => Self::Other(error.into()),
             error => Self::Member(error),
+        }
+    }
+
+    /// Why that member gave nothing, where another one may.
+    fn of_member(self) -> Result<String, Self> {
+        match self {
+            Self::Member(error) => Ok(with_causes(&error)),
+            Self::NoIncrement(why) => Ok(why),
+            other => Err(other),
         }
     }
 }
@@ -113,6 +124,7 @@ impl From<Failure> for StepError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Member(error) => error.into(),
+            Failure::NoIncrement(why) => StepError::permanent(format!("no increment is possible: {why}")),
             Failure::Unlike(what) => VaultError::Unlike { what }.into(),
             Failure::Other(error) => error,
         }
@@ -145,7 +157,7 @@ impl Step for Upload {
         let id = |kind| BackupId::new(now, kind, rand::random()).map_err(|error| StepError::from_error(error, true));
         let kind = self.kind(parent.as_ref());
         let backup = id(kind)?;
-        let full = if kind == BackupKind::Differential { Some(id(BackupKind::Full)?) } else { None };
+        let full = if kind == BackupKind::Full { None } else { Some(id(BackupKind::Full)?) };
         let incarnation = stream::newest_layout(&self.database, &primary.system_id).await?.incarnation();
         output(&Uploading { backup, full, system_id: primary.system_id, incarnation, parent }).map(Some)
     }
@@ -156,9 +168,11 @@ impl Step for Upload {
             // Of an attempt that was cut off.
             self.sweep(cx, &uploading, full).await?;
         }
-        let uploaded = match self.take(cx, &uploading).await {
-            Err(Failure::Unlike(why)) => self.take_full(cx, uploading, &why).await?,
-            taken => taken?,
+        let uploaded = match (self.take(cx, &uploading).await, &uploading.full) {
+            (Err(Failure::Unlike(why) | Failure::NoIncrement(why)), Some(full)) => {
+                self.take_full(cx, &uploading, full, &why).await?
+            }
+            (taken, _) => taken?,
         };
         fault::point("backup.uploaded");
         output(&uploaded)
@@ -197,8 +211,8 @@ impl Upload {
                 Ok(uploaded.told_first(instead.as_deref().map(source::stood_in)))
             }
             Choice::Standby(member) => match self.attempt(cx, uploading, Some(&member)).await {
-                Err(Failure::Member(error)) if from == BackupFrom::PreferStandby => {
-                    let why = with_causes(&error);
+                Err(failure) if from == BackupFrom::PreferStandby => {
+                    let why = failure.of_member()?;
                     tracing::warn!(%member, "the standby gave no backup: {why}");
                     Ok(self.attempt(cx, uploading, None).await?.told_first(Some(source::stood_in(&why))))
                 }
@@ -207,13 +221,36 @@ impl Upload {
         }
     }
 
-    /// Instead of a differential.
-    async fn take_full(&self, cx: &StepContext, uploading: Uploading, why: &str) -> Result<Uploaded, StepError> {
-        let Some(full) = uploading.full.clone() else { return Err(Failure::Unlike(why.to_owned()).into()) };
-        tracing::warn!(backup = %uploading.backup, why, "a full backup is taken instead of a differential");
-        self.sweep(cx, &uploading, &uploading.backup).await?;
-        let taken = self.take(cx, &Uploading { backup: full, parent: None, full: None, ..uploading }).await?;
-        Ok(taken.told_first(Some(parent::instead_of(self.kind, why))))
+    /// Instead of an increment or a differential.
+    async fn take_full(
+        &self,
+        cx: &StepContext,
+        uploading: &Uploading,
+        full: &BackupId,
+        why: &str,
+    ) -> Result<Uploaded, StepError> {
+        let told = parent::instead_of(self.kind, why);
+        tracing::warn!(backup = %uploading.backup, "{told}");
+        self.sweep(cx, uploading, &uploading.backup).await?;
+        let alone = Uploading { backup: full.clone(), parent: None, full: None, ..uploading.clone() };
+        Ok(self.take(cx, &alone).await?.told_first(Some(told)))
+    }
+
+    /// Refuses an increment that the primary, or that standby, has no summaries for.
+    async fn refuse_increment(
+        &self,
+        store: &SharedStore,
+        layout: &Layout,
+        parent: &BackupId,
+        standby: Option<&MemberName>,
+    ) -> Result<(), Failure> {
+        let (manifest, _) =
+            vault::signed_manifest(layout, store.as_ref(), &self.database.keys.verifier, parent).await?;
+        let upon = Parent { timeline: manifest.timeline, start_lsn: manifest.start_lsn };
+        match self.database.engine.increment_hindrance(standby, Some(upon)).await.map_err(Failure::of)? {
+            Some(why) => Err(Failure::NoIncrement(why)),
+            None => Ok(()),
+        }
     }
 
     /// One backup from the primary, or from that standby.
@@ -231,7 +268,10 @@ impl Upload {
             Some(parent) if kind == BackupKind::Differential => {
                 base = Some(differential::base(&self.database, &store, &layout, parent).await?);
             }
-            Some(parent) => upon = Some(parent::manifest(&self.database, &store, &layout, parent).await?),
+            Some(parent) => {
+                self.refuse_increment(&store, &layout, parent, standby).await?;
+                upon = Some(parent::manifest(&self.database, &store, &layout, parent).await?);
+            }
             None => {}
         }
         // An attempt that was cut off has left parts; BASE_BACKUP cannot resume.
@@ -246,8 +286,16 @@ impl Upload {
         let mut sink = Sink::new(writer, cx.clone(), store, layout);
         let label = format!("lifeboat {}", uploading.backup);
         let order = BackupOrder { label: &label, standby, rate_max: self.manner.rate_max(&self.database) };
+        let is_increment_of_standby = standby.is_some() && upon.is_some();
+        let failed = |error| match Failure::of(error) {
+            // Such as no restartpoint since the parent. A full backup can be had all the same.
+            Failure::Member(error @ EngineError::Server { .. }) if is_increment_of_standby => {
+                Failure::NoIncrement(with_causes(&error))
+            }
+            failure => failure,
+        };
         let taken = tokio::select! {
-            facts = self.database.engine.backup(&order, upon, &mut sink) => facts.map_err(Failure::of),
+            facts = self.database.engine.backup(&order, upon, &mut sink) => facts.map_err(failed),
             () = cx.stop().cancelled() => Err(Failure::Other(StepError::Stopped)),
         };
         let mut facts = match taken {

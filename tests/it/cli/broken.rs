@@ -200,7 +200,7 @@ async fn a_backup_whose_own_wal_is_lost_is_never_called_complete() {
     let lab = wallet(SHORT).await;
     let site = Site::write(lab.port);
     let mut command = site.command(&["backup", "wallet"]);
-    // Its four steps are check, upload, commit, wal.
+    // Its steps are check, upload, commit, wal, read_back.
     command.env("LIFEBOAT_FAULT", "kill@flow.step_started.after:4");
     assert_eq!(finished(command).await.code, -1, "it was killed");
     let listed = site.run(&["backups", "wallet"]).await.json(0);

@@ -310,7 +310,7 @@ async fn it_is_taken_of_any_version_and_upon_full_backups_that_carry() {
     assert!(found["findings"][0].as_str().unwrap().contains("gives increments, which read and store less"), "{found}");
 }
 
-/// Steps: 1 check, 2 parent, 3 upload, 4 commit, 5 wal.
+/// Steps: 1 check, 2 parent, 3 upload, 4 commit, 5 wal, 6 `read_back`.
 const POINTS: [&str; 6] = [
     "flow.step_started.after:2",
     "flow.step_succeeded.after:2",

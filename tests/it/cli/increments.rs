@@ -183,7 +183,7 @@ async fn summaries_that_are_off_or_gone_are_noticed_before() {
     restored(&lab, &site, "increment", ["--latest"], &rows).await;
 }
 
-/// Steps: 1 check, 2 parent, 3 upload, 4 commit, 5 wal.
+/// Steps: 1 check, 2 parent, 3 upload, 4 commit, 5 wal, 6 `read_back`.
 const POINTS: [&str; 6] = [
     "flow.step_started.after:2",
     "flow.step_succeeded.after:2",

@@ -106,6 +106,104 @@ async fn disturbed(site: &Site, standby: &Standby, disturb: &[&str]) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_a_standby_awaits_nobodys_acknowledgement() {
+    let lab = wallet_on(15, "").await;
+    let standby = Standby::of(&lab).await;
+    let site = site_of(&lab, "backup_from: standby\n");
+    bet(&lab, 5).await;
+    standby.caught_up(&lab).await;
+    let rows = lab.psql_in("wallet", DIGEST).await;
+    // Only a stream of ours acknowledges, and none runs.
+    lab.psql("ALTER SYSTEM SET synchronous_standby_names = 'lifeboat'").await;
+    lab.psql("SELECT pg_reload_conf()").await;
+    eventually("commits wait", LIMIT, async || lab.psql("SHOW synchronous_standby_names").await == "lifeboat").await;
+    let backup = taken(&site, "full").await;
+    assert_eq!(from(&backup), ("b", true), "{backup}");
+    is_restored(&lab, &site, &backup, &rows).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restore_tests_prove_a_backup_of_a_standby() {
+    let lab = wallet_on(15, "").await;
+    let standby = Standby::of(&lab).await;
+    let site = site_of(&lab, "backup_from: standby\n");
+    site.edit("schedules/wallet.yaml", "    - heartbeat\n", "");
+    bet(&lab, 5).await;
+    standby.caught_up(&lab).await;
+    let rows = lab.psql_in("wallet", DIGEST).await;
+    let backup = taken(&site, "full").await;
+    assert_eq!(from(&backup), ("b", true), "{backup}");
+    for target in ["--immediate", "--latest"] {
+        let tested = site.run(&["restore-test", "wallet", target]).await.json(0);
+        assert_eq!(tested["verdict"], "PASS", "{target}: {tested}");
+    }
+    is_restored(&lab, &site, &backup, &rows).await;
+}
+
+/// Has a server keep summaries of its WAL, or not.
+const SUMMARIZE: [&str; 2] = ["ALTER SYSTEM SET summarize_wal = off", "ALTER SYSTEM SET summarize_wal = on"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_member_that_sends_an_increment_is_the_one_that_is_asked_for_summaries() {
+    let lab = wallet_on(18, "summarize_wal = on").await;
+    let standby = Standby::of(&lab).await;
+    let site = site_of(&lab, "backup_from: standby\n");
+    // What the standby can begin a backup at, and the rows by then.
+    let live = async |stake| {
+        bet(&lab, stake).await;
+        lab.psql("CHECKPOINT").await;
+        standby.caught_up(&lab).await;
+        lab.psql_in("wallet", DIGEST).await
+    };
+    let on_standby = async |sql: &str, setting: &str| {
+        standby.psql(&lab, sql).await;
+        standby.psql(&lab, "SELECT pg_reload_conf()").await;
+        eventually("it is set", LIMIT, async || standby.psql(&lab, "SHOW summarize_wal").await == setting).await;
+    };
+    let told = |backup: &Value, words: &[&str]| {
+        super::site::tells(backup["findings"][0].as_str().unwrap_or_default(), words);
+    };
+    live(5).await;
+    taken(&site, "full").await;
+
+    // The standby has none, and nobody else may send: a full backup.
+    on_standby(SUMMARIZE[0], "off").await;
+    let rows = live(6).await;
+    let full = taken(&site, "incremental").await;
+    assert_eq!((from(&full), &full["kind"]), (("b", true), &json!("full")), "{full}");
+    told(&full, &["a full backup was taken instead of an increment", "`summarize_wal` is off on member `b`"]);
+    is_restored(&lab, &site, &full, &rows).await;
+    // Where the primary may, it does.
+    site.edit("schedules/wallet.yaml", "backup_from: standby", "backup_from: prefer_standby");
+    let increment = taken(&site, "incremental").await;
+    assert_eq!((from(&increment), &increment["kind"]), (("a", false), &json!("incremental")), "{increment}");
+    told(&increment, &["the primary gave the backup instead of a standby", "is off on member `b`"]);
+    site.edit("schedules/wallet.yaml", "backup_from: prefer_standby", "backup_from: standby");
+
+    // The standby has them, and the primary none.
+    on_standby(SUMMARIZE[1], "on").await;
+    lab.psql(SUMMARIZE[0]).await;
+    lab.psql("SELECT pg_reload_conf()").await;
+    live(7).await;
+    let full = taken(&site, "full").await;
+    live(8).await;
+    let rows = live(9).await;
+    let start = full["start_lsn"].as_str().unwrap();
+    let summed = format!("SELECT max(end_lsn) > '{start}' FROM pg_available_wal_summaries()");
+    eventually("the standby has summaries", LIMIT, async || standby.psql(&lab, &summed).await == "t").await;
+    let increment = taken(&site, "incremental").await;
+    assert_eq!((from(&increment), &increment["kind"]), (("b", true), &json!("incremental")), "{increment}");
+    assert_eq!((&increment["parent"], &increment["findings"]), (&full["id"], &json!([])), "{increment}");
+    is_restored(&lab, &site, &increment, &rows).await;
+
+    // No restartpoint since: it can send no increment, and a full backup all the same.
+    let full = taken(&site, "incremental").await;
+    assert_eq!((from(&full), &full["kind"]), (("b", true), &json!("full")), "{full}");
+    told(&full, &["a full backup was taken instead of an increment"]);
+    is_restored(&lab, &site, &full, &rows).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_standby_that_is_lost_meanwhile_is_replaced_by_the_primary() {
     let lab = wallet_on(16, "").await;
     let standby = Standby::of(&lab).await;

@@ -12,8 +12,8 @@ use nix::{
 use super::lab::{LIMIT, Lab};
 use crate::demo::processes_of;
 
-/// Steps: 1 check, 2 upload, 3 commit, 4 wal.
-const POINTS: [&str; 9] = [
+/// Steps: 1 check, 2 upload, 3 commit, 4 wal, 5 `read_back`.
+const POINTS: [&str; 11] = [
     "flow.taken.after:1",
     "flow.step_started.after:2",
     "backup.uploaded:1",
@@ -21,6 +21,9 @@ const POINTS: [&str; 9] = [
     "flow.step_started.after:3",
     "flow.step_succeeded.before:3",
     "flow.step_succeeded.before:4",
+    // Also all that a version wrote which read back within *wal*.
+    "flow.step_succeeded.after:4",
+    "flow.step_succeeded.before:5",
     "flow.ended.after:1",
     "flow.concluded.before:1",
 ];

@@ -45,14 +45,14 @@ async fn a_failure_after_each_step_unwinds_and_each_call_may_be_made_twice() {
 
     let flow = || Arc::new(BackupFlow::new(Arc::clone(resources))) as Arc<dyn Flow>;
     // From the commit on it is a backup, whatever becomes of the run.
-    for (step, backups) in [("check", 0), ("upload", 0), ("commit", 1), ("wal", 2)] {
+    for (step, backups) in [("check", 0), ("upload", 0), ("commit", 1), ("wal", 2), ("read_back", 3)] {
         let run = troubled(&lab, flow(), fail_after(step), lab.backup()).await;
         lab.assert_ended(step, &run, RunState::Unwound, "ERROR").await;
         assert_eq!(lab.backups().await, backups, "after {step}");
     }
     let run = troubled(&lab, flow(), Trouble::EachTwice, lab.backup()).await;
     lab.assert_ended("backup, each twice", &run, RunState::Done, "PASS").await;
-    assert_eq!(lab.backups().await, 3);
+    assert_eq!(lab.backups().await, 4);
 
     let flow = || Arc::new(RestoreTestFlow::new(Arc::clone(resources))) as Arc<dyn Flow>;
     for step in ["choose", "fetch", "prove", "tear_down"] {

@@ -1,6 +1,10 @@
 //! WAL read back by the process that stored it, and by one that did not.
 
-use std::{fs, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use lifeboat::{
@@ -29,7 +33,8 @@ async fn streamed() -> (Fixture, Layout, Manifest, Arc<Receipts>) {
 
 async fn told(fixture: &Fixture, layout: &Layout, manifest: &Manifest, receipts: &Receipts) -> Vec<String> {
     let listing = Listing::take(fixture.store.as_ref(), layout).await.unwrap();
-    let unreadable = read_back(fixture.store.as_ref(), &listing, manifest, receipts).await.unwrap();
+    let sound = &mut BTreeSet::new();
+    let unreadable = read_back(fixture.store.as_ref(), &listing, manifest, receipts, sound, &|_, _| {}).await.unwrap();
     unreadable.into_iter().map(|one| one.what).collect()
 }
 
@@ -70,8 +75,28 @@ async fn who_stored_it_sees_every_change_and_another_process_what_the_header_tel
     put(&sound);
     let listing = Listing::take(fixture.store.as_ref(), &layout).await.unwrap();
     fs::remove_file(&path).unwrap();
-    let gone = read_back(fixture.store.as_ref(), &listing, &manifest, &receipts).await.unwrap_err();
+    let sound = &mut BTreeSet::new();
+    let gone = read_back(fixture.store.as_ref(), &listing, &manifest, &receipts, sound, &|_, _| {}).await.unwrap_err();
     assert!(matches!(gone, VaultError::Store(_)), "{gone:?}");
+}
+
+#[tokio::test]
+async fn what_an_attempt_before_found_sound_is_not_read_anew_and_bytes_are_told() {
+    let (fixture, layout, manifest, receipts) = streamed().await;
+    let listing = Listing::take(fixture.store.as_ref(), &layout).await.unwrap();
+    let (mut sound, said) = (BTreeSet::new(), Mutex::new(Vec::new()));
+    let say = |done, total| said.lock().unwrap().push((done, total));
+    let (store, receipts) = (fixture.store.as_ref(), receipts.as_ref());
+    let found = read_back(store, &listing, &manifest, receipts, &mut sound, &say).await.unwrap();
+    assert_eq!((found.len(), sound.len()), (0, 1));
+    let key = sound.first().unwrap().clone();
+    let size = listing.size_of(&key).unwrap();
+    assert!(size > 0);
+    // It would be an error if it were read.
+    fs::remove_file(fixture.vault().join(key.as_str())).unwrap();
+    let found = read_back(store, &listing, &manifest, receipts, &mut sound, &say).await.unwrap();
+    assert!(found.is_empty());
+    assert_eq!(said.into_inner().unwrap(), [(0, size), (size, size), (size, size)]);
 }
 
 #[tokio::test]
@@ -79,8 +104,7 @@ async fn what_was_found_unreadable_is_signed_and_no_listing_hides_it() {
     let (fixture, layout, manifest, receipts) = streamed().await;
     let (listing, catalog) = fixture.catalog(&layout).await;
     let sha256 = catalog.entries[0].manifest_sha256.clone();
-    let stored = read_back(fixture.store.as_ref(), &listing, &manifest, &receipts).await.unwrap();
-    assert!(stored.is_empty());
+    assert_eq!(told(&fixture, &layout, &manifest, &receipts).await, [""; 0]);
     let one = lifeboat::vault::Unreadable {
         key: layout.manifest(&manifest.backup),
         segment: lifeboat::domain::Segment { timeline: Timeline(1), number: 2 },

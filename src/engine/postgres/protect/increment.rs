@@ -17,7 +17,7 @@ use super::{
     INSPECT_LIMIT,
 };
 use crate::{
-    domain::{Lsn, Timeline},
+    domain::{Lsn, MemberName, Timeline},
     engine::{EngineError, Parent, ParentManifest},
 };
 
@@ -44,26 +44,35 @@ pub(super) async fn upload_manifest(
     connection.rows_until_ready(ACTION).await.map(drop)
 }
 
-/// Why the primary can give no increment, with the remedy.
-pub(super) async fn hindrance(postgres: &Postgres, parent: Option<Parent>) -> Result<Option<String>, EngineError> {
-    let (member, facts) = postgres.primary(INSPECT_LIMIT).await?;
+/// Why the primary, or that standby, can give no increment, with the remedy. Each
+/// server has summaries of its own.
+pub(super) async fn hindrance(
+    postgres: &Postgres,
+    standby: Option<&MemberName>,
+    parent: Option<Parent>,
+) -> Result<Option<String>, EngineError> {
+    let (primary, of_primary) = postgres.primary(INSPECT_LIMIT).await?;
+    let (member, facts) = match standby {
+        None => (primary, of_primary),
+        Some(name) => postgres.standby_of(&of_primary, name).await?,
+    };
+    let name = &member.name;
     if let Some(version) = major(&facts.server_version).filter(|version| *version < INCREMENTS_SINCE) {
         return Ok(Some(format!("PostgreSQL {version} has none; upgrade to version {INCREMENTS_SINCE} or later")));
     }
     let mut session = sql::connect(postgres, member, &postgres.login.dbname).await?;
     let failed = |error| sql::failed(&member.name, "the look at the WAL summaries", error);
     if sql::text(&mut session, "SHOW summarize_wal").await.map_err(failed)?.as_deref() != Some("on") {
-        return Ok(Some(
-            "`summarize_wal` is off; run `ALTER SYSTEM SET summarize_wal = on` as a superuser and `SELECT pg_reload_conf()`"
-                .to_owned(),
-        ));
+        return Ok(Some(format!(
+            "`summarize_wal` is off on member `{name}`; run `ALTER SYSTEM SET summarize_wal = on` as a superuser and `SELECT pg_reload_conf()` there"
+        )));
     }
     let Some(parent) = parent else { return Ok(None) };
     let summaries = summaries(member, &mut session).await?;
     let missing = first_missing(&summaries, parent);
     Ok(missing.map(|from| {
         format!(
-            "the server has no summary of its WAL from {from} on; keep `summarize_wal` on, and `wal_summary_keep_time` longer than from one backup to the next"
+            "member `{name}` has no summary of its WAL from {from} on; keep `summarize_wal` on, and `wal_summary_keep_time` longer than from one backup to the next"
         )
     }))
 }
