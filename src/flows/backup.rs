@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod differential;
+mod failure;
 mod parent;
 mod read_back;
 mod source;

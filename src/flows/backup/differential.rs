@@ -1,7 +1,7 @@
 //! The full backup that a differential is built upon. Where it tells no more which
 //! files it holds, no differential is built upon it.
 
-use super::{super::Database, upload::Failure};
+use super::{super::Database, failure::Failure};
 use crate::{
     domain::{BackupId, with_causes},
     vault::{self, Base, Layout, SharedStore, VaultError},

@@ -109,7 +109,7 @@ async fn disturbed(site: &Site, standby: &Standby, disturb: &[&str]) -> Value {
 async fn a_backup_of_a_standby_awaits_nobodys_acknowledgement() {
     let lab = wallet_on(15, "").await;
     let standby = Standby::of(&lab).await;
-    let site = site_of(&lab, "backup_from: standby\n");
+    let site = site_of(&lab, &standby, "backup_from: standby\n");
     bet(&lab, 5).await;
     standby.caught_up(&lab).await;
     let rows = lab.psql_in("wallet", DIGEST).await;
@@ -126,7 +126,7 @@ async fn a_backup_of_a_standby_awaits_nobodys_acknowledgement() {
 async fn restore_tests_prove_a_backup_of_a_standby() {
     let lab = wallet_on(15, "").await;
     let standby = Standby::of(&lab).await;
-    let site = site_of(&lab, "backup_from: standby\n");
+    let site = site_of(&lab, &standby, "backup_from: standby\n");
     site.edit("schedules/wallet.yaml", "    - heartbeat\n", "");
     bet(&lab, 5).await;
     standby.caught_up(&lab).await;
@@ -147,7 +147,7 @@ const SUMMARIZE: [&str; 2] = ["ALTER SYSTEM SET summarize_wal = off", "ALTER SYS
 async fn the_member_that_sends_an_increment_is_the_one_that_is_asked_for_summaries() {
     let lab = wallet_on(18, "summarize_wal = on").await;
     let standby = Standby::of(&lab).await;
-    let site = site_of(&lab, "backup_from: standby\n");
+    let site = site_of(&lab, &standby, "backup_from: standby\n");
     // What the standby can begin a backup at, and the rows by then.
     let live = async |stake| {
         bet(&lab, stake).await;
@@ -156,9 +156,9 @@ async fn the_member_that_sends_an_increment_is_the_one_that_is_asked_for_summari
         lab.psql_in("wallet", DIGEST).await
     };
     let on_standby = async |sql: &str, setting: &str| {
-        standby.psql(&lab, sql).await;
-        standby.psql(&lab, "SELECT pg_reload_conf()").await;
-        eventually("it is set", LIMIT, async || standby.psql(&lab, "SHOW summarize_wal").await == setting).await;
+        standby.psql_in("wallet", sql).await;
+        standby.psql_in("wallet", "SELECT pg_reload_conf()").await;
+        eventually("it is set", LIMIT, async || standby.psql_in("wallet", "SHOW summarize_wal").await == setting).await;
     };
     let told = |backup: &Value, words: &[&str]| {
         super::site::tells(backup["findings"][0].as_str().unwrap_or_default(), words);
@@ -190,7 +190,7 @@ async fn the_member_that_sends_an_increment_is_the_one_that_is_asked_for_summari
     let rows = live(9).await;
     let start = full["start_lsn"].as_str().unwrap();
     let summed = format!("SELECT max(end_lsn) > '{start}' FROM pg_available_wal_summaries()");
-    eventually("the standby has summaries", LIMIT, async || standby.psql(&lab, &summed).await == "t").await;
+    eventually("the standby has summaries", LIMIT, async || standby.psql_in("wallet", &summed).await == "t").await;
     let increment = taken(&site, "incremental").await;
     assert_eq!((from(&increment), &increment["kind"]), (("b", true), &json!("incremental")), "{increment}");
     assert_eq!((&increment["parent"], &increment["findings"]), (&full["id"], &json!([])), "{increment}");
