@@ -136,7 +136,7 @@ fn told(restored: &Restored, database: &DatabaseName, data: &Path, is_given: boo
     let residency = if is_given { RESIDENCY_UNKNOWN } else { "" };
     let tablespaces: String = restored.new_tablespaces.iter().map(folder_wanted).collect();
     format!(
-        "Restored {} from backup {} in vault {} to {}.\n{residency}{tablespaces}It recovers to {}, along timeline {}, when PostgreSQL is started on it. This ends with 0 when exactly that point was reached, and takes no writes before; else {} says why it was not:\n  {}",
+        "Restored {} from backup {} in vault {} to {}.\n{residency}{tablespaces}It recovers to {}, along timeline {}, when PostgreSQL is started on it. The server lets nobody in before exactly that point is reached, which may be long after this command has returned; where it cannot be reached it ends, and {} says why:\n  {}",
         database,
         restored.backup.id,
         restored.vault,
@@ -191,13 +191,16 @@ pub(super) fn chosen_vault<'a>(database: &'a Database, name: &VaultName) -> Resu
 
 /// The key whose signatures count, by its fingerprint or its file.
 pub(super) fn trusted(text: &str) -> Result<Verifier, UsageError> {
-    let usage = |error: SignatureError| UsageError(error.to_string());
     if text.starts_with("SHA256:") {
-        return Verifier::from_fingerprint(text).map_err(usage);
+        return Verifier::from_fingerprint(text).map_err(|error: SignatureError| UsageError(error.to_string()));
     }
     let key =
         fs::read_to_string(text).map_err(|error| UsageError(format!("cannot read the public key {text}: {error}")))?;
-    Verifier::from_openssh(&key).map_err(usage)
+    Verifier::from_openssh(&key).map_err(|error| {
+        UsageError(format!(
+            "cannot trust {text}: {error}; name such a file, or the fingerprint `SHA256:…` in the DR kit"
+        ))
+    })
 }
 
 /// The folder to restore into. That it holds nothing is known before anything

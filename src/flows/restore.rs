@@ -119,6 +119,11 @@ pub enum RestoreError {
         "vault `{vault}` holds no backup of `{database}`; take one with `lifeboat backup {database}`, or name another vault"
     )]
     Nothing { vault: String, database: String },
+    /// Why is told of each backup where it is read.
+    #[error(
+        "vault `{vault}` holds no backup of `{database}` that can be believed; compare the key that signed it with the fingerprint in the DR kit, or name another vault"
+    )]
+    NothingSound { vault: String, database: String },
     #[error(
         "no instant can be drawn: vault `{vault}` holds no heartbeat of `{database}` after its first backup yet; run the test later"
     )]
@@ -139,6 +144,7 @@ impl RestoreError {
             | Self::NoRoom { .. }
             | Self::Key(_)
             | Self::Nothing { .. }
+            | Self::NothingSound { .. }
             | Self::NoWindow { .. } => true,
         }
     }

@@ -23,10 +23,11 @@ pub enum SignatureError {
     },
     #[error("{path} is not an unencrypted OpenSSH Ed25519 private key; make one with `ssh-keygen -t ed25519 -N ''`")]
     Key { path: PathBuf },
-    #[error(
-        "`{text}` is neither an OpenSSH Ed25519 public key nor a fingerprint; it looks like `ssh-ed25519 AAAA…`, its fingerprint like `SHA256:…`"
-    )]
-    PublicKey { text: String },
+    #[error("`{text}` is no whole fingerprint; one looks like `SHA256:` with 43 characters behind it")]
+    Fingerprint { text: String },
+    /// What was given instead may be a private key, and is never shown.
+    #[error("it holds no OpenSSH Ed25519 public key, which looks like `ssh-ed25519 AAAA…`")]
+    NoPublicKey,
     #[error("cannot sign")]
     Sign(#[source] ssh_key::Error),
     #[error("the signature of {subject} is unreadable; the file was changed or cut")]
@@ -106,14 +107,13 @@ impl Verifier {
 
     /// From the line `ssh-ed25519 AAAA… comment`.
     pub fn from_openssh(text: &str) -> Result<Self, SignatureError> {
-        let invalid = || SignatureError::PublicKey { text: text.to_owned() };
-        let key = PublicKey::from_openssh(text.trim()).map_err(|_| invalid())?;
-        if key.algorithm() == Algorithm::Ed25519 { Ok(Self::of(&key)) } else { Err(invalid()) }
+        let key = PublicKey::from_openssh(text.trim()).map_err(|_| SignatureError::NoPublicKey)?;
+        if key.algorithm() == Algorithm::Ed25519 { Ok(Self::of(&key)) } else { Err(SignatureError::NoPublicKey) }
     }
 
     /// From `SHA256:…`, as `ssh-keygen -l` and the daemon print it.
     pub fn from_fingerprint(text: &str) -> Result<Self, SignatureError> {
-        let invalid = |_| SignatureError::PublicKey { text: text.to_owned() };
+        let invalid = |_| SignatureError::Fingerprint { text: text.to_owned() };
         Ok(Self { fingerprint: text.trim().parse().map_err(invalid)?, key: None })
     }
 

@@ -69,10 +69,16 @@ pub(super) async fn look<'a>(
     match answer {
         Some(error) => Err(error.into()),
         None if is_enough => Ok(found),
-        None => Err(RestoreError::Nothing {
-            vault: vaults.iter().map(|vault| vault.store.place().vault.as_str()).collect::<Vec<_>>().join("`, `"),
-            database: database.name.to_string(),
-        }),
+        None => {
+            let vault = vaults.iter().map(|vault| vault.store.place().vault.as_str()).collect::<Vec<_>>().join("`, `");
+            let database = database.name.to_string();
+            let is_refused = found.iter().any(|(_, held)| !held.catalog.problems.is_empty());
+            Err(if is_refused {
+                RestoreError::NothingSound { vault, database }
+            } else {
+                RestoreError::Nothing { vault, database }
+            })
+        }
     }
 }
 

@@ -168,7 +168,13 @@ async fn incomplete(lost: &Lost, machine: &Machine) {
     let args = ["--vault", &vault, "--identity", &identity, "--signed-by", &other];
     let told = machine.restore(&args, &[]).await;
     assert_eq!(told.code, 1, "{told:?}");
-    told.tells(&["holds no backup of `wallet`"]);
+    told.tells(&["holds no backup of `wallet` that can be believed", "the fingerprint in the DR kit"]);
+    // What is given by mistake may be secret.
+    let private = lost.site.path("signing.key");
+    let args = ["--vault", &vault, "--identity", &identity, "--signed-by", private.to_str().unwrap()];
+    let told = machine.restore(&args, &[]).await;
+    told.refused(2, &["cannot trust", "no OpenSSH Ed25519 public key"]);
+    assert!(!told.stderr.contains("PRIVATE KEY"), "{told:?}");
     machine.is_empty();
 }
 

@@ -133,12 +133,13 @@ async fn what_would_fail_only_later_is_a_note_with_its_remedy() {
     for words in [
         &["once it is the primary it must let us in", "`b`", "cannot be reached"][..],
         &[r#"GRANT pg_monitor TO "plain";"#, r#"GRANT EXECUTE ON FUNCTION pg_promote TO "plain";"#],
+        &["may not see who streams", r#"`GRANT pg_monitor TO "plain";`"#],
         &["`idle_replication_slot_timeout` is 1h", "set it to 0"],
     ] {
         let holds = |note: &&String| words.iter().all(|word| note.contains(word));
         assert_eq!(notes.iter().filter(holds).count(), 1, "{words:?}: {notes:?}");
     }
-    assert_eq!(notes.len(), 3, "{notes:?}");
+    assert_eq!(notes.len(), 4, "{notes:?}");
     let lab = Lab::start("").await;
     assert_eq!(documented(&lab).await.notes().await.unwrap(), [""; 0]);
 }
