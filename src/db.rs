@@ -47,6 +47,22 @@ pub enum DbError {
     Corrupt { place: &'static str, reason: String },
 }
 
+/// How often the tables are made: another process may be making the same ones, and
+/// nothing locks a new SQLite file for that. What it has made is found the next time.
+const MIGRATIONS_TRIED: u32 = 10;
+const MIGRATION_PAUSE: Duration = Duration::from_millis(100);
+
+async fn migrate_sqlite(pool: &SqlitePool) -> Result<(), sqlx::migrate::MigrateError> {
+    let migrator = sqlx::migrate!("migrations/sqlite");
+    for _ in 1..MIGRATIONS_TRIED {
+        if migrator.run(pool).await.is_ok() {
+            return Ok(());
+        }
+        tokio::time::sleep(MIGRATION_PAUSE).await;
+    }
+    migrator.run(pool).await
+}
+
 impl DbError {
     /// For `map_err`: names what was being done.
     pub(crate) fn query(action: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
@@ -111,7 +127,7 @@ impl Db {
                 .foreign_keys(true)
                 .busy_timeout(Duration::from_secs(10));
             let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(opened)?;
-            sqlx::migrate!("migrations/sqlite").run(&pool).await.map_err(DbError::Migrate)?;
+            migrate_sqlite(&pool).await.map_err(DbError::Migrate)?;
             Ok(Self::Sqlite(pool))
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             let pool = PgPoolOptions::new()

@@ -44,3 +44,13 @@ pub(super) async fn runner(url: &str, node: &str, ttl: Duration) -> Arc<Runner> 
     runner.register(Arc::new(ToyFlow { node: node.to_owned() }));
     runner
 }
+
+/// A daemon and a command that start together make the same tables.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_state_database_may_be_opened_by_many_at_once() {
+    for _ in 0..5 {
+        let state = State::sqlite();
+        let opened = futures::future::join_all((0..8).map(|_| Db::open(&state.url))).await;
+        assert!(opened.iter().all(Result::is_ok), "{opened:?}");
+    }
+}
