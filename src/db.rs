@@ -47,20 +47,30 @@ pub enum DbError {
     Corrupt { place: &'static str, reason: String },
 }
 
-/// How often the tables are made: another process may be making the same ones, and
-/// nothing locks a new SQLite file for that. What it has made is found the next time.
-const MIGRATIONS_TRIED: u32 = 10;
-const MIGRATION_PAUSE: Duration = Duration::from_millis(100);
+/// How often a SQLite file is opened: another process may be making the same one,
+/// and nothing locks a new file for that. What it has made is found the next time.
+const OPENED_MAX: u32 = 20;
+const OPEN_PAUSE: Duration = Duration::from_millis(100);
+/// SQLite's code for a file that another one holds, in the lowest byte of what it tells.
+const BUSY: u32 = 5;
 
-async fn migrate_sqlite(pool: &SqlitePool) -> Result<(), sqlx::migrate::MigrateError> {
-    let migrator = sqlx::migrate!("migrations/sqlite");
-    for _ in 1..MIGRATIONS_TRIED {
-        if migrator.run(pool).await.is_ok() {
-            return Ok(());
+async fn open_sqlite(url: &str, options: SqliteConnectOptions) -> Result<SqlitePool, DbError> {
+    let opened = |source| DbError::Open { url: redacted(url), source };
+    let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(opened)?;
+    sqlx::migrate!("migrations/sqlite").run(&pool).await.map_err(DbError::Migrate)?;
+    Ok(pool)
+}
+
+/// Whether another process may have been in the way.
+fn is_contended(error: &DbError) -> bool {
+    match error {
+        DbError::Migrate(_) => true,
+        DbError::Open { source, .. } => {
+            let code = source.as_database_error().and_then(sqlx::error::DatabaseError::code);
+            code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == BUSY)
         }
-        tokio::time::sleep(MIGRATION_PAUSE).await;
+        _ => false,
     }
-    migrator.run(pool).await
 }
 
 impl DbError {
@@ -126,9 +136,13 @@ impl Db {
                 .synchronous(SqliteSynchronous::Full)
                 .foreign_keys(true)
                 .busy_timeout(Duration::from_secs(10));
-            let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(opened)?;
-            migrate_sqlite(&pool).await.map_err(DbError::Migrate)?;
-            Ok(Self::Sqlite(pool))
+            for _ in 1..OPENED_MAX {
+                match open_sqlite(url, options.clone()).await {
+                    Err(error) if is_contended(&error) => tokio::time::sleep(OPEN_PAUSE).await,
+                    opened => return opened.map(Self::Sqlite),
+                }
+            }
+            open_sqlite(url, options).await.map(Self::Sqlite)
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             let pool = PgPoolOptions::new()
                 .max_connections(8)
