@@ -7,6 +7,7 @@
 //! types below. Types here are the written form. They hold no secrets, only
 //! references. Nothing here starts anything or connects anywhere.
 
+mod agenda;
 pub mod daemon;
 mod given;
 mod leaf;

@@ -1,6 +1,7 @@
 //! Pure decisions: (facts, now) -> plan or verdict. No I/O, no async, no clock;
 //! nothing else of ours but `domain`. Flows carry out what is decided here.
 
+pub mod agenda;
 pub mod chain;
 pub mod cluster;
 pub mod copy;
@@ -9,6 +10,7 @@ pub mod due;
 pub mod escrow;
 pub mod exposure;
 pub mod headroom;
+pub mod hold;
 pub mod lineage;
 pub mod member;
 pub mod parent;

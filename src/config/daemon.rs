@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{SecretRef, vault::VaultConfig};
-use crate::domain::{Region, Span, VaultName};
+use crate::domain::{DatabaseName, Region, Span, VaultName};
 
 /// `lifeboat.yaml`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -26,6 +26,31 @@ pub struct DaemonConfig {
     pub dns: BTreeMap<String, DnsConfig>,
     /// The status API and pages; none are served when absent.
     pub api: Option<ApiConfig>,
+    /// Announced times in which no run begins by schedule. WAL never stops.
+    #[serde(default)]
+    pub maintenance: Vec<MaintenanceConfig>,
+}
+
+/// An announced time in which no run begins by schedule.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MaintenanceConfig {
+    /// What is done, for whoever asks why nothing ran.
+    #[schemars(extend("format" = "filled"))]
+    pub reason: String,
+    /// `Sun 02:00` every week, or `2026-12-26 02:00` once.
+    #[schemars(extend("format" = "edge"))]
+    pub start: String,
+    /// In the same form; the minute itself belongs to it no more.
+    #[schemars(extend("format" = "edge"))]
+    pub end: String,
+    /// IANA zone of both.
+    #[serde(default = "super::schedule::utc")]
+    #[schemars(extend("format" = "timezone"))]
+    pub timezone: String,
+    /// Whose runs it holds; all databases' when absent.
+    #[serde(default)]
+    pub databases: Vec<DatabaseName>,
 }
 
 /// Who this node is.

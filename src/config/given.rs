@@ -31,6 +31,7 @@ impl Estate {
             vaults: [(name.clone(), vault)].into(),
             dns: std::collections::BTreeMap::new(),
             api: None,
+            maintenance: Vec::new(),
         };
         let schedule = Loaded { config: unscheduled(database, name), file: PathBuf::new(), sha256: String::new() };
         Self { daemon, folder: PathBuf::new(), schedules: vec![schedule], runbooks: Vec::new() }
@@ -69,5 +70,6 @@ fn unscheduled(database: &DatabaseName, vault: &VaultName) -> ScheduleConfig {
         },
         verify: super::schedule::VerifyConfig::default(),
         restore_test: None,
+        blackouts: Vec::new(),
     }
 }

@@ -26,6 +26,7 @@ pub(super) fn refuse(kind: &str, text: &str) -> Option<(String, String)> {
         "Share" => reading::<Share>(text),
         "Lsn" => reading::<Lsn>(text),
         "cron" => due::parse_cron(text).err().map(split),
+        "edge" => reading::<crate::decide::hold::Edge>(text),
         "timezone" => due::parse_zone(text).err().map(split),
         "age-recipient" => recipient(text),
         "ip" => text.parse::<IpAddr>().is_err().then(|| said(text, "an IP address", "write one such as `192.0.2.20`")),

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::SecretRef;
+use crate::decide::agenda::CatchUp;
 use crate::domain::{
     BackupFrom, BackupKind, ByteSize, DatabaseName, KeepPeriod, MemberName, Objectives, Residency, Share, SiteName,
     Span, VaultName,
@@ -56,13 +57,16 @@ pub struct ScheduleConfig {
     pub verify: VerifyConfig,
     /// When and how backups are proven.
     pub restore_test: Option<RestoreTestConfig>,
+    /// When drills and restore tests do not begin, such as the days of a big match.
+    /// WAL never stops.
+    #[serde(default)]
+    pub blackouts: Vec<BlackoutConfig>,
 }
 
-fn utc() -> String {
+pub(super) fn utc() -> String {
     "UTC".to_owned()
 }
 
-/// What kind a database is.
 impl ScheduleConfig {
     /// Its servers by name, also where there is one `connection` only.
     pub fn all_members(&self) -> BTreeMap<MemberName, MemberConfig> {
@@ -78,6 +82,7 @@ impl ScheduleConfig {
 /// Member and site of a database that has one server: where its file names it.
 const ONLY: &str = "connection";
 
+/// What kind a database is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EngineKind {
@@ -169,6 +174,15 @@ pub struct BackupScheduleConfig {
     /// Minute, hour, day, month and weekday in the schedule's zone; seconds may come first.
     #[schemars(extend("format" = "cron"))]
     pub cron: String,
+    /// Up to how much later than due its runs begin, so that not all databases are
+    /// busy at the same moment: how much follows from the database's name.
+    pub jitter: Option<Span>,
+    /// How long after it is due a run may begin, where something holds it back or no
+    /// daemon lived; until the next one is due when absent.
+    pub start_window: Option<Span>,
+    /// What becomes of a run whose time passed while no daemon lived.
+    #[serde(default)]
+    pub catch_up: CatchUp,
     /// A full backup that no other builds upon; kept beyond `wal.window` it
     /// needs just the WAL that was written while it ran.
     #[serde(default)]
@@ -181,6 +195,47 @@ pub struct BackupScheduleConfig {
     /// expires when absent.
     #[schemars(extend("propertyNames" = {"enum": KeepPeriod::ALL.map(KeepPeriod::as_str)}))]
     pub keep: Option<BTreeMap<KeepPeriod, u32>>,
+}
+
+/// A time in which runs do not begin.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BlackoutConfig {
+    /// `Sat 12:00` every week, or `2026-12-26 12:00` once, in the schedule's zone.
+    #[schemars(extend("format" = "edge"))]
+    pub start: String,
+    /// In the same form; the minute itself belongs to it no more.
+    #[schemars(extend("format" = "edge"))]
+    pub end: String,
+    /// What it holds back; drills and restore tests when absent.
+    #[serde(default = "drills_and_tests")]
+    pub holds: Vec<HeldFlow>,
+}
+
+/// What a blackout can hold back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldFlow {
+    /// Backups by schedule.
+    Backup,
+    Drill,
+    /// Restore tests by schedule.
+    RestoreTest,
+}
+
+impl HeldFlow {
+    /// The flow's name in a run's id.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Backup => "backup",
+            Self::Drill => "drill",
+            Self::RestoreTest => "restore_test",
+        }
+    }
+}
+
+fn drills_and_tests() -> Vec<HeldFlow> {
+    vec![HeldFlow::Drill, HeldFlow::RestoreTest]
 }
 
 /// How the copies to the further vaults are watched.
@@ -264,6 +319,15 @@ pub struct RestoreTestConfig {
     /// Minute, hour, day, month and weekday in the schedule's zone; seconds may come first.
     #[schemars(extend("format" = "cron"))]
     pub cron: String,
+    /// Up to how much later than due its runs begin, so that not all databases are
+    /// busy at the same moment: how much follows from the database's name.
+    pub jitter: Option<Span>,
+    /// How long after it is due a run may begin, where something holds it back or no
+    /// daemon lived; until the next one is due when absent.
+    pub start_window: Option<Span>,
+    /// What becomes of a run whose time passed while no daemon lived.
+    #[serde(default)]
+    pub catch_up: CatchUp,
     /// Which recovery point is restored.
     pub recovery_point: RecoveryPointConfig,
     /// Where it is restored to.

@@ -54,6 +54,29 @@ pub fn on_the_wall(zone: chrono_tz::Tz, at: Timestamp) -> String {
     }
 }
 
+/// The instant at which a clock in this zone shows `YYYY-MM-DD HH:MM` for the
+/// first time, or the end of the jump that leaves it out; none where there is no such day.
+pub fn instant_on_the_wall(wall: &str, zone: &str) -> Result<Option<Timestamp>, InvalidSchedule> {
+    let zone = parse_zone(zone)?;
+    let Ok(wall) = NaiveDateTime::parse_from_str(wall, "%Y-%m-%d %H:%M") else { return Ok(None) };
+    let at = match zone.from_local_datetime(&wall) {
+        LocalResult::Single(at) | LocalResult::Ambiguous(at, _) => Some(at.to_utc()),
+        LocalResult::None => end_of_gap(zone, wall),
+    };
+    Ok(at.and_then(|at| Timestamp::from_second(at.timestamp()).ok()))
+}
+
+/// The first instant after the wall times that a jump left out.
+fn end_of_gap(zone: chrono_tz::Tz, wall: NaiveDateTime) -> Option<DateTime<Utc>> {
+    let exists = |minutes: i64| {
+        let wall = wall.checked_add_signed(TimeDelta::minutes(minutes))?;
+        zone.from_local_datetime(&wall).earliest().map(|at| at.to_utc())
+    };
+    // Jumps happen on full minutes; the longest ever left out a day.
+    let wall_seconds = TimeDelta::seconds(i64::from(chrono::Timelike::second(&wall)));
+    (1..=25 * 60).find_map(exists).and_then(|at| at.checked_sub_signed(wall_seconds))
+}
+
 /// A cron expression in a zone.
 #[derive(Debug, Clone)]
 pub struct Schedule {
@@ -138,19 +161,8 @@ impl Schedule {
             LocalResult::Single(at) => [Some(at.to_utc()), None],
             LocalResult::Ambiguous(first, second) => [Some(first.to_utc()), self.every_hour.then(|| second.to_utc())],
             LocalResult::None if self.every_hour => [None, None],
-            LocalResult::None => [self.end_of_gap(wall), None],
+            LocalResult::None => [end_of_gap(self.zone, wall), None],
         }
-    }
-
-    /// The first instant after the wall times that a jump left out.
-    fn end_of_gap(&self, wall: NaiveDateTime) -> Option<DateTime<Utc>> {
-        let exists = |minutes: i64| {
-            let wall = wall.checked_add_signed(TimeDelta::minutes(minutes))?;
-            self.zone.from_local_datetime(&wall).earliest().map(|at| at.to_utc())
-        };
-        // Jumps happen on full minutes; the longest ever left out a day.
-        let wall_seconds = TimeDelta::seconds(i64::from(chrono::Timelike::second(&wall)));
-        (1..=25 * 60).find_map(exists).and_then(|at| at.checked_sub_signed(wall_seconds))
     }
 }
 

@@ -1,0 +1,112 @@
+//! The agenda that a schedule writes down, together with the maintenance that
+//! `lifeboat.yaml` announces.
+
+use jiff::SignedDuration;
+
+use super::{DaemonConfig, ScheduleConfig, daemon::MaintenanceConfig, schedule::HeldFlow};
+use crate::{
+    decide::{
+        agenda::{Agenda, CatchUp, Line, Size, jitter},
+        due::{InvalidSchedule, Schedule},
+        hold::{Cause, Edge, Hold, InvalidEdge, InvalidHold},
+    },
+    domain::{DatabaseName, Span},
+};
+
+/// Why a schedule has no agenda. What was loaded has none of these.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidAgenda {
+    #[error(transparent)]
+    Schedule(#[from] InvalidSchedule),
+    #[error(transparent)]
+    Edge(#[from] InvalidEdge),
+    #[error(transparent)]
+    Hold(#[from] InvalidHold),
+}
+
+/// When runs of a line keep to their times.
+struct Timing<'a> {
+    cron: &'a str,
+    jitter: Option<Span>,
+    start_window: Option<Span>,
+    catch_up: CatchUp,
+}
+
+impl ScheduleConfig {
+    /// What of it runs when. The first lines are those of `backups`, in their
+    /// order; the restore test follows them.
+    pub fn agenda(&self, daemon: &DaemonConfig) -> Result<Agenda, InvalidAgenda> {
+        let mut agenda = Agenda::default();
+        for entry in &self.backups {
+            // Two lines of which one stands alone are two kinds of run.
+            let kind = if entry.standalone { "standalone" } else { entry.kind.as_str() };
+            let timing = Timing {
+                cron: &entry.cron,
+                jitter: entry.jitter,
+                start_window: entry.start_window,
+                catch_up: entry.catch_up,
+            };
+            let size = Size { kind: entry.kind, standalone: entry.standalone };
+            agenda.lines.push(self.line(HeldFlow::Backup.as_str(), kind, Some(size), &timing)?);
+        }
+        if let Some(test) = &self.restore_test {
+            let timing = Timing {
+                cron: &test.cron,
+                jitter: test.jitter,
+                start_window: test.start_window,
+                catch_up: test.catch_up,
+            };
+            agenda.lines.push(self.line(HeldFlow::RestoreTest.as_str(), "local", None, &timing)?);
+        }
+        agenda.holds = self.holds(daemon)?;
+        Ok(agenda)
+    }
+
+    fn line(
+        &self,
+        flow: &'static str,
+        kind: &str,
+        backup: Option<Size>,
+        timing: &Timing<'_>,
+    ) -> Result<Line, InvalidAgenda> {
+        let most = timing.jitter.map_or(SignedDuration::ZERO, signed);
+        Ok(Line {
+            flow,
+            kind: kind.to_owned(),
+            backup,
+            due: Schedule::parse(timing.cron, &self.timezone)?,
+            jitter: jitter(&format!("{}/{flow}/{kind}", self.database), most),
+            start_window: timing.start_window.map(signed),
+            catch_up: timing.catch_up,
+        })
+    }
+
+    fn holds(&self, daemon: &DaemonConfig) -> Result<Vec<Hold>, InvalidAgenda> {
+        let mut holds = Vec::new();
+        for blackout in &self.blackouts {
+            let edges: (Edge, Edge) = (blackout.start.parse()?, blackout.end.parse()?);
+            let flows = blackout.holds.iter().map(|flow| flow.as_str().to_owned()).collect();
+            holds.push(Hold::new(Cause::Blackout, (&edges.0, &edges.1), &self.timezone, flows)?);
+        }
+        for maintenance in daemon.maintenance.iter().filter(|maintenance| maintenance.concerns(&self.database)) {
+            holds.push(maintenance.hold()?);
+        }
+        Ok(holds)
+    }
+}
+
+impl MaintenanceConfig {
+    pub fn concerns(&self, database: &DatabaseName) -> bool {
+        self.databases.is_empty() || self.databases.contains(database)
+    }
+
+    pub fn hold(&self) -> Result<Hold, InvalidAgenda> {
+        let edges: (Edge, Edge) = (self.start.parse()?, self.end.parse()?);
+        let hold = Hold::new(Cause::Maintenance, (&edges.0, &edges.1), &self.timezone, Vec::new())?;
+        Ok(Hold { name: self.reason.clone(), ..hold })
+    }
+}
+
+fn signed(span: Span) -> SignedDuration {
+    SignedDuration::try_from(span.as_duration()).unwrap_or(SignedDuration::MAX)
+}
