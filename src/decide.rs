@@ -12,6 +12,8 @@ pub mod headroom;
 pub mod lineage;
 pub mod member;
 pub mod parent;
+pub mod placement;
+pub mod priority;
 pub mod recovery;
 pub mod retention;
 pub mod rotation;
