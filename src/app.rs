@@ -17,6 +17,7 @@ use crate::{
         schedule::{EngineKind, MemberConfig, SslMode},
     },
     db::{Db, DbError},
+    decide::placement::Limits,
     dns::{Dns, DnsError, embedded::EmbeddedDns},
     domain::{DatabaseName, MemberName, RunbookName, VaultName, with_causes},
     engine::{
@@ -27,7 +28,7 @@ use crate::{
         },
     },
     evidence::EvidenceLog,
-    flow::Runner,
+    flow::{Runner, Station},
     flows::{
         Database, Keys, Parts, Resources, Vault, backup::BackupFlow, copy::CopyFlow, drill::DrillFlow,
         prune::PruneFlow, restore_test::RestoreTestFlow, rotate_keys::RotateKeysFlow, verify::VerifyFlow,
@@ -135,7 +136,11 @@ impl App {
         };
         let runner = Runner::new(
             db.clone(),
-            estate.daemon.node.name.clone(),
+            Station {
+                node: estate.daemon.node.name.clone(),
+                region: Some(estate.daemon.node.region.clone()),
+                limits: limits(&estate),
+            },
             clock.clone(),
             estate.daemon.node.lease.as_duration(),
         );
@@ -201,6 +206,14 @@ impl App {
     pub fn stamp(&self) -> String {
         format!("{}-{:04x}", self.clock.now().strftime("%Y%m%dt%H%M%Sz"), rand::random::<u16>())
     }
+}
+
+/// What the files say of how many runs may work on the same thing.
+fn limits(estate: &config::Estate) -> Limits {
+    let vaults = estate.daemon.vaults.iter().filter_map(|(name, vault)| Some((name.clone(), vault.runs_max()?)));
+    let schedules = estate.schedules.iter().map(|schedule| &schedule.config);
+    let databases = schedules.filter_map(|schedule| Some((schedule.database.clone(), schedule.runs_max?)));
+    Limits { vaults: vaults.collect(), databases: databases.collect() }
 }
 
 /// A new key is made for new vaults alone: with it nothing that an older one signed

@@ -11,7 +11,7 @@ use std::{str::FromStr, time::Duration};
 use jiff::Timestamp;
 use sqlx::{
     Connection, PgPool, SqlitePool,
-    postgres::PgPoolOptions,
+    postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -19,6 +19,7 @@ pub mod changes;
 pub mod evidence;
 pub mod findings;
 pub mod heartbeats;
+pub mod nodes;
 pub mod runs;
 pub mod vaults;
 
@@ -51,13 +52,16 @@ pub enum DbError {
 /// and nothing locks a new file for that. What it has made is found the next time.
 const OPENED_MAX: u32 = 20;
 const OPEN_PAUSE: Duration = Duration::from_millis(100);
+/// How long PostgreSQL waits for the rest of a transaction: with the longest lease that
+/// is usual its runs are taken over within half a minute.
+const IDLE_IN_TRANSACTION: &str = "5s";
 /// SQLite's code for a file that another one holds, in the lowest byte of what it tells.
 const BUSY: u32 = 5;
 
 async fn open_sqlite(url: &str, options: SqliteConnectOptions) -> Result<SqlitePool, DbError> {
     let opened = |source| DbError::Open { url: redacted(url), source };
     let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(opened)?;
-    sqlx::migrate!("migrations/sqlite").run(&pool).await.map_err(DbError::Migrate)?;
+    sqlx::migrate!("migrations/sqlite").set_ignore_missing(true).run(&pool).await.map_err(DbError::Migrate)?;
     Ok(pool)
 }
 
@@ -92,9 +96,9 @@ impl DbError {
                 | sqlx::Error::PoolClosed
                 | sqlx::Error::WorkerCrashed => false,
                 // Busy and locked for SQLite; connection, resource and intervention classes for PostgreSQL,
-                // and 25006: still connected to what is a standby now.
+                // 25006: still connected to what is a standby now; 25P03: so long silent that it was hung up on.
                 sqlx::Error::Database(error) => !error.code().is_some_and(|code| {
-                    ["08", "40", "53", "57", "25006"].iter().any(|class| code.len() == 5 && code.starts_with(class))
+                    ["08", "40", "53", "57", "25006", "25P03"].iter().any(|class| code.len() == 5 && code.starts_with(class))
                         || code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 10))
                 }),
                 _ => true,
@@ -125,7 +129,8 @@ pub(crate) use on;
 
 impl Db {
     /// Opens the database, makes it if it is a SQLite file that does not exist,
-    /// and brings it up to date.
+    /// and brings it up to date. One that a newer version has changed is used as it
+    /// is: while versions mix, migrations only add what has a default.
     pub async fn open(url: &str) -> Result<Self, DbError> {
         let opened = |source| DbError::Open { url: redacted(url), source };
         if let Some(path) = url.strip_prefix("sqlite:") {
@@ -144,6 +149,10 @@ impl Db {
             }
             open_sqlite(url, options).await.map(Self::Sqlite)
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            // A node that is cut off or stopped in the middle of a transaction must not keep its locks.
+            let options = PgConnectOptions::from_str(url)
+                .map_err(opened)?
+                .options([("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION)]);
             let pool = PgPoolOptions::new()
                 .max_connections(8)
                 .acquire_timeout(Duration::from_secs(5))
@@ -156,10 +165,14 @@ impl Db {
                         }
                     })
                 })
-                .connect(url)
+                .connect_with(options)
                 .await
                 .map_err(opened)?;
-            sqlx::migrate!("migrations/postgres").run(&pool).await.map_err(DbError::Migrate)?;
+            sqlx::migrate!("migrations/postgres")
+                .set_ignore_missing(true)
+                .run(&pool)
+                .await
+                .map_err(DbError::Migrate)?;
             Ok(Self::Postgres(pool))
         } else {
             Err(DbError::Url { url: redacted(url) })

@@ -14,6 +14,8 @@ pub mod hold;
 pub mod lineage;
 pub mod member;
 pub mod parent;
+pub mod placement;
+pub mod priority;
 pub mod recovery;
 pub mod retention;
 pub mod rotation;

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::domain::{RunId, Verdict, with_causes};
+use crate::domain::{Placement, RunId, Verdict, with_causes};
 
 pub mod context;
 mod drive;
@@ -30,7 +30,7 @@ pub mod runner;
 mod wake;
 
 pub use context::StepContext;
-pub use runner::{DEFAULT_TTL, FlowError, Runner, Submitted};
+pub use runner::{DEFAULT_TTL, FlowError, Runner, Station, Submitted};
 
 /// Why a step did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -173,6 +173,8 @@ pub struct NewRun {
     pub subject: String,
     pub params: Value,
     pub requester: String,
+    /// Anywhere, and counted by no limit, unless said otherwise.
+    pub placement: Placement,
 }
 
 impl NewRun {
@@ -183,7 +185,20 @@ impl NewRun {
         requester: impl Into<String>,
     ) -> Result<Self, StepError> {
         let params = serde_json::to_value(params).map_err(|error| StepError::from_error(error, true))?;
-        Ok(Self { id, subject: subject.to_string(), params, requester: requester.into() })
+        Ok(Self {
+            id,
+            subject: subject.to_string(),
+            params,
+            requester: requester.into(),
+            placement: Placement::default(),
+        })
+    }
+
+    /// Says where it may be driven and what it works on.
+    #[must_use]
+    pub fn placed(mut self, placement: Placement) -> Self {
+        self.placement = placement;
+        self
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     decide::retention::locks::Reach,
     dns::{Dns, DnsError},
     domain::{
-        Check, DatabaseName, EvidenceRecord, Opener, Phase, Region, VaultName, Verdict,
+        Check, DatabaseName, EvidenceRecord, Opener, Phase, Placement, Region, VaultName, Verdict,
         record::{Measured, PlanFile, RECORD_SCHEMA, Source, Why},
     },
     engine::{Engine, EngineError},
@@ -218,6 +218,21 @@ impl Database {
     /// How far locks in the vault of this name reach. It may have left the schedule.
     pub fn lock_reach(&self, vault: &VaultName) -> Reach {
         self.vault(Some(vault)).map(|vault| vault.lock_reach).unwrap_or_default()
+    }
+
+    /// Where a run over it that works on these vaults may be driven.
+    pub fn placement<'a>(&self, vaults: impl IntoIterator<Item = &'a VaultName>) -> Placement {
+        let residency = self.schedule.config.residency.as_ref();
+        Placement {
+            regions: residency.map(|residency| residency.regions.clone()).unwrap_or_default(),
+            vaults: vaults.into_iter().cloned().collect(),
+            database: Some(self.name.clone()),
+        }
+    }
+
+    /// The same for a run that works on the first vault.
+    pub fn placement_at_first(&self) -> Placement {
+        self.placement(self.schedule.config.vaults.first())
     }
 
     pub fn jurisdiction(&self) -> Option<String> {

@@ -64,7 +64,9 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
         manner: backup::Manner::default(),
         due_at: None,
     };
-    let mut summary = progress::drive(&app, NewRun::new(id, &database.name, &params, who())?).await?;
+    let mut summary =
+        progress::drive(&app, NewRun::new(id, &database.name, &params, who())?.placed(database.placement_at_first()))
+            .await?;
     if let Some(conclusion) = summary.conclusion.as_mut().filter(|ended| ended.verdict == Verdict::Pass) {
         let copies = copied(&app, database, &conclusion.output).await?;
         if let (Some(figures), false) = (conclusion.output.as_object_mut(), copies.is_empty()) {

@@ -32,6 +32,8 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     let runbook = app.runbook(&options.runbook)?;
     let params = drill::DrillParams::manual(runbook, app.jurisdiction(&runbook.config.database));
     let id = RunId::new(drill::NAME, options.runbook.as_str(), "manual", &app.stamp());
-    let summary = progress::drive(&app, NewRun::new(id, &runbook.config.database, &params, who())?).await?;
+    let placement = app.database(&runbook.config.database)?.placement([]);
+    let run = NewRun::new(id, &runbook.config.database, &params, who())?.placed(placement);
+    let summary = progress::drive(&app, run).await?;
     super::runs::print_conclusion(invocation, &summary)
 }

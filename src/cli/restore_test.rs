@@ -49,6 +49,8 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     }
     let id = RunId::new(restore_test::NAME, database.name.as_str(), "manual", &app.stamp());
     let params = restore_test::Params { database: database.name.clone(), point, due_at: None };
-    let summary = progress::drive(&app, NewRun::new(id, &database.name, &params, who())?).await?;
+    let summary =
+        progress::drive(&app, NewRun::new(id, &database.name, &params, who())?.placed(database.placement_at_first()))
+            .await?;
     super::runs::print_conclusion(invocation, &summary)
 }

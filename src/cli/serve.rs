@@ -13,9 +13,6 @@ use crate::{
     telemetry,
 };
 
-/// Runs driven at the same time on this node.
-const RUNS_AT_ONCE: usize = 4;
-
 pub async fn run(invocation: &Invocation) -> Result<u8> {
     let app = open(invocation, Role::Everything).await?;
     // What is counted before the first scrape counts too.
@@ -29,9 +26,9 @@ pub async fn run(invocation: &Invocation) -> Result<u8> {
     };
     tasks::protect(&app, &background);
     tasks::care(&app, &background);
-    let runner = Arc::clone(&app.runner);
+    let (runner, runs_max) = (Arc::clone(&app.runner), app.estate.daemon.node.runs_max.get() as usize);
     let stop = background.stop().clone();
-    background.spawn(async move { runner.serve(stop, RUNS_AT_ONCE).await });
+    background.spawn(async move { runner.serve(stop, runs_max).await });
     let (scheduled, stop) = (Arc::clone(&app), background.stop().clone());
     background.spawn(async move {
         if let Err(error) = schedule::run(scheduled, stop).await {

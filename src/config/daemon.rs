@@ -1,12 +1,12 @@
 //! `lifeboat.yaml`: the daemon.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{SecretRef, vault::VaultConfig};
-use crate::domain::{DatabaseName, Region, Span, VaultName};
+use crate::domain::{DatabaseName, NodeRole, Region, Span, VaultName};
 
 /// `lifeboat.yaml`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -60,14 +60,28 @@ pub struct NodeConfig {
     /// Appears in runs and evidence.
     #[schemars(extend("format" = "filled"))]
     pub name: String,
-    /// Where it stands; restores must stay inside a residency too.
+    /// Where it stands. It drives the runs of databases whose residency allows it.
     pub region: Region,
+    /// What it does while it serves; everything when absent.
+    #[serde(default = "all_roles")]
+    pub roles: Vec<NodeRole>,
+    /// How many runs it drives at a time; 4 when absent.
+    #[serde(default = "runs_max")]
+    pub runs_max: NonZeroU32,
     /// Where isolated instances are made; the system's temporary folder when absent.
     pub scratch: Option<PathBuf>,
     /// How long a node that vanished keeps its runs from others, and from
     /// itself when it comes back; `15s` when absent.
     #[serde(default = "lease")]
     pub lease: Span,
+}
+
+fn all_roles() -> Vec<NodeRole> {
+    NodeRole::ALL.to_vec()
+}
+
+fn runs_max() -> NonZeroU32 {
+    NonZeroU32::MIN.saturating_add(3)
 }
 
 fn lease() -> Span {

@@ -2,7 +2,10 @@
 //! database of which nothing is known but its name. For restoring where nothing
 //! else is left; nothing in it is scheduled, watched or promised.
 
-use std::path::{Path, PathBuf};
+use std::{
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
 
 use super::{
     DaemonConfig, Estate, Loaded, ScheduleConfig, SecretRef,
@@ -18,7 +21,14 @@ impl Estate {
     pub fn of_vault(database: &DatabaseName, name: &VaultName, vault: VaultConfig, identity: &Path) -> Self {
         let region = vault.region().clone();
         let daemon = DaemonConfig {
-            node: NodeConfig { name: String::new(), region, scratch: None, lease: Span::from_secs(15) },
+            node: NodeConfig {
+                name: String::new(),
+                region,
+                roles: Vec::new(),
+                runs_max: NonZeroU32::MIN,
+                scratch: None,
+                lease: Span::from_secs(15),
+            },
             state: StateConfig { url: String::new() },
             keys: KeysConfig {
                 recipients: Vec::new(),
@@ -40,6 +50,7 @@ impl Estate {
 
 fn unscheduled(database: &DatabaseName, vault: &VaultName) -> ScheduleConfig {
     ScheduleConfig {
+        runs_max: None,
         database: database.clone(),
         engine: EngineKind::Postgres,
         members: std::collections::BTreeMap::new(),

@@ -1,6 +1,6 @@
 //! `schedules/*.yaml`: one database each.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU32};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -48,6 +48,8 @@ pub struct ScheduleConfig {
     /// How much a server may send of a backup in a second, from 32KiB to 1GiB; as
     /// much as it can when absent.
     pub backup_rate_max: Option<ByteSize>,
+    /// How many runs of it may be driven at a time, by all nodes; not limited when absent.
+    pub runs_max: Option<NonZeroU32>,
     /// When to take backups; at least one.
     pub backups: Vec<BackupScheduleConfig>,
     /// How WAL is kept.

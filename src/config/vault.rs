@@ -51,6 +51,14 @@ impl VaultConfig {
         }
     }
 
+    /// How many runs may work on it at a time.
+    pub fn runs_max(&self) -> Option<NonZeroU32> {
+        match self {
+            Self::Directory(directory) => directory.runs_max,
+            Self::S3(s3) => s3.runs_max,
+        }
+    }
+
     /// How far what is kept is locked; not at all where nothing is said of it.
     pub fn lock_reach(&self) -> Reach {
         match self {
@@ -103,6 +111,8 @@ pub struct DirectoryVaultConfig {
     pub durable: Durability,
     /// What it may take of line and store; not limited when absent.
     pub limits: Option<LimitsConfig>,
+    /// How many runs may work on it at a time, of all nodes; not limited when absent.
+    pub runs_max: Option<NonZeroU32>,
 }
 
 /// A vault in a bucket.
@@ -140,6 +150,8 @@ pub struct S3VaultConfig {
     pub durable: Durability,
     /// What it may take of line and store; not limited when absent.
     pub limits: Option<LimitsConfig>,
+    /// How many runs may work on it at a time, of all nodes; not limited when absent.
+    pub runs_max: Option<NonZeroU32>,
 }
 
 /// Where the bucket's name stands in requests.

@@ -6,6 +6,7 @@
 use sqlx::AssertSqlSafe;
 
 use super::{Db, DbError, on};
+use crate::domain::Placement;
 
 /// A run as it is stored. Instants are milliseconds since 1970 by the database's clock.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -55,15 +56,58 @@ pub enum Appended {
     Fenced,
 }
 
+/// A run that nobody drives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimable {
+    pub id: String,
+    pub flow: String,
+    pub placement: Placement,
+}
+
+/// A placement as it is stored: lists are JSON.
+#[derive(Debug, sqlx::FromRow)]
+struct PlacementRow {
+    regions: String,
+    vaults: String,
+    database: Option<String>,
+}
+
+const PLACEMENT_COLUMNS: &str = "regions, vaults, database";
+
+impl PlacementRow {
+    fn of(placement: &Placement) -> Result<Self, DbError> {
+        Ok(Self {
+            regions: serde_json::to_string(&placement.regions).map_err(corrupt)?,
+            vaults: serde_json::to_string(&placement.vaults).map_err(corrupt)?,
+            database: placement.database.as_ref().map(ToString::to_string),
+        })
+    }
+
+    fn read(self) -> Result<Placement, DbError> {
+        Ok(Placement {
+            regions: serde_json::from_str(&self.regions).map_err(corrupt)?,
+            vaults: serde_json::from_str(&self.vaults).map_err(corrupt)?,
+            database: self.database.map(|name| name.parse()).transpose().map_err(corrupt)?,
+        })
+    }
+}
+
+fn corrupt(error: impl std::fmt::Display) -> DbError {
+    DbError::Corrupt { place: "where a run may be driven", reason: error.to_string() }
+}
+
 /// Stores a new run; false when its id exists already.
-pub async fn insert(db: &Db, run: &RunRow) -> Result<bool, DbError> {
+pub async fn insert(db: &Db, run: &RunRow, placement: &Placement) -> Result<bool, DbError> {
     let sql = format!(
-        "INSERT INTO runs (id, flow, subject, params, requester, created_ms, state, fence, lease_until_ms)
-         VALUES ($1, $2, $3, $4, $5, {}, $6, 0, 0) ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO runs (id, flow, subject, params, requester, created_ms, state, fence, lease_until_ms,
+            {PLACEMENT_COLUMNS})
+         VALUES ($1, $2, $3, $4, $5, {}, $6, 0, 0, $7, $8, $9) ON CONFLICT (id) DO NOTHING",
         db.now_ms()
     );
+    let placement = PlacementRow::of(placement)?;
     let query = on!(db, pool => sqlx::query(AssertSqlSafe(sql))
         .bind(&run.id).bind(&run.flow).bind(&run.subject).bind(&run.params).bind(&run.requester).bind(&run.state)
+        .bind(&placement.regions).bind(&placement.vaults).bind(&placement.database)
         .execute(pool).await.map(|done| done.rows_affected()));
     Ok(query.map_err(DbError::query("store a new run"))? == 1)
 }
@@ -81,17 +125,40 @@ pub async fn list(db: &Db, limit: i64) -> Result<Vec<RunRow>, DbError> {
         .map_err(DbError::query("list runs"))
 }
 
-/// Ids and flows of the runs that nobody drives and that may be driven now, oldest first.
-pub async fn claimable(db: &Db) -> Result<Vec<(String, String)>, DbError> {
+/// The runs that nobody drives and that may be driven now, oldest first.
+pub async fn claimable(db: &Db) -> Result<Vec<Claimable>, DbError> {
     let sql = format!(
-        "SELECT id, flow FROM runs WHERE finished_ms IS NULL AND lease_until_ms <= {} AND (begun_ms IS NOT NULL
+        "SELECT id, flow, {PLACEMENT_COLUMNS} FROM runs WHERE finished_ms IS NULL AND lease_until_ms <= {} AND (begun_ms IS NOT NULL
             OR NOT EXISTS (SELECT 1 FROM runs begun WHERE begun.flow = runs.flow AND begun.subject = runs.subject
                            AND begun.begun_ms IS NOT NULL AND begun.finished_ms IS NULL))
          ORDER BY created_ms, id",
         db.now_ms()
     );
-    on!(db, pool => sqlx::query_as(AssertSqlSafe(sql)).fetch_all(pool).await)
-        .map_err(DbError::query("look for runs to drive"))
+    let rows: Vec<ClaimableRow> = on!(db, pool => sqlx::query_as(AssertSqlSafe(sql)).fetch_all(pool).await)
+        .map_err(DbError::query("look for runs to drive"))?;
+    let read = |row: ClaimableRow| {
+        let placement = PlacementRow { regions: row.regions, vaults: row.vaults, database: row.database }.read()?;
+        Ok(Claimable { id: row.id, flow: row.flow, placement })
+    };
+    rows.into_iter().map(read).collect()
+}
+
+#[derive(Debug, sqlx::FromRow)]
+struct ClaimableRow {
+    id: String,
+    flow: String,
+    regions: String,
+    vaults: String,
+    database: Option<String>,
+}
+
+/// Where a run may be driven; none when there is no such run.
+pub async fn placement(db: &Db, id: &str) -> Result<Option<Placement>, DbError> {
+    let sql = format!("SELECT {PLACEMENT_COLUMNS} FROM runs WHERE id = $1");
+    let row: Option<PlacementRow> =
+        on!(db, pool => sqlx::query_as(AssertSqlSafe(sql)).bind(id).fetch_optional(pool).await)
+            .map_err(DbError::query("read where a run may be driven"))?;
+    row.map(PlacementRow::read).transpose()
 }
 
 /// Ids of the runs that have begun and not ended and whose subject is this one or
@@ -113,39 +180,80 @@ pub async fn next_expiry_ms(db: &Db) -> Result<Option<i64>, DbError> {
         .map_err(DbError::query("look for the next lease to end"))
 }
 
-/// Takes the lease of a run that nobody holds, and journals `event` under the
-/// new fence, which it answers. None when somebody holds it, when another run
-/// of its flow and subject has begun, or when it is finished.
-pub async fn claim(
-    db: &Db,
-    id: &str,
-    owner: &str,
-    ttl_ms: i64,
-    nonce: &str,
-    event: &str,
-) -> Result<Option<i64>, DbError> {
+/// Who takes the lease of which run, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'a> {
+    pub id: &'a str,
+    pub owner: &'a str,
+    pub ttl_ms: i64,
+    pub nonce: &'a str,
+    /// Journaled under the new fence.
+    pub event: &'a str,
+}
+
+/// Whether there is room beside the runs that are driven already.
+pub type HasRoom<'a> = &'a (dyn Fn(&[Placement]) -> bool + Send + Sync);
+
+/// The advisory lock under which PostgreSQL's nodes count and claim, one after the other.
+const CLAIMING: &str = "SELECT pg_advisory_xact_lock(7310271863)";
+
+/// Takes the lease of a run that nobody holds, and answers the new fence. None
+/// when somebody holds it, when another run of its flow and subject has begun,
+/// when it is finished, or when there is no room. Where it is asked for room,
+/// nobody else who asks takes a lease between the question and the claim.
+pub async fn claim(db: &Db, claim: Claim<'_>, has_room: Option<HasRoom<'_>>) -> Result<Option<i64>, DbError> {
     let now = db.now_ms();
     let take = format!(
         "UPDATE runs SET fence = fence + 1, lease_owner = $2, lease_until_ms = {now} + $3,
             begun_ms = COALESCE(begun_ms, {now})
          WHERE id = $1 AND finished_ms IS NULL AND lease_until_ms <= {now} RETURNING fence"
     );
+    let driven = format!(
+        "SELECT {PLACEMENT_COLUMNS} FROM runs WHERE finished_ms IS NULL AND lease_until_ms > {now} AND id <> $1"
+    );
     let append = insert_entry(db);
-    let claimed: Result<Option<i64>, sqlx::Error> = on!(db, pool => async {
-        let mut transaction = pool.begin().await?;
+    // SQLite has one writer; a transaction that begins as one reads nothing stale.
+    let (begin, turn) = match db {
+        Db::Sqlite(_) => ("BEGIN IMMEDIATE", None),
+        Db::Postgres(_) => ("BEGIN", Some(CLAIMING)),
+    };
+    let claimed: Result<Option<i64>, ClaimError> = on!(db, pool => async {
+        let mut transaction = pool.begin_with(begin).await?;
+        if let Some(has_room) = has_room {
+            if let Some(turn) = turn {
+                sqlx::query(turn).execute(&mut *transaction).await?;
+            }
+            let rows: Vec<PlacementRow> =
+                sqlx::query_as(AssertSqlSafe(driven)).bind(claim.id).fetch_all(&mut *transaction).await?;
+            let driven: Vec<Placement> = rows.into_iter().map(PlacementRow::read).collect::<Result<_, _>>()?;
+            if !has_room(&driven) {
+                return Ok(None);
+            }
+        }
         let fence: Option<i64> = sqlx::query_scalar(AssertSqlSafe(take))
-            .bind(id).bind(owner).bind(ttl_ms).fetch_optional(&mut *transaction).await?;
+            .bind(claim.id).bind(claim.owner).bind(claim.ttl_ms).fetch_optional(&mut *transaction).await?;
         if let Some(fence) = fence {
             sqlx::query(AssertSqlSafe(append))
-                .bind(id).bind(nonce).bind(fence).bind(event).execute(&mut *transaction).await?;
+                .bind(claim.id).bind(claim.nonce).bind(fence).bind(claim.event).execute(&mut *transaction).await?;
         }
         transaction.commit().await?;
         Ok(fence)
     }.await);
     match claimed {
-        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(None),
-        other => other.map_err(DbError::query("take the lease of a run")),
+        Err(ClaimError::Sql(sqlx::Error::Database(error))) if error.is_unique_violation() => Ok(None),
+        Err(ClaimError::Sql(error)) => Err(DbError::query("take the lease of a run")(error)),
+        Err(ClaimError::Db(error)) => Err(error),
+        Ok(fence) => Ok(fence),
     }
+}
+
+/// What can go wrong within the transaction of a claim.
+#[derive(Debug, thiserror::Error)]
+enum ClaimError {
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+    #[error(transparent)]
+    Db(#[from] DbError),
 }
 
 /// Prolongs a lease, also an expired one that nobody else has taken; false when somebody has.

@@ -27,9 +27,13 @@ use crate::{
     clock::Clock,
     db::{
         Db, DbError, instant,
-        runs::{self, RunRow},
+        runs::{self, Claim, RunRow},
     },
-    domain::RunId,
+    decide::{
+        placement::Limits,
+        priority::{self, Priority},
+    },
+    domain::{Placement, Region, RunId},
     process::Tasks,
 };
 
@@ -59,10 +63,28 @@ pub enum Submitted {
     Existing,
 }
 
+/// Who a runner is, and what it may take.
+#[derive(Debug, Clone, Default)]
+pub struct Station {
+    /// Names this node in journals.
+    pub node: String,
+    /// Runs that may not be driven there are left to other nodes; none takes all.
+    pub region: Option<Region>,
+    /// Beside what all nodes drive at the moment.
+    pub limits: Limits,
+}
+
+impl From<&str> for Station {
+    /// A node that may take anything.
+    fn from(node: &str) -> Self {
+        Self { node: node.to_owned(), ..Self::default() }
+    }
+}
+
 /// Drives runs on this node.
 pub struct Runner {
     db: Db,
-    node: String,
+    station: Station,
     clock: Clock,
     ttl: Duration,
     flows: RwLock<HashMap<&'static str, Arc<dyn Flow>>>,
@@ -73,7 +95,7 @@ pub struct Runner {
 
 impl fmt::Debug for Runner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Runner").field("node", &self.node).field("ttl", &self.ttl).finish_non_exhaustive()
+        f.debug_struct("Runner").field("node", &self.station.node).field("ttl", &self.ttl).finish_non_exhaustive()
     }
 }
 
@@ -84,11 +106,11 @@ impl Drop for Runner {
 }
 
 impl Runner {
-    /// `node` names this node in journals; `ttl` is usually `DEFAULT_TTL`.
-    pub fn new(db: Db, node: impl Into<String>, clock: Clock, ttl: Duration) -> Arc<Self> {
+    /// `ttl` is usually `DEFAULT_TTL`.
+    pub fn new(db: Db, station: impl Into<Station>, clock: Clock, ttl: Duration) -> Arc<Self> {
         Arc::new(Self {
             db,
-            node: node.into(),
+            station: station.into(),
             clock,
             ttl,
             flows: RwLock::default(),
@@ -124,7 +146,7 @@ impl Runner {
             error: None,
             conclusion: None,
         };
-        let new = runs::insert(&self.db, &row).await?;
+        let new = runs::insert(&self.db, &row, &run.placement).await?;
         self.wake.ring();
         Ok(if new { Submitted::New } else { Submitted::Existing })
     }
@@ -188,7 +210,7 @@ impl Runner {
                 }
                 let unknown = || FlowError::UnknownFlow { flow: run.flow.clone(), run_id: run_id.clone() };
                 let flow = self.flow(&run.flow).ok_or_else(unknown)?;
-                if let Some(lease) = transient_as_none(self.claim(run_id).await)? {
+                if let Some(lease) = transient_as_none(self.claim_alone(run_id).await)? {
                     let driving = Arc::clone(self).carry_out(flow, lease, self.tasks.stop().clone());
                     match self.tasks.spawn(driving).await {
                         Ok(Ok(()) | Err(LetGo::Fenced)) => continue,
@@ -224,12 +246,11 @@ impl Runner {
     }
 
     async fn claim_and_drive(self: &Arc<Self>, driving: &Tasks, places: &Arc<Semaphore>) -> Result<(), DbError> {
-        let listed = self.db.within(call_limit(self.ttl), "look for runs to drive", runs::claimable(&self.db)).await?;
-        for (id, flow) in listed {
-            let Some(flow) = self.flow(&flow) else { continue };
-            let Ok(place) = Arc::clone(places).try_acquire_owned() else { return Ok(()) };
-            let id = RunId::from(id);
-            let Some(lease) = self.claim(&id).await? else { continue };
+        // Who has no place left need not look.
+        let Ok(mut place) = Arc::clone(places).try_acquire_owned() else { return Ok(()) };
+        for (id, flow, placement) in self.in_order().await? {
+            let Some(lease) = self.claim(&id, &placement).await? else { continue };
+            let taken = place;
             tracing::info!(run = %id, "driving a run");
             let (runner, stop) = (Arc::clone(self), driving.stop().clone());
             driving.spawn(async move {
@@ -240,11 +261,35 @@ impl Runner {
                         "let go of a run; it is taken up again when its lease ends"
                     );
                 }
-                drop(place);
+                drop(taken);
                 wake.wake.ring();
             });
+            let Ok(next) = Arc::clone(places).try_acquire_owned() else { return Ok(()) };
+            place = next;
         }
         Ok(())
+    }
+
+    /// What this node could take now: by priority, then the oldest first. A flow
+    /// that it does not know is left to nodes that do.
+    async fn in_order(&self) -> Result<Vec<(RunId, Arc<dyn Flow>, Placement)>, DbError> {
+        let listed = self.db.within(call_limit(self.ttl), "look for runs to drive", runs::claimable(&self.db)).await?;
+        let mut known: Vec<(Priority, RunId, Arc<dyn Flow>, Placement)> = listed
+            .into_iter()
+            .filter(|run| self.is_near(&run.placement))
+            .filter_map(|run| {
+                let flow = self.flow(&run.flow)?;
+                Some((priority::of(&run.flow), RunId::from(run.id), flow, run.placement))
+            })
+            .collect();
+        // Stable: the age stays the order within each.
+        known.sort_by_key(|(priority, ..)| *priority);
+        Ok(known.into_iter().map(|(_, id, flow, placement)| (id, flow, placement)).collect())
+    }
+
+    /// Whether a run may be driven where this node stands.
+    fn is_near(&self, placement: &Placement) -> bool {
+        self.station.region.as_ref().is_none_or(|region| placement.allows(region))
     }
 
     /// Asks whatever this process drives to stop, waits until it has, and gives
@@ -253,12 +298,30 @@ impl Runner {
         self.tasks.shut_down().await;
     }
 
-    async fn claim(&self, run_id: &RunId) -> Result<Option<Lease>, DbError> {
+    /// Claims one run, if it may be driven here.
+    async fn claim_alone(&self, run_id: &RunId) -> Result<Option<Lease>, DbError> {
+        let call = runs::placement(&self.db, run_id.as_str());
+        match self.db.within(call_limit(self.ttl), "read where a run may be driven", call).await? {
+            Some(placement) if self.is_near(&placement) => self.claim(run_id, &placement).await,
+            _ => Ok(None),
+        }
+    }
+
+    async fn claim(&self, run_id: &RunId, placement: &Placement) -> Result<Option<Lease>, DbError> {
         let claimed_at = Instant::now();
-        let event = Event::Taken { node: self.node.clone() };
+        let event = Event::Taken { node: self.station.node.clone() };
         crate::fault::point("flow.taken.before");
         let (json, nonce) = (event.to_json()?, nonce());
-        let claim = runs::claim(&self.db, run_id.as_str(), &self.node, millis(self.ttl), &nonce, &json);
+        let limits = &self.station.limits;
+        let has_room = |driven: &[Placement]| limits.leave_room(placement, driven);
+        let claim = Claim {
+            id: run_id.as_str(),
+            owner: &self.station.node,
+            ttl_ms: millis(self.ttl),
+            nonce: &nonce,
+            event: &json,
+        };
+        let claim = runs::claim(&self.db, claim, limits.concern(placement).then_some(&has_room));
         let fence = self.db.within(call_limit(self.ttl), "take the lease of a run", claim).await?;
         if fence.is_some() {
             crate::fault::point("flow.taken.after");

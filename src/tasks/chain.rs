@@ -146,7 +146,7 @@ impl Watch {
             manner: backup::Manner::default(),
             due_at: Some(now),
         };
-        let run = NewRun::new(of(&due), name, &params, "chain")?;
+        let run = NewRun::new(of(&due), name, &params, "chain")?.placed(self.database.placement_at_first());
         self.app.runner.submit(run).await.map_err(StepError::transient)?;
         Ok(of(&due))
     }

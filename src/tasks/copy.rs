@@ -130,6 +130,7 @@ impl Watch {
         let id = RunId::new(NAME, database.as_str(), self.to.as_str(), what);
         let params = Params { database: database.clone(), from: None, to: self.to.clone(), due_at: Some(now) };
         let run = NewRun::new(id, crate::flows::copy::subject(database, &self.to), &params, "copy")?;
+        let run = run.placed(self.route.database.placement([&self.to]));
         self.app.runner.submit(run).await.map_err(StepError::transient)
     }
 

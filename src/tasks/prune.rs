@@ -104,7 +104,7 @@ impl Pruner {
             let id = RunId::new(prune::NAME, key.0.as_str(), key.1.as_str(), &due);
             let params =
                 prune::Params { database: key.0.clone(), vault: key.1.clone(), due_at: Some(now), expected: None };
-            let run = NewRun::new(id, &key.0, &params, "schedule")?;
+            let run = NewRun::new(id, &key.0, &params, "schedule")?.placed(database.placement([&key.1]));
             self.app.runner.submit(run).await.map_err(|error| StepError::from_error(error, false))?;
         }
         self.seen.insert(key, seen);

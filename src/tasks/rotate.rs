@@ -26,7 +26,12 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
             let id = RunId::new(rotate_keys::NAME, database.name.as_str(), "scheduled", &due_at.to_string());
             let params = rotate_keys::Params { database: database.name.clone(), due_at: Some(due_at) };
             let stored = match NewRun::new(id, &database.name, &params, "schedule") {
-                Ok(run) => app.runner.submit(run).await.map(drop).map_err(|error| with_causes(&error)),
+                Ok(run) => app
+                    .runner
+                    .submit(run.placed(database.placement(&database.schedule.config.vaults)))
+                    .await
+                    .map(drop)
+                    .map_err(|error| with_causes(&error)),
                 Err(error) => Err(with_causes(&error)),
             };
             if let Err(error) = stored {

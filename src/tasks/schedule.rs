@@ -102,5 +102,6 @@ async fn submit(
 ) -> Result<(), String> {
     let id = RunId::new(flow, database.name.as_str(), kind, &due_at.to_string());
     let run = NewRun::new(id, &database.name, params, "schedule").map_err(|error| with_causes(&error))?;
+    let run = run.placed(database.placement_at_first());
     app.runner.submit(run).await.map(drop).map_err(|error| with_causes(&error))
 }

@@ -31,10 +31,6 @@ pub async fn run(app: Arc<App>, database: Arc<Database>, stop: CancellationToken
             () = stop.cancelled() => break,
             _ = ticker.tick() => {}
         }
-        // Another node, nearer to the data, does it.
-        if database.refuse_outside_residency(&database.region).is_err() {
-            continue;
-        }
         for vault in &database.vaults {
             let name = &vault.store.place().vault;
             match submit_due(&app, &database, vault, seen.get(name).copied()).await {
@@ -67,10 +63,11 @@ async fn submit_due(
     let oldest = histories.iter().flat_map(|held| &held.catalog.entries).map(|entry| entry.manifest.finished_at).min();
     if rotation.due(&rotation_name, oldest, now).is_some() {
         let id = RunId::new(verify::NAME, database.name.as_str(), name.as_str(), &due_at.to_string());
+        let placement = database.placement([name]);
         let (database, vault) = (database.name.clone(), name.clone());
         let params = Params { database: database.clone(), vault, depth: Asked::Sample(rotation), due_at: Some(due_at) };
         let run = NewRun::new(id, &database, &params, "schedule").map_err(|error| with_causes(&error))?;
-        app.runner.submit(run).await.map_err(|error| with_causes(&error))?;
+        app.runner.submit(run.placed(placement)).await.map_err(|error| with_causes(&error))?;
     }
     Ok(Some(due_at))
 }

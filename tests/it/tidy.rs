@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("engine", &["domain", "clock", "durable", "process", "fault", "decide"]),
     ("vault", &["domain", "clock", "durable", "process", "fault", "decide"]),
     ("db", &["domain", "clock"]),
-    ("flow", &["domain", "clock", "db", "fault", "process", "telemetry"]),
+    ("flow", &["domain", "decide", "clock", "db", "fault", "process", "telemetry"]),
     ("evidence", &["domain", "clock", "db", "durable", "fault", "vault"]),
     ("report", &["domain", "evidence", "decide", "clock", "flow"]),
     (

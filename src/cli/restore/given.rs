@@ -117,6 +117,7 @@ impl GivenOptions {
         };
         let prefix = prefix.trim_matches('/');
         let config = S3VaultConfig {
+            runs_max: None,
             bucket: bucket.to_owned(),
             region,
             prefix: (!prefix.is_empty()).then(|| format!("{prefix}/")),
@@ -152,7 +153,8 @@ impl GivenOptions {
         }
         let region = self.region.clone().map_or_else(undeclared, Ok)?;
         let name = called(&path.file_name().unwrap_or_default().to_string_lossy())?;
-        let config = DirectoryVaultConfig { path, region, durable: Durability::default(), limits: None };
+        let config =
+            DirectoryVaultConfig { path, region, durable: Durability::default(), limits: None, runs_max: None };
         Ok((name, VaultConfig::Directory(config)))
     }
 }

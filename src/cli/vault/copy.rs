@@ -77,7 +77,8 @@ pub(in crate::cli) async fn driven(
 ) -> Result<(Value, u8)> {
     let id = RunId::new(NAME, database.as_str(), to.as_str(), what);
     let params = Params { database: database.clone(), from, to: to.clone(), due_at: None };
-    let run = NewRun::new(id, copy::subject(database, &to), &params, who())?;
+    let placement = app.database(database)?.placement([&to]);
+    let run = NewRun::new(id, copy::subject(database, &to), &params, who())?.placed(placement);
     let summary = progress::drive(app, run).await?;
     let Some(conclusion) = summary.conclusion else {
         anyhow::bail!("{} goes on elsewhere; see `lifeboat runs {}`", summary.run_id, summary.run_id);

@@ -113,7 +113,8 @@ async fn carry_out(app: &App, database: &Database, shown: &mut Shown, options: &
         due_at: None,
         expected: Some(digest.clone()),
     };
-    let summary: RunSummary = progress::drive(app, NewRun::new(id, &database.name, &params, who())?).await?;
+    let run = NewRun::new(id, &database.name, &params, who())?.placed(database.placement([&shown.vault]));
+    let summary: RunSummary = progress::drive(app, run).await?;
     let Some(conclusion) = summary.conclusion else {
         anyhow::bail!("{} goes on elsewhere; see `lifeboat runs {}`", summary.run_id, summary.run_id);
     };

@@ -25,7 +25,9 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
         database.keys.identities().await.map_err(RestoreError::from)?;
         let id = RunId::new(rotate_keys::NAME, database.name.as_str(), "manual", &app.stamp());
         let params = rotate_keys::Params { database: database.name.clone(), due_at: None };
-        let summary = progress::drive(&app, NewRun::new(id, &database.name, &params, who())?).await?;
+        let placement = database.placement(&database.schedule.config.vaults);
+        let run = NewRun::new(id, &database.name, &params, who())?.placed(placement);
+        let summary = progress::drive(&app, run).await?;
         code = code.max(runs::print_conclusion(invocation, &summary)?);
     }
     Ok(code)

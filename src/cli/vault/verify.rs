@@ -194,9 +194,11 @@ async fn record(options: Options, invocation: &Invocation) -> Result<u8> {
         for vault in chosen(&database, options.vault.as_ref())? {
             let name = vault.store.place().vault.clone();
             let id = RunId::new(verify::NAME, database.name.as_str(), name.as_str(), &app.stamp());
+            let placement = database.placement([&name]);
             let depth = options.depth.asked(&database);
             let params = Params { database: database.name.clone(), vault: name, depth, due_at: None };
-            let summary = progress::drive(&app, NewRun::new(id, &database.name, &params, who())?).await?;
+            let run = NewRun::new(id, &database.name, &params, who())?.placed(placement);
+            let summary = progress::drive(&app, run).await?;
             verdicts.push(summary.conclusion.as_ref().map_or(Verdict::Error, |conclusion| conclusion.verdict));
             concluded.push(summary);
         }

@@ -22,6 +22,11 @@ pub(super) fn check(root: Spot<'_>, report: &mut Report<'_>) {
             format!("write at least `{LEASE_MIN}`"),
         );
     }
+    let roles = root.get("node").get("roles");
+    if roles.is_empty() {
+        report.add(roles.place, "this node would do nothing", "name `scheduler`, `worker` or `api`, or remove `roles`");
+    }
+    report.refuse_twins(roles);
     keys(root.get("keys"), report);
     vaults(root, report);
     for (_, _, provider) in root.get("dns").pairs() {
