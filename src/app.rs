@@ -31,7 +31,7 @@ use crate::{
     flow::{Runner, Station},
     flows::{
         Database, Keys, Parts, Resources, Vault, backup::BackupFlow, copy::CopyFlow, drill::DrillFlow,
-        prune::PruneFlow, restore_test::RestoreTestFlow, rotate_keys::RotateKeysFlow, verify::VerifyFlow,
+        missed::MissedFlow, prune::PruneFlow, restore_test::RestoreTestFlow, rotate_keys::RotateKeysFlow, verify::VerifyFlow,
     },
     process::{Account, ProcessError},
     vault::{
@@ -148,6 +148,7 @@ impl App {
         runner.register(Arc::new(BackupFlow::new(Arc::clone(&resources))));
         runner.register(Arc::new(PruneFlow::new(Arc::clone(&resources))));
         runner.register(Arc::new(CopyFlow::new(Arc::clone(&resources))));
+        runner.register(Arc::new(MissedFlow::new(Arc::clone(&resources))));
         runner.register(Arc::new(RestoreTestFlow::new(Arc::clone(&resources))));
         runner.register(Arc::new(RotateKeysFlow::new(Arc::clone(&resources))));
         runner.register(Arc::new(VerifyFlow::new(Arc::clone(&resources))));

@@ -175,6 +175,8 @@ pub struct NewRun {
     pub requester: String,
     /// Anywhere, and counted by no limit, unless said otherwise.
     pub placement: Placement,
+    /// Where it has not begun by then, it ends without a step.
+    pub begin_by: Option<Timestamp>,
 }
 
 impl NewRun {
@@ -191,7 +193,15 @@ impl NewRun {
             params,
             requester: requester.into(),
             placement: Placement::default(),
+            begin_by: None,
         })
+    }
+
+    /// Says until when it may begin.
+    #[must_use]
+    pub fn by(mut self, begin_by: Timestamp) -> Self {
+        self.begin_by = Some(begin_by);
+        self
     }
 
     /// Says where it may be driven and what it works on.

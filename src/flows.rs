@@ -35,6 +35,7 @@ mod guarded;
 pub mod headroom;
 pub mod ledger;
 pub mod locks;
+pub mod missed;
 pub mod prune;
 pub mod restore;
 pub mod restore_test;

@@ -103,7 +103,7 @@ impl MaintenanceConfig {
     pub fn hold(&self) -> Result<Hold, InvalidAgenda> {
         let edges: (Edge, Edge) = (self.start.parse()?, self.end.parse()?);
         let hold = Hold::new(Cause::Maintenance, (&edges.0, &edges.1), &self.timezone, Vec::new())?;
-        Ok(Hold { name: self.reason.clone(), ..hold })
+        Ok(hold.named(&self.reason))
     }
 }
 

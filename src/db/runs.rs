@@ -5,7 +5,11 @@
 
 use sqlx::AssertSqlSafe;
 
-use super::{Db, DbError, on};
+use super::{
+    Db, DbError,
+    agenda::{MOVE_MARK, MarkRow},
+    on,
+};
 use crate::domain::Placement;
 
 /// A run as it is stored. Instants are milliseconds since 1970 by the database's clock.
@@ -62,6 +66,8 @@ pub struct Claimable {
     pub id: String,
     pub flow: String,
     pub placement: Placement,
+    /// By how many milliseconds the time has passed in which it could begin, where it has not begun.
+    pub late_ms: Option<i64>,
 }
 
 /// A placement as it is stored: lists are JSON.
@@ -96,20 +102,53 @@ fn corrupt(error: impl std::fmt::Display) -> DbError {
     DbError::Corrupt { place: "where a run may be driven", reason: error.to_string() }
 }
 
+/// A run that may not exist yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRow {
+    pub id: String,
+    pub flow: String,
+    pub subject: String,
+    pub params: String,
+    pub requester: String,
+    pub state: &'static str,
+    pub placement: Placement,
+    /// It does not begin after this.
+    pub begin_by_ms: Option<i64>,
+}
+
 /// Stores a new run; false when its id exists already.
-pub async fn insert(db: &Db, run: &RunRow, placement: &Placement) -> Result<bool, DbError> {
-    let sql = format!(
+pub async fn insert(db: &Db, run: &NewRow) -> Result<bool, DbError> {
+    Ok(insert_all(db, std::slice::from_ref(run), &[]).await? == 1)
+}
+
+/// Stores the runs whose ids do not exist already and answers how many those were;
+/// moves marks of schedules on, never back. All of it or nothing.
+pub async fn insert_all(db: &Db, new: &[NewRow], marks: &[MarkRow]) -> Result<u64, DbError> {
+    let insert = format!(
         "INSERT INTO runs (id, flow, subject, params, requester, created_ms, state, fence, lease_until_ms,
-            {PLACEMENT_COLUMNS})
-         VALUES ($1, $2, $3, $4, $5, {}, $6, 0, 0, $7, $8, $9) ON CONFLICT (id) DO NOTHING",
+            {PLACEMENT_COLUMNS}, begin_by_ms)
+         VALUES ($1, $2, $3, $4, $5, {}, $6, 0, 0, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING",
         db.now_ms()
     );
-    let placement = PlacementRow::of(placement)?;
-    let query = on!(db, pool => sqlx::query(AssertSqlSafe(sql))
-        .bind(&run.id).bind(&run.flow).bind(&run.subject).bind(&run.params).bind(&run.requester).bind(&run.state)
-        .bind(&placement.regions).bind(&placement.vaults).bind(&placement.database)
-        .execute(pool).await.map(|done| done.rows_affected()));
-    Ok(query.map_err(DbError::query("store a new run"))? == 1)
+    let placed: Vec<(&NewRow, PlacementRow)> =
+        new.iter().map(|run| Ok((run, PlacementRow::of(&run.placement)?))).collect::<Result<_, DbError>>()?;
+    let stored: Result<u64, sqlx::Error> = on!(db, pool => async {
+        let mut stored = 0;
+        let mut transaction = pool.begin().await?;
+        for (run, placement) in &placed {
+            stored += sqlx::query(AssertSqlSafe(insert.as_str()))
+                .bind(&run.id).bind(&run.flow).bind(&run.subject).bind(&run.params).bind(&run.requester).bind(run.state)
+                .bind(&placement.regions).bind(&placement.vaults).bind(&placement.database).bind(run.begin_by_ms)
+                .execute(&mut *transaction).await?.rows_affected();
+        }
+        for mark in marks {
+            sqlx::query(MOVE_MARK).bind(&mark.database).bind(&mark.line).bind(mark.through.as_millisecond())
+                .execute(&mut *transaction).await?;
+        }
+        transaction.commit().await?;
+        Ok(stored)
+    }.await);
+    stored.map_err(DbError::query("store new runs"))
 }
 
 pub async fn get(db: &Db, id: &str) -> Result<Option<RunRow>, DbError> {
@@ -128,17 +167,19 @@ pub async fn list(db: &Db, limit: i64) -> Result<Vec<RunRow>, DbError> {
 /// The runs that nobody drives and that may be driven now, oldest first.
 pub async fn claimable(db: &Db) -> Result<Vec<Claimable>, DbError> {
     let sql = format!(
-        "SELECT id, flow, {PLACEMENT_COLUMNS} FROM runs WHERE finished_ms IS NULL AND lease_until_ms <= {} AND (begun_ms IS NOT NULL
+        "SELECT id, flow, {PLACEMENT_COLUMNS},
+            CASE WHEN begun_ms IS NULL AND begin_by_ms < {now} THEN {now} - begin_by_ms END AS late_ms
+         FROM runs WHERE finished_ms IS NULL AND lease_until_ms <= {now} AND (begun_ms IS NOT NULL
             OR NOT EXISTS (SELECT 1 FROM runs begun WHERE begun.flow = runs.flow AND begun.subject = runs.subject
                            AND begun.begun_ms IS NOT NULL AND begun.finished_ms IS NULL))
          ORDER BY created_ms, id",
-        db.now_ms()
+        now = db.now_ms()
     );
     let rows: Vec<ClaimableRow> = on!(db, pool => sqlx::query_as(AssertSqlSafe(sql)).fetch_all(pool).await)
         .map_err(DbError::query("look for runs to drive"))?;
     let read = |row: ClaimableRow| {
         let placement = PlacementRow { regions: row.regions, vaults: row.vaults, database: row.database }.read()?;
-        Ok(Claimable { id: row.id, flow: row.flow, placement })
+        Ok(Claimable { id: row.id, flow: row.flow, placement, late_ms: row.late_ms })
     };
     rows.into_iter().map(read).collect()
 }
@@ -150,6 +191,7 @@ struct ClaimableRow {
     regions: String,
     vaults: String,
     database: Option<String>,
+    late_ms: Option<i64>,
 }
 
 /// Where a run may be driven; none when there is no such run.
@@ -169,6 +211,15 @@ pub async fn under_way(db: &Db, subject: &str) -> Result<Vec<String>, DbError> {
          ORDER BY created_ms, id";
     on!(db, pool => sqlx::query_scalar(sql).bind(subject).bind(format!("{subject}/%")).fetch_all(pool).await)
         .map_err(DbError::query("look for runs that are under way"))
+}
+
+/// Whether a run of this flow and subject has begun at or after this instant.
+pub async fn has_begun_since(db: &Db, flow: &str, subject: &str, since_ms: i64) -> Result<bool, DbError> {
+    let sql = "SELECT COUNT(*) FROM runs WHERE flow = $1 AND subject = $2 AND begun_ms >= $3";
+    let count: i64 = on!(db, pool => sqlx::query_scalar(sql).bind(flow).bind(subject).bind(since_ms)
+        .fetch_one(pool).await)
+        .map_err(DbError::query("look for runs that have begun"))?;
+    Ok(count > 0)
 }
 
 /// Milliseconds until the first lease ends that is held by anybody; none when none is held.

@@ -6,7 +6,7 @@
 //! larger kind, nor recorded as missed.
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     due::Schedule,
@@ -110,7 +110,7 @@ impl Due<'_> {
 }
 
 /// Why a run was missed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Why {
     /// No scheduler lived when it was to begin.
@@ -213,7 +213,7 @@ impl Agenda {
     pub fn look(&self, marks: &[Mark], now: Timestamp) -> Look<'_> {
         let mut look = Look { start: Vec::new(), missed: Vec::new(), waiting: Vec::new(), through: Vec::new(), again_at: None };
         for (line, (of, mark)) in self.lines.iter().zip(marks).enumerate() {
-            let mut through = mark.through;
+            let (mut through, mut waits) = (mark.through, false);
             let mut missed: Vec<(Why, Timestamp)> = Vec::new();
             let mut due = self.dues(line, *mark, now).into_iter().peekable();
             while let Some(one) = due.next() {
@@ -229,6 +229,7 @@ impl Agenda {
                         Some(starts_at) if now < starts_at => {
                             look.again_at = look.again_at.into_iter().chain([starts_at, one.worrying_from().max(now + GRACE)]).min();
                             look.waiting.push(one);
+                            waits = true;
                             break;
                         }
                         Some(starts_at) if now > of.latest_start(&one, starts_at) => missed.push((Why::Down, one.due_at)),
@@ -239,6 +240,9 @@ impl Agenda {
             }
             if mark.is_promised {
                 look.missed.extend(by_cause(line, &missed));
+            } else if !waits {
+                // What comes from here on is promised.
+                through = now;
             }
             look.through.push(through);
             look.again_at = look.again_at.into_iter().chain(of.due.next_after(now)).min();

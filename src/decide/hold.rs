@@ -133,6 +133,12 @@ impl Hold {
         Ok(Self { cause, name, flows, when })
     }
 
+    /// The same hold by another name.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self }
+    }
+
     pub fn holds(&self, flow: &str) -> bool {
         self.flows.is_empty() || self.flows.iter().any(|held| held == flow)
     }

@@ -27,7 +27,8 @@ use crate::{
     clock::Clock,
     db::{
         Db, DbError, instant,
-        runs::{self, Claim, RunRow},
+        agenda::MarkRow,
+        runs::{self, Claim, NewRow, RunRow},
     },
     decide::{
         placement::Limits,
@@ -79,6 +80,15 @@ impl From<&str> for Station {
     fn from(node: &str) -> Self {
         Self { node: node.to_owned(), ..Self::default() }
     }
+}
+
+/// A run that this node could take.
+struct Candidate {
+    id: RunId,
+    flow: Arc<dyn Flow>,
+    placement: Placement,
+    /// How long ago the time passed in which it could begin.
+    late: Option<Duration>,
 }
 
 /// Drives runs on this node.
@@ -133,22 +143,18 @@ impl Runner {
     /// Stores a run, durably; whoever serves the state database will drive it.
     /// The flow is the first part of its id.
     pub async fn submit(&self, run: NewRun) -> Result<Submitted, FlowError> {
-        let row = RunRow {
-            id: run.id.to_string(),
-            flow: run.id.flow().to_owned(),
-            subject: run.subject,
-            params: run.params.to_string(),
-            requester: run.requester,
-            created_ms: 0,
-            finished_ms: None,
-            state: state_name(RunState::Pending).to_owned(),
-            step: None,
-            error: None,
-            conclusion: None,
-        };
-        let new = runs::insert(&self.db, &row, &run.placement).await?;
+        let new = runs::insert(&self.db, &row(run)).await?;
         self.wake.ring();
         Ok(if new { Submitted::New } else { Submitted::Existing })
+    }
+
+    /// Stores those of these runs that are new, and with them how far schedules were
+    /// dealt with: all of it or nothing.
+    pub async fn submit_due(&self, due: Vec<NewRun>, marks: &[MarkRow]) -> Result<(), FlowError> {
+        let rows: Vec<NewRow> = due.into_iter().map(row).collect();
+        runs::insert_all(&self.db, &rows, marks).await?;
+        self.wake.ring();
+        Ok(())
     }
 
     /// Sends a signal; once this returns, it is never lost.
@@ -248,7 +254,10 @@ impl Runner {
     async fn claim_and_drive(self: &Arc<Self>, driving: &Tasks, places: &Arc<Semaphore>) -> Result<(), DbError> {
         // Who has no place left need not look.
         let Ok(mut place) = Arc::clone(places).try_acquire_owned() else { return Ok(()) };
-        for (id, flow, placement) in self.in_order().await? {
+        for Candidate { id, flow, placement, late } in self.in_order().await? {
+            if let Some(late) = late {
+                self.let_pass(&id, late).await?;
+            }
             let Some(lease) = self.claim(&id, &placement).await? else { continue };
             let taken = place;
             tracing::info!(run = %id, "driving a run");
@@ -272,19 +281,33 @@ impl Runner {
 
     /// What this node could take now: by priority, then the oldest first. A flow
     /// that it does not know is left to nodes that do.
-    async fn in_order(&self) -> Result<Vec<(RunId, Arc<dyn Flow>, Placement)>, DbError> {
+    async fn in_order(&self) -> Result<Vec<Candidate>, DbError> {
         let listed = self.db.within(call_limit(self.ttl), "look for runs to drive", runs::claimable(&self.db)).await?;
-        let mut known: Vec<(Priority, RunId, Arc<dyn Flow>, Placement)> = listed
+        let mut known: Vec<(Priority, Candidate)> = listed
             .into_iter()
             .filter(|run| self.is_near(&run.placement))
             .filter_map(|run| {
                 let flow = self.flow(&run.flow)?;
-                Some((priority::of(&run.flow), RunId::from(run.id), flow, run.placement))
+                let late = run.late_ms.map(|late| Duration::from_millis(late.unsigned_abs()));
+                let priority = priority::of(&run.flow);
+                Some((priority, Candidate { id: RunId::from(run.id), flow, placement: run.placement, late }))
             })
             .collect();
         // Stable: the age stays the order within each.
-        known.sort_by_key(|(priority, ..)| *priority);
-        Ok(known.into_iter().map(|(_, id, flow, placement)| (id, flow, placement)).collect())
+        known.sort_by_key(|(priority, _)| *priority);
+        Ok(known.into_iter().map(|(_, candidate)| candidate).collect())
+    }
+
+    /// Has a run that waited for its turn until its start window had passed end before
+    /// its first step. It is driven all the same, as it concludes and is recorded.
+    async fn let_pass(&self, run_id: &RunId, late: Duration) -> Result<(), DbError> {
+        let payload = json!({ "reason": format!("its start window ended {} s ago", late.as_secs()) });
+        let signal = Signal { name: "abort".to_owned(), who: "schedule".to_owned(), payload };
+        let event = Event::Signalled(signal).to_json()?;
+        // Two nodes that look at the same moment say it once.
+        let nonce = format!("late {run_id}");
+        let call = runs::append_signal(&self.db, run_id.as_str(), &nonce, &event);
+        self.db.within(call_limit(self.ttl), "let a late run pass", call).await.map(drop)
     }
 
     /// Whether a run may be driven where this node stands.
@@ -409,6 +432,19 @@ impl Runner {
     ) -> Result<(), FlowError> {
         let stop = self.tasks.stop();
         stop.run_until_cancelled(heard(bell, beat)).await.ok_or_else(|| FlowError::Interrupted(run_id.clone()))
+    }
+}
+
+fn row(run: NewRun) -> NewRow {
+    NewRow {
+        flow: run.id.flow().to_owned(),
+        id: run.id.to_string(),
+        subject: run.subject,
+        params: run.params.to_string(),
+        requester: run.requester,
+        state: state_name(RunState::Pending),
+        placement: run.placement,
+        begin_by_ms: run.begin_by.map(jiff::Timestamp::as_millisecond),
     }
 }
 

@@ -1,9 +1,15 @@
 //! Starts what is due. tokio-cron-scheduler is the ticker; what is due is read
 //! from the schedules each time, so that no tick that is missed loses a run
 //! (it fires late or not at all under load). A run's id holds its due time:
-//! starting it twice runs it once.
+//! starting it twice runs it once. How far each line was dealt with is stored
+//! together with its runs, so that what passed while nobody lived is known.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
@@ -12,15 +18,26 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::App,
-    decide::due::Schedule,
-    domain::{DatabaseName, RunId, with_causes},
+    db::agenda::{self, MarkRow},
+    decide::agenda::{Agenda, Due, Look, Mark, Missed},
+    domain::{RunId, with_causes},
     flow::NewRun,
-    flows::{Database, backup, restore_test},
+    flows::{Database, backup, missed, restore_test},
 };
 
-/// How far back a daemon that was down looks for a due time that it missed: a
-/// monthly test is found again after a month.
+mod late;
+
+use late::LateTests;
+
+/// How far back of a database that is new here a due time stands for the first
+/// run: one with a monthly test has it tested before a month has passed.
 const CATCH_UP: SignedDuration = SignedDuration::from_hours(35 * 24);
+
+/// How soon something that failed is tried again.
+const RETRY: SignedDuration = SignedDuration::from_secs(5);
+
+/// Runs stored in one transaction.
+const AT_ONCE: usize = 500;
 
 /// Ticks once a second until told to stop.
 pub async fn run(app: Arc<App>, stop: CancellationToken) -> Result<(), JobSchedulerError> {
@@ -29,79 +46,227 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) -> Result<(), JobSchedu
     let woken = Arc::clone(&tick);
     ticker.add(Job::new_repeated(Duration::from_secs(1), move |_, _| woken.notify_one())?).await?;
     ticker.start().await?;
-    // Per database, moved on only when all that was due is stored.
-    let begun = app.clock.now() - CATCH_UP;
-    let mut since: BTreeMap<&DatabaseName, Timestamp> =
-        app.resources.databases.keys().map(|name| (name, begun)).collect();
+    let mut scheduler = Scheduler::new(&app);
+    let mut late = LateTests::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             () = tick.notified() => {}
         }
         let now = app.clock.now();
-        for (name, since) in &mut since {
-            let Some(database) = app.resources.databases.get(*name) else { continue };
-            match start_due(&app, database, *since, now).await {
-                Ok(()) => *since = now,
-                Err(error) => {
-                    tracing::error!(database = %name, error, "a due run could not be stored; trying again");
-                }
-            }
+        if let Err(error) = scheduler.look(now).await {
+            tracing::error!(error, "due runs could not be stored; trying again");
         }
+        late.look(&app, &scheduler.tables, now).await;
     }
     ticker.shutdown().await
 }
 
-/// Starts the latest due run of each schedule of a database in `(since, now]`.
-/// Earlier ones it overtook are not run: the latest stands for them. A restore
-/// test that was due before there was a backup has nothing to test.
-async fn start_due(app: &App, database: &Database, since: Timestamp, now: Timestamp) -> Result<(), String> {
-    let schedule = &database.schedule.config;
-    let due = |cron: &str| Schedule::parse(cron, &schedule.timezone).ok()?.latest_due(since, now);
-    for entry in &schedule.backups {
-        if let Some(due_at) = due(&entry.cron) {
-            let params = backup::Params {
-                database: database.name.clone(),
-                kind: entry.kind,
-                standalone: entry.standalone,
-                manner: backup::Manner { from: entry.backup_from, rate_max: entry.backup_rate_max },
-                due_at: Some(due_at),
-            };
-            // Two lines that fall due together are two runs where one stands alone.
-            let kind = if entry.standalone { "standalone" } else { entry.kind.as_str() };
-            submit(app, backup::NAME, database, kind, due_at, &params).await?;
+/// The schedule of one database, and how far it was dealt with.
+struct Table {
+    database: Arc<Database>,
+    agenda: Agenda,
+    /// What names each line's mark.
+    names: Vec<String>,
+    marks: Vec<Mark>,
+}
+
+/// All schedules, and when each is looked at next.
+struct Scheduler {
+    app: Arc<App>,
+    tables: Vec<Table>,
+    queue: BinaryHeap<Reverse<(Timestamp, usize)>>,
+    /// Whether the marks were read.
+    is_ready: bool,
+}
+
+impl Scheduler {
+    fn new(app: &Arc<App>) -> Self {
+        let tables = app.resources.databases.values().filter_map(|database| Table::new(app, database)).collect();
+        Self { app: Arc::clone(app), tables, queue: BinaryHeap::new(), is_ready: false }
+    }
+
+    /// Stores what is due. What could not be stored is looked at again.
+    async fn look(&mut self, now: Timestamp) -> Result<(), String> {
+        if !self.is_ready {
+            let marks = self.stored().await?;
+            self.tables.iter_mut().for_each(|table| table.take_up(&marks, now));
+            self.queue = (0..self.tables.len()).map(|table| Reverse((now, table))).collect();
+            self.is_ready = true;
+        }
+        let mut due = Vec::new();
+        while let Some(Reverse((_, table))) = self.queue.pop_if_due(now) {
+            due.push(table);
+        }
+        // Another node may have dealt with what looks missed from here.
+        if due.iter().any(|table| self.tables.get(*table).is_some_and(|table| table.looks_missed(now))) {
+            match self.stored().await {
+                Ok(marks) => due.iter().for_each(|table| {
+                    if let Some(table) = self.tables.get_mut(*table) {
+                        table.follow(&marks);
+                    }
+                }),
+                Err(error) => {
+                    self.queue.extend(due.iter().map(|table| Reverse((now + RETRY, *table))));
+                    return Err(error);
+                }
+            }
+        }
+        let mut outcome = Ok(());
+        for tables in due.chunks(AT_ONCE) {
+            if let Err(error) = self.settle(tables, now).await {
+                outcome = Err(error);
+                self.queue.extend(tables.iter().map(|table| Reverse((now + RETRY, *table))));
+            }
+        }
+        outcome
+    }
+
+    async fn stored(&self) -> Result<BTreeMap<(String, String), Timestamp>, String> {
+        agenda::marks(&self.app.resources.db).await.map_err(|error| with_causes(&error))
+    }
+
+    /// Stores the runs and marks of some schedules, all of them or none.
+    async fn settle(&mut self, tables: &[usize], now: Timestamp) -> Result<(), String> {
+        let (mut runs, mut marks, mut settled) = (Vec::new(), Vec::new(), Vec::new());
+        for place in tables {
+            let Some(table) = self.tables.get(*place) else { continue };
+            let look = table.agenda.look(&table.marks, now);
+            for due in &look.start {
+                runs.extend(table.due_run(due).await?);
+            }
+            for missed in &look.missed {
+                runs.push(table.missed_run(missed)?);
+            }
+            marks.extend(table.moved(&look));
+            settled.push((*place, look.through, look.again_at));
+        }
+        if !runs.is_empty() || !marks.is_empty() {
+            self.app.runner.submit_due(runs, &marks).await.map_err(|error| with_causes(&error))?;
+        }
+        for (place, through, again_at) in settled {
+            if let Some(table) = self.tables.get_mut(place) {
+                table.marks = through.into_iter().map(|through| Mark { through, is_promised: true }).collect();
+            }
+            self.queue.extend(again_at.map(|again_at| Reverse((again_at, place))));
+        }
+        Ok(())
+    }
+}
+
+trait PopIfDue {
+    fn pop_if_due(&mut self, now: Timestamp) -> Option<Reverse<(Timestamp, usize)>>;
+}
+
+impl PopIfDue for BinaryHeap<Reverse<(Timestamp, usize)>> {
+    fn pop_if_due(&mut self, now: Timestamp) -> Option<Reverse<(Timestamp, usize)>> {
+        if self.peek().is_some_and(|Reverse((at, _))| *at <= now) { self.pop() } else { None }
+    }
+}
+
+impl Table {
+    fn new(app: &App, database: &Arc<Database>) -> Option<Self> {
+        let schedule = &database.schedule.config;
+        // What was loaded has an agenda.
+        let agenda = schedule.agenda(&app.estate.daemon).ok()?;
+        let crons = schedule.backups.iter().map(|entry| &entry.cron);
+        let crons = crons.chain(schedule.restore_test.iter().map(|test| &test.cron));
+        // A line that was edited is another one: what it says from then on was not missed before.
+        let name = |(line, cron): (&crate::decide::agenda::Line, &String)| {
+            format!("{}/{} `{cron}` {}", line.flow, line.kind, schedule.timezone)
+        };
+        let names = agenda.lines.iter().zip(crons).map(name).collect();
+        Some(Self { database: Arc::clone(database), agenda, names, marks: Vec::new() })
+    }
+
+    /// Begins where the stored marks end. A database that is new begins with the last
+    /// due times before now; a line that is new in one that is not begins now.
+    fn take_up(&mut self, stored: &BTreeMap<(String, String), Timestamp>, now: Timestamp) {
+        let database = self.database.name.to_string();
+        let is_known = stored.keys().any(|(known, _)| *known == database);
+        let begun = |name: &String| match stored.get(&(database.clone(), name.clone())) {
+            Some(through) => Mark { through: *through, is_promised: true },
+            None if is_known => Mark { through: now, is_promised: true },
+            None => Mark { through: now - CATCH_UP, is_promised: false },
+        };
+        self.marks = self.names.iter().map(begun).collect();
+    }
+
+    /// Moves on to what other nodes have dealt with.
+    fn follow(&mut self, stored: &BTreeMap<(String, String), Timestamp>) {
+        for (name, mark) in self.names.iter().zip(&mut self.marks) {
+            if let Some(through) = stored.get(&(self.database.name.to_string(), name.clone())) {
+                mark.through = mark.through.max(*through);
+            }
         }
     }
-    if let Some(test) = &schedule.restore_test
-        && let Some(due_at) = due(&test.cron)
-        && has_backup_before(database, due_at).await?
-    {
-        let params = restore_test::Params {
-            database: database.name.clone(),
-            point: restore_test::Point::Scheduled,
-            due_at: Some(due_at),
-        };
-        submit(app, restore_test::NAME, database, "local", due_at, &params).await?;
+
+    fn looks_missed(&self, now: Timestamp) -> bool {
+        !self.agenda.look(&self.marks, now).missed.is_empty()
     }
-    Ok(())
+
+    /// The marks that a look moves on.
+    fn moved(&self, look: &Look<'_>) -> Vec<MarkRow> {
+        let lines = self.names.iter().zip(&self.marks).zip(&look.through);
+        lines
+            .filter(|((_, mark), through)| mark.through != **through)
+            .map(|((name, _), through)| MarkRow {
+                database: self.database.name.to_string(),
+                line: name.clone(),
+                through: *through,
+            })
+            .collect()
+    }
+
+    /// The run of a due time. A restore test that was due before there was a backup
+    /// has nothing to test.
+    async fn due_run(&self, due: &Due<'_>) -> Result<Option<NewRun>, String> {
+        let (database, schedule) = (&self.database, &self.database.schedule.config);
+        let Some(line) = self.agenda.lines.get(due.line) else { return Ok(None) };
+        let id = RunId::new(line.flow, database.name.as_str(), &line.kind, &due.due_at.to_string());
+        let run = match schedule.backups.get(due.line) {
+            Some(entry) => {
+                let params = backup::Params {
+                    database: database.name.clone(),
+                    kind: entry.kind,
+                    standalone: entry.standalone,
+                    manner: backup::Manner { from: entry.backup_from, rate_max: entry.backup_rate_max },
+                    due_at: Some(due.due_at),
+                };
+                NewRun::new(id, &database.name, &params, "schedule")
+            }
+            None if !has_backup_before(database, due.due_at).await? => return Ok(None),
+            None => {
+                let params = restore_test::Params {
+                    database: database.name.clone(),
+                    point: restore_test::Point::Scheduled,
+                    due_at: Some(due.due_at),
+                };
+                NewRun::new(id, &database.name, &params, "schedule")
+            }
+        };
+        let run = run.map_err(|error| with_causes(&error))?;
+        Ok(Some(run.placed(database.placement_at_first()).by(due.closes_at)))
+    }
+
+    fn missed_run(&self, missed: &Missed) -> Result<NewRun, String> {
+        let Missed { line, why, due } = missed;
+        let (flow, kind) = self.agenda.lines.get(*line).map_or(("", ""), |line| (line.flow, line.kind.as_str()));
+        let last = due.last().map(ToString::to_string).unwrap_or_default();
+        let params = missed::Params {
+            database: self.database.name.clone(),
+            flow: flow.to_owned(),
+            kind: kind.to_owned(),
+            why: *why,
+            due: due.clone(),
+        };
+        let id = RunId::new(missed::NAME, self.database.name.as_str(), &format!("{flow}-{kind}"), &last);
+        NewRun::new(id, &self.database.name, &params, "schedule").map_err(|error| with_causes(&error))
+    }
 }
 
 async fn has_backup_before(database: &Database, due_at: Timestamp) -> Result<bool, String> {
     let Some(vault) = database.vault(None) else { return Ok(false) };
     let histories = database.histories(vault).await.map_err(|error| with_causes(&error))?;
     Ok(histories.iter().flat_map(|held| &held.catalog.entries).any(|entry| entry.manifest.finished_at <= due_at))
-}
-
-async fn submit(
-    app: &App,
-    flow: &str,
-    database: &Database,
-    kind: &str,
-    due_at: Timestamp,
-    params: &impl serde::Serialize,
-) -> Result<(), String> {
-    let id = RunId::new(flow, database.name.as_str(), kind, &due_at.to_string());
-    let run = NewRun::new(id, &database.name, params, "schedule").map_err(|error| with_causes(&error))?;
-    let run = run.placed(database.placement_at_first());
-    app.runner.submit(run).await.map(drop).map_err(|error| with_causes(&error))
 }

@@ -1,0 +1,30 @@
+//! How far schedules were dealt with. `runs::insert_all` stores marks and the runs
+//! that they stand for in one transaction, so that no due time is passed over.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{Db, DbError, instant, on};
+
+/// Up to which due time a line of a database's schedule was dealt with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MarkRow {
+    pub database: String,
+    pub line: String,
+    pub through: Timestamp,
+}
+
+pub(super) const MOVE_MARK: &str = "INSERT INTO agenda_marks (database, line, through_ms) VALUES ($1, $2, $3)
+    ON CONFLICT (database, line) DO UPDATE SET through_ms = excluded.through_ms
+    WHERE agenda_marks.through_ms < excluded.through_ms";
+
+/// All marks, by database and line.
+pub async fn marks(db: &Db) -> Result<BTreeMap<(String, String), Timestamp>, DbError> {
+    let sql = "SELECT database, line, through_ms FROM agenda_marks";
+    let rows: Vec<(String, String, i64)> = on!(db, pool => sqlx::query_as(sql).fetch_all(pool).await)
+        .map_err(DbError::query("read how far schedules were dealt with"))?;
+    rows.into_iter()
+        .map(|(database, line, through_ms)| Ok(((database, line), instant("agenda_marks", through_ms)?)))
+        .collect()
+}
