@@ -72,14 +72,17 @@ impl App {
         let entries = self.resources.evidence.records(&Filter::default()).await?;
         let findings = self.findings().await?;
         let held = join_all(self.resources.databases.values().map(|database| self.held(database))).await;
-        let on_primary = self.resources.databases.values().map(|database| primary::on_primary(self, database, now));
-        let on_primary = join_all(on_primary).await;
+        let on_members = self.resources.databases.values().map(|database| primary::on_members(self, database, now));
+        let on_members = join_all(on_members).await;
         let mut databases = Vec::new();
-        for ((database, held), on_primary) in self.resources.databases.values().zip(held).zip(on_primary) {
+        for ((database, held), on_members) in self.resources.databases.values().zip(held).zip(on_members) {
             let held = held?;
             held.publish(&database.name);
             let status = self.status_of(database, &held, &entries, &findings, now).await?;
-            databases.push(DatabaseStatus { wal_on_primary: on_primary, ..status });
+            let primary::OnMembers { primary: wal_on_primary, others: wal_on_standbys } = on_members;
+            let status = DatabaseStatus { wal_on_primary, wal_on_standbys, ..status };
+            primary::publish(&status, &database.schedule.config.all_members().keys().cloned().collect());
+            databases.push(status);
         }
         let runs = self.runner.list(RUNS_SHOWN).await?;
         let node = &self.estate.daemon.node;
@@ -135,6 +138,7 @@ impl App {
             wal_streaming: streaming(database, exposure::is_silent(now, last_heartbeat)),
             // Added by the caller.
             wal_on_primary: None,
+            wal_on_standbys: Vec::new(),
             broken_windows: held.breaks.iter().map(broken_window).collect(),
             last_heartbeat,
             last_restore_test,
@@ -395,7 +399,6 @@ fn publish(status: &EstateStatus) {
                     .set(seconds);
             }
         }
-        primary::publish(&name, database.wal_on_primary.as_ref());
         for copies in &database.copies {
             let labels = [("database", name.clone()), ("vault", copies.vault.to_string())];
             gauge!(telemetry::COPY_LAG_SECONDS, &labels).set(copies.lag_seconds);
