@@ -52,7 +52,7 @@ pub enum Refusal {
     #[error("{target} lies after everything that the vault holds; {bounds}")]
     AfterTip { target: RecoveryTarget, bounds: Box<Bounds> },
     #[error(
-        "no commit is held that is later than {target}, where recovery would stop; {bounds}; `--latest` restores to that"
+        "no commit is held that is later than {target}, where recovery would stop; {bounds}; `--latest` restores to that, and where the server's clock was set back, `--lsn` to a state from before"
     )]
     NoLaterCommit { target: RecoveryTarget, bounds: Box<Bounds> },
     #[error(
