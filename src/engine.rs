@@ -272,6 +272,9 @@ pub struct IsolatedParams {
     pub folder: PathBuf,
     /// How long recovery may take.
     pub recovery_timeout: Duration,
+    /// Whether all WAL was looked through, and makes no tablespace. Where the system does
+    /// not keep the copy inside `folder`, one of which that is not known is not started.
+    pub is_wal_searched: bool,
 }
 
 /// A restored copy that runs apart from everything.
@@ -370,6 +373,10 @@ pub trait Recover: Send + Sync {
     /// Writes settings, generated from an allow-list, into the restored folder,
     /// so that the server recovers to `plan.target` by itself when it is started.
     async fn configure(&self, plan: &RecoveryPlan) -> Result<(), EngineError>;
+
+    /// Why the system would not keep a server that is started in `folder` from writing
+    /// elsewhere; none where it does.
+    async fn unconfined(&self, folder: &Path) -> Result<Option<String>, EngineError>;
 
     /// Starts the configured copy in `params.folder` and waits until it has reached its target.
     async fn start_isolated(&self, params: &IsolatedParams) -> Result<Box<dyn Instance>, EngineError>;

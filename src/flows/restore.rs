@@ -22,7 +22,7 @@ use crate::{
     decide::{
         cluster::Unclear,
         recovery::{Coverage, Facts, Refusal, search::Unreachable},
-        tablespaces::{InUse, Wanted},
+        tablespaces::{InUse, Outside, Wanted},
     },
     domain::{Backup, BackupId, ByteSize, Lsn, Opener, Phase, RecoveryTarget, Timeline, record::Source},
     engine::{EngineError, RecoveryPlan},
@@ -104,6 +104,8 @@ pub enum RestoreError {
     #[error(transparent)]
     Tablespace(#[from] InUse),
     #[error(transparent)]
+    Unconfined(#[from] Outside),
+    #[error(transparent)]
     Unclear(Box<Unclear>),
     #[error("no vault holds a backup of `{database}` with system id {system_id}; there are: {known}")]
     UnknownCluster { database: String, system_id: String, known: String },
@@ -139,6 +141,7 @@ impl RestoreError {
             Self::Refused(_)
             | Self::Unreachable(_)
             | Self::Tablespace(_)
+            | Self::Unconfined(_)
             | Self::Unclear(_)
             | Self::UnknownCluster { .. }
             | Self::NoRoom { .. }
@@ -163,6 +166,7 @@ impl RestoreError {
             | Self::Vault(VaultError::NoIdentity { .. })
             | Self::Unreachable(_)
             | Self::Tablespace(_)
+            | Self::Unconfined(_)
             | Self::Unclear(_)
             | Self::NoRoom { .. }
             | Self::UnknownCluster { .. } => true,
@@ -277,7 +281,7 @@ async fn from_held(
     chain::fetch(&database.engine, &fetch, &chain, &request.data, say).await?;
     stopwatch.lap("fetch_backup");
     say("fetching WAL", None, None);
-    let (target, awaited) = wal::stage(database, &fetch, listing.layout(), &selection, request).await?;
+    let (target, awaited) = wal::stage(database, &fetch, listing.layout(), &selection, request, say).await?;
     stopwatch.lap("fetch_wal");
     // An isolated copy's WAL is not there yet; its server can write nowhere else.
     let new_tablespaces = if request.is_isolated {

@@ -161,7 +161,7 @@ async fn a_restored_server_has_the_same_rows() {
     fixture.fetch(&[], &catalog.entries[0], &identities, &data).await.unwrap();
     let (sources, stop) = ([fixture.store.clone()], CancellationToken::new());
     let fetch = Fetch { sources: &sources, identities: &identities, stop: &stop };
-    fetch_wal(&fetch, listing.layout(), &chosen, &data.join("lifeboat_wal")).await.unwrap();
+    fetch_wal(&fetch, listing.layout(), &chosen, &data.join("lifeboat_wal"), &|_| ()).await.unwrap();
     std::fs::write(data.join("recovery.signal"), "").unwrap();
     let settings = "\nrestore_command = 'cp \"lifeboat_wal/%f\" \"%p\"'\nrecovery_target_timeline = 'current'\n";
     std::fs::write(data.join("postgresql.auto.conf"), settings).unwrap();
