@@ -61,11 +61,6 @@ async fn no_fault_that_is_planted_passes_a_restore_test() {
 
     stale_and_missing(&site).await;
     a_flipped_page(&lab, &site, sql).await;
-    // What was planted is gone again, and so is what was found.
-    site.edit(SCHEDULE, "from rotten", "from bets");
-    lab.psql_in("wallet", "DROP TABLE rotten").await;
-    backed_up(&site).await;
-    assert_eq!(tested(&site, &["--latest"], 0).await["verdict"], "PASS");
 }
 
 /// The vault lacks WAL: at its end, so that the newest heartbeats are lost, and in
@@ -85,12 +80,10 @@ async fn stale_and_missing(site: &Site) {
     assert!(test["lost_commits"].as_u64().unwrap() > 0, "{test}");
     site.edit(SCHEDULE, "rpo: 1s", "rpo: 15s");
 
-    let lost = &segments[segments.len() - 2];
-    fs::remove_file(lost).unwrap();
+    fs::remove_file(&segments[segments.len() - 2]).unwrap();
     let test = tested(site, &[], 1).await;
     assert_eq!(test["verdict"], "ERROR", "a missing segment: {test}");
-    let name = lost.file_name().unwrap().to_str().unwrap().split('.').next().unwrap().to_owned();
-    assert!(test["findings"].to_string().contains("is missing"), "{name}: {test}");
+    assert!(test["findings"].to_string().contains("is missing"), "{test}");
 }
 
 /// In a page of the primary's, before the backup.
@@ -118,14 +111,6 @@ async fn text_that_is_sorted_otherwise_and_a_damaged_index_are_found_in_the_copy
                    CREATE TABLE players (name text COLLATE german PRIMARY KEY); \
                    INSERT INTO players SELECT 'player ' || n FROM generate_series(1, 500) n";
     lab.psql_in("wallet", players).await;
-    backed_up(&site).await;
-    let test = tested(&site, &["--latest"], 0).await;
-    assert_eq!(test["verdict"], "PASS", "{test}");
-    for (name, told) in [("collations", "which is the same here"), ("amcheck", "indexes in 3 databases agree")] {
-        let (verdict, actual) = check(&test, name);
-        assert!(verdict == "PASS" && actual.contains(told), "{test}");
-    }
-
     // What a cluster looks like that comes from a machine with another ICU.
     lab.psql_in("wallet", "UPDATE pg_database SET datcollversion = '1.1' WHERE datname = 'wallet'").await;
     lab.psql_in("wallet", "UPDATE pg_collation SET collversion = '2.2' WHERE collname = 'german'").await;
@@ -137,6 +122,8 @@ async fn text_that_is_sorted_otherwise_and_a_damaged_index_are_found_in_the_copy
     {
         assert!(actual.contains(told), "{told}: {test}");
     }
+    let (looked, told) = check(&test, "amcheck");
+    assert!(looked == "PASS" && told.contains("indexes in 3 databases agree"), "{test}");
     assert!(!actual.contains("template1") && !actual.contains("`postgres`"), "{test}");
 
     lab.psql_in("wallet", "ALTER DATABASE wallet REFRESH COLLATION VERSION").await;
@@ -152,7 +139,9 @@ async fn text_that_is_sorted_otherwise_and_a_damaged_index_are_found_in_the_copy
     backed_up(&site).await;
     let test = tested(&site, &["--latest"], 1).await;
     let (verdict, actual) = check(&test, "amcheck");
-    assert_eq!((&test["verdict"], verdict, check(&test, "collations").0), (&json!("FAIL"), "FAIL", "PASS"), "{test}");
+    assert_eq!((&test["verdict"], verdict), (&json!("FAIL"), "FAIL"), "{test}");
+    let (sorted, same) = check(&test, "collations");
+    assert!(sorted == "PASS" && same.contains("which is the same here"), "{test}");
     let told = "`public.players_pkey` of `wallet` is damaged: heap tuple";
     assert!(actual.contains(told) && !test.to_string().contains("nobody finds"), "{test}");
     assert!(test["phases"].to_string().contains("check_indexes"), "{test}");
