@@ -43,11 +43,8 @@ pub fn judge(databases: &[LookedAt]) -> Check {
 
 /// The first of many, and how many more there are.
 pub(super) fn first(told: &[impl AsRef<str>], named: usize) -> String {
-    let mut text = told.iter().take(named).map(AsRef::as_ref).collect::<Vec<_>>().join("; ");
-    if told.len() > named {
-        text.push_str(&format!("; and {} more", told.len() - named));
-    }
-    text
+    let text = told.iter().take(named).map(AsRef::as_ref).collect::<Vec<_>>().join("; ");
+    if told.len() > named { format!("{text}; and {} more", told.len() - named) } else { text }
 }
 
 #[cfg(test)]
