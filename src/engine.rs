@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    decide::slot::Durable,
+    decide::{collation::Collation, indexes::LookedAt, slot::Durable},
     domain::{Beat, ByteSize, Check, Lsn, MemberName, RecoveryPoint, RecoveryTarget, Segment, SegmentSize, Timeline},
 };
 
@@ -289,6 +289,10 @@ pub trait Instance: Send + Sync + fmt::Debug {
     async fn heartbeats(&self) -> Result<CopiedBeats, EngineError>;
     /// The first column of the first row of a query, as text.
     async fn query(&self, dbname: &str, sql: &str) -> Result<Option<String>, EngineError>;
+    /// What sorts text in the copy: as its catalogs say, and as this machine does.
+    async fn collations(&self) -> Result<Vec<Collation>, EngineError>;
+    /// Holds every B-tree index of every database against its table. Writes to the copy.
+    async fn indexes(&self) -> Result<Vec<LookedAt>, EngineError>;
     /// Stops the server and proves that no process of it is left. Idempotent.
     async fn stop(&self) -> Result<(), EngineError>;
 }

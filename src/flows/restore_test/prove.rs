@@ -12,10 +12,11 @@ use tokio::time::Instant;
 
 use super::{Chosen, FETCH_LIMIT, Test};
 use crate::{
-    config::schedule::CheckConfig,
-    domain::{Check, Phase, RecoveryPoint, with_causes},
+    config::schedule::{CheckConfig, NamedCheck},
+    decide::{collation, indexes},
+    domain::{Check, Phase, RecoveryPoint, Verdict, with_causes},
     durable,
-    engine::{CopiedBeats, Instance, IsolatedParams},
+    engine::{CopiedBeats, EngineError, Instance, IsolatedParams},
     fault,
     flow::{Policy, Step, StepContext, StepError},
     flows::{
@@ -192,12 +193,25 @@ impl Prove {
                 });
             }
         }
+        checks.push(match instance.collations().await {
+            Ok(collations) => collation::judge(&collations),
+            Err(error) => not_asked("collations", "text sorted as where it was indexed", &error),
+        });
+        let mut phases = vec![Phase { name: "check".to_owned(), seconds: begun.elapsed().as_secs_f64() }];
+        if self.0.config.checks.contains(&CheckConfig::Named(NamedCheck::Amcheck)) {
+            cx.progress("checking the indexes", None, None);
+            let begun = std::time::Instant::now();
+            checks.push(match instance.indexes().await {
+                Ok(looked) => indexes::judge(&looked),
+                Err(error) => not_asked("amcheck", "every B-tree index agrees with its table", &error),
+            });
+            phases.push(Phase { name: "check_indexes".to_owned(), seconds: begun.elapsed().as_secs_f64() });
+        }
         let checked_at = cx.clock().now();
-        let checked = Phase { name: "check".to_owned(), seconds: begun.elapsed().as_secs_f64() };
         cx.progress("probing the isolation", None, None);
         let begun = std::time::Instant::now();
         let isolation = instance.isolation().await?;
-        let probed = Phase { name: "probe_isolation".to_owned(), seconds: begun.elapsed().as_secs_f64() };
+        phases.push(Phase { name: "probe_isolation".to_owned(), seconds: begun.elapsed().as_secs_f64() });
         Ok(Proof {
             server_version: instance.server_version(),
             recovery_point,
@@ -205,12 +219,18 @@ impl Prove {
             beats,
             checks,
             checked_at,
-            phases: vec![checked, probed],
+            phases,
             is_stopped: false,
             refetched: None,
             doubt: None,
         })
     }
+}
+
+/// What could not be asked is no answer.
+fn not_asked(name: &str, expected: &str, error: &EngineError) -> Check {
+    let (name, expected) = (name.to_owned(), expected.to_owned());
+    Check { name, verdict: Verdict::Inconclusive, expected, actual: with_causes(error) }
 }
 
 /// What was expected is public, the operator wrote it; anything else may be
