@@ -28,8 +28,8 @@ use crate::{
     report::{
         self, EstateStatus, Report,
         status::{
-            BrokenWindow, DatabaseStatus, Finding, LastDrill, LastRestoreTest, NextRun, StreamingState, VaultCopies,
-            VaultExposure, WalStreaming,
+            BrokenWindow, DatabaseStatus, Finding, LastDrill, LastRestoreTest, NextRun, PrimaryAway, StreamingState, VaultCopies,
+            VaultExposure, WalOnPrimary, WalStreaming,
         },
     },
     telemetry,
@@ -78,8 +78,7 @@ impl App {
         for ((database, held), on_primary) in self.resources.databases.values().zip(held).zip(on_primary) {
             let held = held?;
             held.publish(&database.name);
-            let status = self.status_of(database, &held, &entries, &findings, now).await?;
-            databases.push(DatabaseStatus { wal_on_primary: on_primary, ..status });
+            databases.push(self.status_of(database, (&held, on_primary), &entries, &findings, now).await?);
         }
         let runs = self.runner.list(RUNS_SHOWN).await?;
         let node = &self.estate.daemon.node;
@@ -99,7 +98,7 @@ impl App {
     async fn status_of(
         &self,
         database: &Database,
-        held: &Held,
+        (held, on_primary): (&Held, Result<WalOnPrimary, String>),
         entries: &[Entry],
         findings: &[Finding],
         now: Timestamp,
@@ -109,6 +108,11 @@ impl App {
         let beats = self.beats(&database.name, now - window(objectives.rpo), now).await?;
         let last_heartbeat = beats.iter().map(|beat| beat.acknowledged_at).max();
         let exposure = held.exposure(&beats, now);
+        let (wal_on_primary, primary_away) = match on_primary {
+            Ok(seen) => (Some(seen), None),
+            Err(why) => (None, Some(PrimaryAway { answered_at: last_heartbeat, why })),
+        };
+        let is_slot_active = wal_on_primary.as_ref().map(|seen| seen.slot_active);
         let last_restore_test = last_test(entries, &database.name, |verdict| verdict != Verdict::Aborted);
         let last_proven = last_test(entries, &database.name, |verdict| verdict == Verdict::Pass);
         let newest_backup = held.backups.iter().max_by_key(|backup| backup.finished_at).cloned();
@@ -132,9 +136,9 @@ impl App {
                 })
                 .collect(),
             copies: held.copies(config.copy.lag_max, now),
-            wal_streaming: streaming(database, exposure::is_silent(now, last_heartbeat)),
-            // Added by the caller.
-            wal_on_primary: None,
+            wal_streaming: streaming(database, exposure::is_unattended(now, last_heartbeat, is_slot_active)),
+            wal_on_primary,
+            primary_away,
             broken_windows: held.breaks.iter().map(broken_window).collect(),
             last_heartbeat,
             last_restore_test,

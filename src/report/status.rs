@@ -57,6 +57,8 @@ pub struct DatabaseStatus {
     pub wal_streaming: WalStreaming,
     /// What the primary keeps for us; none where it cannot be asked.
     pub wal_on_primary: Option<WalOnPrimary>,
+    /// Why the primary cannot be asked; none where it can.
+    pub primary_away: Option<PrimaryAway>,
     /// Where instants are missing between recovery points that are kept, oldest first.
     pub broken_windows: Vec<BrokenWindow>,
     /// When the newest heartbeat was acknowledged; none when none ever was.
@@ -126,6 +128,25 @@ pub struct WalStreaming {
     /// Up to here every required vault has the WAL.
     pub durable_lsn: Option<Lsn>,
     pub error: Option<String>,
+}
+
+/// A primary that does not answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PrimaryAway {
+    /// When it last acknowledged a heartbeat; none when it never did.
+    pub answered_at: Option<Timestamp>,
+    pub why: String,
+}
+
+impl PrimaryAway {
+    /// One line for people.
+    pub fn in_words(&self) -> String {
+        let last = self.answered_at.map_or_else(
+            || "it never acknowledged a heartbeat".to_owned(),
+            |at| format!("it last acknowledged a heartbeat at {}", words::instant(&at)),
+        );
+        format!("the primary cannot be asked, so nothing new is committed to the vaults; {last}: {}", self.why)
+    }
 }
 
 /// What the primary keeps of its WAL until the vaults have it, and how much more it can.

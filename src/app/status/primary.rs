@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use crate::{
     app::App,
     decide::headroom::End,
+    domain::with_causes,
     flows::{
         Database,
         headroom::{self, Last, Look},
@@ -21,14 +22,20 @@ use crate::{
 /// A status does not wait long for a primary that is away.
 const LOOK_LIMIT: Duration = Duration::from_secs(3);
 
-pub(super) async fn on_primary(app: &App, database: &Database, now: Timestamp) -> Option<WalOnPrimary> {
+/// What it keeps, or why it cannot be asked.
+pub(super) async fn on_primary(app: &App, database: &Database, now: Timestamp) -> Result<WalOnPrimary, String> {
     let look = match database.watched.last(now) {
         Last::Seen(look) => *look,
         // The daemon looks again soon.
-        Last::Failed => return None,
-        Last::Never => timeout(LOOK_LIMIT, headroom::look(&app.resources.db, database, None, now)).await.ok()?.ok()?,
+        Last::Failed => return Err("it did not answer the daemon's last look".to_owned()),
+        Last::Never => {
+            let looking = headroom::look(&app.resources.db, database, None, now);
+            let looked = timeout(LOOK_LIMIT, looking).await;
+            let looked = looked.map_err(|_| format!("it did not answer within {LOOK_LIMIT:?}"))?;
+            looked.map_err(|error| with_causes(&error))?
+        }
     };
-    Some(shown(look))
+    Ok(shown(look))
 }
 
 fn shown(look: Look) -> WalOnPrimary {
