@@ -28,8 +28,8 @@ use crate::{
     report::{
         self, EstateStatus, Report,
         status::{
-            BrokenWindow, DatabaseStatus, Finding, LastDrill, LastRestoreTest, NextRun, PrimaryAway, StreamingState, VaultCopies,
-            VaultExposure, WalOnPrimary, WalStreaming,
+            BrokenWindow, DatabaseStatus, Finding, LastDrill, LastRestoreTest, NextRun, PrimaryAway, StreamingState,
+            VaultCopies, VaultExposure, WalOnPrimary, WalStreaming,
         },
     },
     telemetry,

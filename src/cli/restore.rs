@@ -111,7 +111,8 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
                 folder.clear()?;
             }
             // A name that is only mistyped is no reason to take a backup.
-            if is_given && matches!(error, RestoreError::Nothing { .. })
+            if is_given
+                && matches!(error, RestoreError::Nothing { .. })
                 && let Some(others) = given::others(&database).await
             {
                 return Err(others.into());

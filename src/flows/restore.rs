@@ -30,7 +30,8 @@ use crate::{
     flow::StepContext,
     process,
     vault::{
-        self, CatalogEntry, EmptyFolder, Fetch, Inventory, Layout, Listing, Manifest, Proof, Remembered, SharedStore, VaultError,
+        self, CatalogEntry, EmptyFolder, Fetch, Inventory, Layout, Listing, Manifest, Proof, Remembered, SharedStore,
+        VaultError,
     },
 };
 
@@ -43,8 +44,8 @@ mod wal;
 
 pub use choice::doubt;
 pub use locate::refuse_unreachable;
-pub use unfinished::unfinished;
 use unfinished::Unfinished;
+pub use unfinished::unfinished;
 pub use wal::Ahead;
 
 /// What to restore, and where to.

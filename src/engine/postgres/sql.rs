@@ -14,7 +14,10 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-use super::{APPLICATION, Member, Postgres, Tls, failure, wire::{self, tls}};
+use super::{
+    APPLICATION, Member, Postgres, Tls, failure,
+    wire::{self, tls},
+};
 use crate::{domain::MemberName, engine::EngineError};
 
 /// How long reaching a member and logging in may take.

@@ -9,7 +9,8 @@ use lifeboat::{
     domain::{RecoveryTarget, Segment, SegmentSize, Timeline},
     process::Account,
     vault::{
-        DirectoryStore, EmptyFolder, Fetch, Object, ObjectKey, SharedStore, VaultError, WalFolder, fetch_backup, openers, put_once,
+        DirectoryStore, EmptyFolder, Fetch, Object, ObjectKey, SharedStore, VaultError, WalFolder, fetch_backup,
+        openers, put_once,
     },
 };
 use tokio_util::sync::CancellationToken;

@@ -90,7 +90,7 @@ async fn reach(postgres: &Postgres, member: &Member) -> Result<(Box<dyn Transpor
 }
 
 /// Whether the member talks TLS at all, within 10 s: the error of one that does not.
-pub async fn offers_tls(member: &Member) -> Result<(), EngineError> {
+pub(in super::super) async fn offers_tls(member: &Member) -> Result<(), EngineError> {
     let ask = async {
         let stream = TcpStream::connect((member.host.as_str(), member.port)).await;
         ask_for_tls(member, stream.map_err(|source| failure::unreachable(member, source))?).await.map(drop)
