@@ -374,6 +374,10 @@ pub trait Recover: Send + Sync {
         sought: &SoughtRecord,
     ) -> Result<Option<FoundRecord>, EngineError>;
 
+    /// The name of a file in a data folder that keeps the server from starting there
+    /// while no process is named in it.
+    fn start_lock(&self) -> &'static str;
+
     /// Writes settings, generated from an allow-list, into the restored folder,
     /// so that the server recovers to `plan.target` by itself when it is started.
     async fn configure(&self, plan: &RecoveryPlan) -> Result<(), EngineError>;

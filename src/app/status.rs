@@ -28,8 +28,8 @@ use crate::{
     report::{
         self, EstateStatus, Report,
         status::{
-            BrokenWindow, DatabaseStatus, Finding, LastDrill, LastRestoreTest, NextRun, StreamingState, VaultCopies,
-            VaultExposure, WalStreaming,
+            BrokenWindow, DatabaseStatus, Finding, LastDrill, LastRestoreTest, NextRun, PrimaryAway, StreamingState,
+            VaultCopies, VaultExposure, WalStreaming,
         },
     },
     telemetry,
@@ -37,6 +37,8 @@ use crate::{
 };
 
 mod primary;
+
+use primary::OnMembers;
 
 /// Runs that the status shows.
 const RUNS_SHOWN: usize = 20;
@@ -78,9 +80,7 @@ impl App {
         for ((database, held), on_members) in self.resources.databases.values().zip(held).zip(on_members) {
             let held = held?;
             held.publish(&database.name);
-            let status = self.status_of(database, &held, &entries, &findings, now).await?;
-            let primary::OnMembers { primary: wal_on_primary, others: wal_on_standbys } = on_members;
-            let status = DatabaseStatus { wal_on_primary, wal_on_standbys, ..status };
+            let status = self.status_of(database, (&held, on_members), &entries, &findings, now).await?;
             primary::publish(&status, &database.schedule.config.all_members().keys().cloned().collect());
             databases.push(status);
         }
@@ -102,7 +102,7 @@ impl App {
     async fn status_of(
         &self,
         database: &Database,
-        held: &Held,
+        (held, on_members): (&Held, OnMembers),
         entries: &[Entry],
         findings: &[Finding],
         now: Timestamp,
@@ -112,6 +112,8 @@ impl App {
         let beats = self.beats(&database.name, now - window(objectives.rpo), now).await?;
         let last_heartbeat = beats.iter().map(|beat| beat.acknowledged_at).max();
         let exposure = held.exposure(&beats, now);
+        let primary_away = on_members.away.map(|why| PrimaryAway { answered_at: last_heartbeat, why });
+        let is_slot_active = on_members.primary.as_ref().map(|seen| seen.slot_active);
         let last_restore_test = last_test(entries, &database.name, |verdict| verdict != Verdict::Aborted);
         let last_proven = last_test(entries, &database.name, |verdict| verdict == Verdict::Pass);
         let newest_backup = held.backups.iter().max_by_key(|backup| backup.finished_at).cloned();
@@ -135,10 +137,10 @@ impl App {
                 })
                 .collect(),
             copies: held.copies(config.copy.lag_max, now),
-            wal_streaming: streaming(database, exposure::is_silent(now, last_heartbeat)),
-            // Added by the caller.
-            wal_on_primary: None,
-            wal_on_standbys: Vec::new(),
+            wal_streaming: streaming(database, exposure::is_unattended(now, last_heartbeat, is_slot_active)),
+            wal_on_primary: on_members.primary,
+            wal_on_standbys: on_members.others,
+            primary_away,
             broken_windows: held.breaks.iter().map(broken_window).collect(),
             last_heartbeat,
             last_restore_test,

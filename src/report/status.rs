@@ -59,6 +59,8 @@ pub struct DatabaseStatus {
     pub wal_on_primary: Option<WalOnMember>,
     /// What the other members keep for us, in case one of them is promoted.
     pub wal_on_standbys: Vec<WalOnMember>,
+    /// Why the primary cannot be asked; none where it can.
+    pub primary_away: Option<PrimaryAway>,
     /// Where instants are missing between recovery points that are kept, oldest first.
     pub broken_windows: Vec<BrokenWindow>,
     /// When the newest heartbeat was acknowledged; none when none ever was.
@@ -128,6 +130,25 @@ pub struct WalStreaming {
     /// Up to here every required vault has the WAL.
     pub durable_lsn: Option<Lsn>,
     pub error: Option<String>,
+}
+
+/// A primary that does not answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PrimaryAway {
+    /// When it last acknowledged a heartbeat; none when it never did.
+    pub answered_at: Option<Timestamp>,
+    pub why: String,
+}
+
+impl PrimaryAway {
+    /// One line for people.
+    pub fn in_words(&self) -> String {
+        let last = self.answered_at.map_or_else(
+            || "it never acknowledged a heartbeat".to_owned(),
+            |at| format!("it last acknowledged a heartbeat at {}", words::instant(&at)),
+        );
+        format!("the primary cannot be asked; {last}: {}", self.why)
+    }
 }
 
 /// What a member keeps of its WAL until the vaults have it, and how much more it can.

@@ -270,6 +270,7 @@ pub(crate) fn database(name: &str) -> DatabaseStatus {
             durable_lsn: Some(Lsn(0x4_2A00_01C8)),
             error: None,
         },
+        primary_away: None,
         wal_on_primary: Some(WalOnMember {
             at: at("2026-11-21T05:41:10Z"),
             member: "a".parse().unwrap(),

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::{
     app::App,
     decide::headroom::End,
-    domain::MemberName,
+    domain::{MemberName, with_causes},
     flows::{
         Database,
         headroom::{self, Last, Look},
@@ -30,22 +30,32 @@ const LOOK_LIMIT: Duration = Duration::from_secs(3);
 pub(super) struct OnMembers {
     pub primary: Option<WalOnMember>,
     pub others: Vec<WalOnMember>,
+    /// Why the primary cannot be asked; none where it can.
+    pub away: Option<String>,
 }
 
 pub(super) async fn on_members(app: &App, database: &Database, now: Timestamp) -> OnMembers {
-    let looks = match database.watched.last(now) {
+    let (looks, away) = match database.watched.last(now) {
         // Of one that is away the daemon knows soon.
-        Last::Seen(looks) => looks,
+        Last::Seen(looks) => (looks, "it did not answer the daemon's last look".to_owned()),
         Last::Never => {
             let none = BTreeMap::new();
-            let looked = timeout(LOOK_LIMIT, headroom::look(&app.resources.db, database, &none, now)).await;
-            looked.into_iter().flatten().filter_map(|(_, look)| look.ok()).collect()
+            match timeout(LOOK_LIMIT, headroom::look(&app.resources.db, database, &none, now)).await {
+                Ok(looked) => {
+                    let (seen, failed): (Vec<_>, Vec<_>) = looked.into_iter().map(|(_, look)| look).partition(Result::is_ok);
+                    let why = failed.into_iter().find_map(Result::err).map(|error| with_causes(&error));
+                    let none = || "no member says that it takes writes".to_owned();
+                    (seen.into_iter().flatten().collect(), why.unwrap_or_else(none))
+                }
+                Err(_) => (Vec::new(), format!("it did not answer within {LOOK_LIMIT:?}")),
+            }
         }
     };
     let primary = headroom::primary(&looks).map(|look| look.kept.member.clone());
     let (of_primary, others): (Vec<WalOnMember>, Vec<WalOnMember>) =
         looks.into_iter().map(shown).partition(|seen| Some(&seen.member) == primary.as_ref());
-    OnMembers { primary: of_primary.into_iter().next(), others }
+    let away = primary.is_none().then_some(away);
+    OnMembers { primary: of_primary.into_iter().next(), others, away }
 }
 
 fn shown(look: Look) -> WalOnMember {

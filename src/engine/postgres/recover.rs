@@ -79,6 +79,10 @@ impl Recover for Postgres {
         search::find(server_version, range, sought).await
     }
 
+    fn start_lock(&self) -> &'static str {
+        folder::START_LOCK
+    }
+
     async fn configure(&self, plan: &RecoveryPlan) -> Result<(), EngineError> {
         let (cleaned, account) = (plan.clone(), self.account.clone());
         blocking(move || folder::prepare(&cleaned, account.as_ref())).await?;
