@@ -1,5 +1,5 @@
 //! Brings what a vault lacks from the other vaults of a database, object by
-//! object as stored: *look* → *copy* → *compare* → *read_back*. What is copied is decided in
+//! object as stored: *look* → *copy* → *compare* → *`read_back`*. What is copied is decided in
 //! `decide::copy`; a backup exists in the other vault when its manifest, the
 //! last object, is there. A run that ends early leaves nothing visible, and the
 //! next one goes on from what is there. The last step reads the WAL of the copies back

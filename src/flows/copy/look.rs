@@ -142,7 +142,9 @@ pub async fn histories(route: &Route, seen: &mut Seen, now: Timestamp) -> Result
     // The first vault is that of the runs that take backups: they read it back.
     let name = |vault: &Vault| vault.store.place().vault.clone();
     if database.vaults.first().is_some_and(|first| name(first) == name(&route.target)) {
-        histories.iter_mut().for_each(|history| history.unread.clear());
+        for history in &mut histories {
+            history.unread.clear();
+        }
     }
     if histories.iter().any(|history| !history.plan.groups.is_empty()) {
         let beside = route.beside().await;
