@@ -6,7 +6,9 @@ use bytes::Bytes;
 use lifeboat::{
     decide::recovery::{Facts, choose},
     domain::{BackupState, ByteSize, Opener, RecoveryTarget, RunId, SegmentSize},
-    vault::{BackupWriter, Fetch, Proof, StoreError, VaultError, commit, fetch_wal, ledger, put_proof, sweep},
+    vault::{
+        BackupWriter, Fetch, Proof, StoreError, VaultError, commit, fetch_wal, ledger, put_proof, put_read_back, sweep,
+    },
 };
 use tokio_util::sync::CancellationToken;
 
@@ -142,6 +144,12 @@ async fn a_restored_server_has_the_same_rows() {
     let expected = digest(&lab).await;
     // The writer begins with the segment of the server's position, so the WAL of the backup is fed by hand.
     let end = fixture.stream_from(&lab, &mut wal, manifest.start_lsn, 3_000_000).await;
+    let (listing, catalog) = fixture.catalog(&layout).await;
+    assert_eq!(catalog.entries[0].state, BackupState::Uploaded, "its WAL is listed, and was not read back");
+    let (store, entry) = (fixture.store.as_ref(), &catalog.entries[0]);
+    let run = (RunId::from("backup/wallet/manual/1".to_owned()), manifest.finished_at, 86_400);
+    let keys = (&fixture.signer, &fixture.signer.verifier());
+    put_read_back(store, &listing, (&entry.manifest, &entry.manifest_sha256), &[], run, keys).await.unwrap();
     let (listing, catalog) = fixture.catalog(&layout).await;
     assert_eq!(catalog.entries[0].state, BackupState::WalComplete);
 
