@@ -42,7 +42,8 @@ pub(super) async fn on_members(app: &App, database: &Database, now: Timestamp) -
             let none = BTreeMap::new();
             match timeout(LOOK_LIMIT, headroom::look(&app.resources.db, database, &none, now)).await {
                 Ok(looked) => {
-                    let (seen, failed): (Vec<_>, Vec<_>) = looked.into_iter().map(|(_, look)| look).partition(Result::is_ok);
+                    let (seen, failed): (Vec<_>, Vec<_>) =
+                        looked.into_iter().map(|(_, look)| look).partition(Result::is_ok);
                     let why = failed.into_iter().find_map(Result::err).map(|error| with_causes(&error));
                     let none = || "no member says that it takes writes".to_owned();
                     (seen.into_iter().flatten().collect(), why.unwrap_or_else(none))
