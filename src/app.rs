@@ -31,7 +31,8 @@ use crate::{
     flow::{Runner, Station},
     flows::{
         Database, Keys, Parts, Resources, Vault, backup::BackupFlow, copy::CopyFlow, drill::DrillFlow,
-        missed::MissedFlow, prune::PruneFlow, restore_test::RestoreTestFlow, rotate_keys::RotateKeysFlow, verify::VerifyFlow,
+        missed::MissedFlow, prune::PruneFlow, restore_test::RestoreTestFlow, rotate_keys::RotateKeysFlow,
+        verify::VerifyFlow,
     },
     process::{Account, ProcessError},
     vault::{

@@ -4,6 +4,7 @@
 pub mod agenda;
 pub mod chain;
 pub mod cluster;
+pub mod collation;
 pub mod copy;
 pub mod drill;
 pub mod due;
@@ -11,6 +12,7 @@ pub mod escrow;
 pub mod exposure;
 pub mod headroom;
 pub mod hold;
+pub mod indexes;
 pub mod lineage;
 pub mod member;
 pub mod parent;

@@ -37,6 +37,7 @@ pub mod ledger;
 pub mod locks;
 pub mod missed;
 pub mod prune;
+mod read_back;
 pub mod restore;
 pub mod restore_test;
 pub mod retention;

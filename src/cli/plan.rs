@@ -12,12 +12,17 @@ use serde_json::json;
 use super::{print_problems, vault};
 use crate::{
     app,
-    config::{Estate, load, schedule::ScheduleConfig},
-    decide::due::{Schedule, on_the_wall, parse_zone},
+    config::{DaemonConfig, Estate, load, schedule::ScheduleConfig},
+    decide::{
+        agenda::{self, Agenda, Line},
+        due::{on_the_wall, parse_zone},
+    },
     domain::{DatabaseName, Span, VaultName, with_causes},
     flows::{retention, verify},
     report::words,
 };
+
+mod missed;
 
 /// One due run.
 pub(super) struct Due<'a> {
@@ -27,6 +32,21 @@ pub(super) struct Due<'a> {
     pub(super) flow: &'static str,
     kind: String,
     because: Because<'a>,
+    then: Then,
+    /// What of it is not as the expression alone says, for people.
+    pub(super) note: Option<String>,
+}
+
+/// What becomes of a due time.
+#[derive(Clone, Copy, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Then {
+    /// It begins, later than due where something shifts it.
+    Runs { starts: Timestamp },
+    /// A larger backup due at the same time counts for it.
+    Counted,
+    /// It is held until its start window has passed.
+    Held,
 }
 
 /// Why a run is due then.
@@ -56,21 +76,30 @@ pub async fn run(
         }
     };
     let due = coming(&estate, next, now);
-    let expires = expires(&estate, now).await;
+    let (overdue, expires) = (missed::overdue(&estate, now).await, expires(&estate, now).await);
     if json {
         let runs = due.iter().map(|due| {
             let mut run = json!({
                 "due": due.at, "local": due.local, "database": due.database, "flow": due.flow, "kind": due.kind,
             });
+            match due.then {
+                Then::Runs { starts } => (run["then"], run["starts"]) = ("runs".into(), json!(starts)),
+                Then::Counted => run["then"] = "counted".into(),
+                Then::Held => run["then"] = "held".into(),
+            }
+            if let Some(note) = &due.note {
+                run["note"] = note.as_str().into();
+            }
             match due.because {
                 Because::Cron { cron, zone } => (run["cron"], run["timezone"]) = (cron.into(), zone.into()),
                 Because::Every(every) => run["every"] = every.to_string().into(),
             }
             run
         });
-        writeln!(out, "{}", json!({"runs": runs.collect::<Vec<_>>(), "expires": expires}))?;
+        writeln!(out, "{}", json!({"overdue": overdue, "runs": runs.collect::<Vec<_>>(), "expires": expires}))?;
         return Ok(0);
     }
+    overdue.iter().try_for_each(|overdue| writeln!(out, "overdue: {}", overdue.in_words()))?;
     let mut table = super::table(["due", "UTC", "database", "run", "because"]);
     for due in &due {
         table.add_row([
@@ -78,10 +107,7 @@ pub async fn run(
             words::instant(&due.at),
             due.database.to_string(),
             format!("{} ({})", due.flow, due.kind),
-            match due.because {
-                Because::Cron { cron, zone } => format!("`{cron}` {zone}"),
-                Because::Every(every) => format!("every {every}"),
-            },
+            due.because(),
         ]);
     }
     writeln!(out, "{table}")?;
@@ -152,7 +178,8 @@ async fn expires(estate: &Estate, now: Timestamp) -> Vec<Expires> {
 
 /// The next `next` runs over all databases, soonest first.
 pub(super) fn coming(estate: &Estate, next: usize, now: Timestamp) -> Vec<Due<'_>> {
-    let mut due: Vec<_> = estate.schedules.iter().flat_map(|schedule| of(&schedule.config, next, now)).collect();
+    let mut due: Vec<_> =
+        estate.schedules.iter().flat_map(|schedule| of(&estate.daemon, &schedule.config, next, now)).collect();
     due.sort_by_key(|due| (due.at, due.database.as_str(), due.flow));
     due.truncate(next);
     due
@@ -160,25 +187,24 @@ pub(super) fn coming(estate: &Estate, next: usize, now: Timestamp) -> Vec<Due<'_
 
 /// The next runs of one database: `next` of each line of its schedule, and the
 /// next verification of each vault, whose followers would hide all else.
-fn of(config: &ScheduleConfig, next: usize, now: Timestamp) -> Vec<Due<'_>> {
-    let backups = config.backups.iter().map(|line| ("backup", line.kind.as_str(), line.cron.as_str()));
-    let tests = config
-        .restore_test
-        .iter()
-        .map(|test| ("restore_test", test.recovery_point.algorithm.as_str(), test.cron.as_str()));
+fn of<'a>(daemon: &DaemonConfig, config: &'a ScheduleConfig, next: usize, now: Timestamp) -> Vec<Due<'a>> {
     let zone = &config.timezone;
     let mut all = Vec::new();
-    for (flow, kind, cron) in backups.chain(tests) {
-        // What was loaded parses; a line that did not would have been a problem.
-        let Ok(schedule) = Schedule::parse(cron, zone) else { continue };
-        let instants = std::iter::successors(schedule.next_after(now), |at| schedule.next_after(*at)).take(next);
-        all.extend(instants.map(|at| Due {
-            at,
-            local: schedule.on_the_wall(at),
+    // What was loaded has an agenda.
+    let agenda = config.agenda(daemon).unwrap_or_default();
+    let backups = config.backups.iter().map(|line| (line.kind.as_str(), line.cron.as_str()));
+    let tests = config.restore_test.iter().map(|test| (test.recovery_point.algorithm.as_str(), test.cron.as_str()));
+    for (place, (kind, cron)) in backups.chain(tests).enumerate() {
+        let Some(line) = agenda.lines.get(place) else { continue };
+        all.extend(agenda.coming(place, now).take(next).map(|due| Due {
+            at: due.due_at,
+            local: line.due.on_the_wall(due.due_at),
             database: &config.database,
-            flow,
+            flow: line.flow,
             kind: kind.to_owned(),
             because: Because::Cron { cron, zone },
+            then: then(&due),
+            note: note(&agenda, line, &due),
         }));
     }
     let rotation = verify::rotation(&config.verify);
@@ -192,7 +218,49 @@ fn of(config: &ScheduleConfig, next: usize, now: Timestamp) -> Vec<Due<'_>> {
             flow: verify::NAME,
             kind: format!("{} of vault {vault}", rotation.share),
             because: Because::Every(config.verify.every),
+            then: Then::Runs { starts: at },
+            note: None,
         }));
     }
     all
+}
+
+fn then(due: &agenda::Due<'_>) -> Then {
+    match due.begins() {
+        Some(starts) => Then::Runs { starts },
+        None if due.counted_by.is_some() => Then::Counted,
+        None => Then::Held,
+    }
+}
+
+/// Why a due time is skipped or shifted; none where it runs when it is due.
+fn note(agenda: &Agenda, line: &Line, due: &agenda::Due<'_>) -> Option<String> {
+    if let Some(larger) = due.counted_by.and_then(|by| agenda.lines.get(by)) {
+        return Some(format!("skipped: the {} backup due at the same time counts for it", larger.kind));
+    }
+    let holds: Vec<String> = due.held_by.iter().map(|hold| hold.in_words()).collect();
+    let holds = holds.join(" and ");
+    match due.begins() {
+        None => Some(format!(
+            "missed: held by {holds} beyond its start window, which ends {}",
+            line.due.on_the_wall(due.closes_at)
+        )),
+        Some(starts) if !holds.is_empty() => Some(format!("shifted to {} by {holds}", line.due.on_the_wall(starts))),
+        Some(starts) if starts != due.due_at => Some(format!("begins {} s later by its jitter", line.jitter.as_secs())),
+        Some(_) => None,
+    }
+}
+
+impl Due<'_> {
+    /// Why it is due then, and what becomes of it.
+    fn because(&self) -> String {
+        let because = match self.because {
+            Because::Cron { cron, zone } => format!("`{cron}` {zone}"),
+            Because::Every(every) => format!("every {every}"),
+        };
+        match &self.note {
+            Some(note) => format!("{because}; {note}"),
+            None => because,
+        }
+    }
 }

@@ -71,6 +71,7 @@ impl ScheduleConfig {
     ) -> Result<Line, InvalidAgenda> {
         let most = timing.jitter.map_or(SignedDuration::ZERO, signed);
         Ok(Line {
+            name: format!("{flow}/{kind} `{}` {}", timing.cron, self.timezone),
             flow,
             kind: kind.to_owned(),
             backup,

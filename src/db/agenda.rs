@@ -19,12 +19,14 @@ pub(super) const MOVE_MARK: &str = "INSERT INTO agenda_marks (database, line, th
     ON CONFLICT (database, line) DO UPDATE SET through_ms = excluded.through_ms
     WHERE agenda_marks.through_ms < excluded.through_ms";
 
-/// All marks, by database and line.
-pub async fn marks(db: &Db) -> Result<BTreeMap<(String, String), Timestamp>, DbError> {
+/// The marks of each database that has any, by the line's name.
+pub async fn marks(db: &Db) -> Result<BTreeMap<String, BTreeMap<String, Timestamp>>, DbError> {
     let sql = "SELECT database, line, through_ms FROM agenda_marks";
     let rows: Vec<(String, String, i64)> = on!(db, pool => sqlx::query_as(sql).fetch_all(pool).await)
         .map_err(DbError::query("read how far schedules were dealt with"))?;
-    rows.into_iter()
-        .map(|(database, line, through_ms)| Ok(((database, line), instant("agenda_marks", through_ms)?)))
-        .collect()
+    let mut marks: BTreeMap<String, BTreeMap<String, Timestamp>> = BTreeMap::new();
+    for (database, line, through_ms) in rows {
+        marks.entry(database).or_default().insert(line, instant("agenda_marks", through_ms)?);
+    }
+    Ok(marks)
 }

@@ -218,7 +218,7 @@ pub async fn has_begun_since(db: &Db, flow: &str, subject: &str, since_ms: i64) 
     let sql = "SELECT COUNT(*) FROM runs WHERE flow = $1 AND subject = $2 AND begun_ms >= $3";
     let count: i64 = on!(db, pool => sqlx::query_scalar(sql).bind(flow).bind(subject).bind(since_ms)
         .fetch_one(pool).await)
-        .map_err(DbError::query("look for runs that have begun"))?;
+    .map_err(DbError::query("look for runs that have begun"))?;
     Ok(count > 0)
 }
 

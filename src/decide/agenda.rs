@@ -5,6 +5,8 @@
 //! What must never happen: a due time that is neither run, nor counted by a
 //! larger kind, nor recorded as missed.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -26,12 +28,18 @@ pub enum CatchUp {
     Skip,
 }
 
+/// How far back of a database that is new here a due time stands for the first
+/// run: one with a monthly test has it tested before a month has passed.
+pub const CATCH_UP: SignedDuration = SignedDuration::from_hours(35 * 24);
+
 /// A scheduler that lives acts within this time.
 pub const GRACE: SignedDuration = SignedDuration::from_secs(60);
 
 /// One line of a schedule.
 #[derive(Debug, Clone)]
 pub struct Line {
+    /// What tells it from others, and from itself before it was edited.
+    pub name: String,
     pub flow: &'static str,
     /// The middle part of its runs' ids.
     pub kind: String,
@@ -176,6 +184,18 @@ pub struct Look<'a> {
 }
 
 impl Agenda {
+    /// Where to begin: where the marks end that were stored by name. A database that
+    /// is new begins with the last due times before now; a line that is new in one
+    /// that is not begins now.
+    pub fn take_up(&self, stored: Option<&BTreeMap<String, Timestamp>>, now: Timestamp) -> Vec<Mark> {
+        let begun = |line: &Line| match (stored, stored.and_then(|stored| stored.get(&line.name))) {
+            (_, Some(through)) => Mark { through: *through, is_promised: true },
+            (Some(_), None) => Mark { through: now, is_promised: true },
+            (None, None) => Mark { through: now - CATCH_UP, is_promised: false },
+        };
+        self.lines.iter().map(begun).collect()
+    }
+
     /// What becomes of a due time of a line.
     pub fn at(&self, line: usize, due_at: Timestamp) -> Option<Due<'_>> {
         let of = self.lines.get(line)?;
@@ -211,7 +231,8 @@ impl Agenda {
 
     /// What is to be done at `now`, with one mark per line.
     pub fn look(&self, marks: &[Mark], now: Timestamp) -> Look<'_> {
-        let mut look = Look { start: Vec::new(), missed: Vec::new(), waiting: Vec::new(), through: Vec::new(), again_at: None };
+        let mut look =
+            Look { start: Vec::new(), missed: Vec::new(), waiting: Vec::new(), through: Vec::new(), again_at: None };
         for (line, (of, mark)) in self.lines.iter().zip(marks).enumerate() {
             let (mut through, mut waits) = (mark.through, false);
             let mut missed: Vec<(Why, Timestamp)> = Vec::new();
@@ -227,12 +248,18 @@ impl Agenda {
                     match one.starts_at.filter(|starts_at| *starts_at <= one.closes_at) {
                         None => missed.push((Why::of(&one.held_by), one.due_at)),
                         Some(starts_at) if now < starts_at => {
-                            look.again_at = look.again_at.into_iter().chain([starts_at, one.worrying_from().max(now + GRACE)]).min();
+                            look.again_at = look
+                                .again_at
+                                .into_iter()
+                                .chain([starts_at, one.worrying_from().max(now + GRACE)])
+                                .min();
                             look.waiting.push(one);
                             waits = true;
                             break;
                         }
-                        Some(starts_at) if now > of.latest_start(&one, starts_at) => missed.push((Why::Down, one.due_at)),
+                        Some(starts_at) if now > of.latest_start(&one, starts_at) => {
+                            missed.push((Why::Down, one.due_at))
+                        }
                         Some(_) => look.start.push(one.clone()),
                     }
                     through = one.due_at;

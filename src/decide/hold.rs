@@ -86,8 +86,14 @@ pub enum InvalidHold {
 #[derive(Debug, Clone)]
 enum When {
     /// From each instant of the one to the next of the other.
-    Weekly { start: Box<Schedule>, end: Box<Schedule> },
-    Once { start: Timestamp, end: Timestamp },
+    Weekly {
+        start: Box<Schedule>,
+        end: Box<Schedule>,
+    },
+    Once {
+        start: Timestamp,
+        end: Timestamp,
+    },
 }
 
 /// A time in which runs of some flows do not begin.
@@ -121,7 +127,11 @@ impl Hold {
                 end: Box::new(Schedule::parse(to, zone)?),
             },
             (Edge::Once { date: from, .. }, Edge::Once { date: to, .. }) => {
-                let at = |date: &String| instant_on_the_wall(date, zone).map_err(InvalidHold::from)?.ok_or_else(|| InvalidHold::NoSuchTime(date.clone()));
+                let at = |date: &String| {
+                    instant_on_the_wall(date, zone)
+                        .map_err(InvalidHold::from)?
+                        .ok_or_else(|| InvalidHold::NoSuchTime(date.clone()))
+                };
                 let (start, end) = (at(from)?, at(to)?);
                 if end <= start {
                     return Err(InvalidHold::Empty);
@@ -131,6 +141,11 @@ impl Hold {
             _ => return Err(InvalidHold::Mixed),
         };
         Ok(Self { cause, name, flows, when })
+    }
+
+    /// For people: `blackout Sat 12:00 to Sun 23:59`.
+    pub fn in_words(&self) -> String {
+        format!("{} {}", self.cause.as_str(), self.name)
     }
 
     /// The same hold by another name.

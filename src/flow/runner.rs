@@ -26,8 +26,9 @@ use super::{
 use crate::{
     clock::Clock,
     db::{
-        Db, DbError, instant,
+        Db, DbError,
         agenda::MarkRow,
+        instant,
         runs::{self, Claim, NewRow, RunRow},
     },
     decide::{

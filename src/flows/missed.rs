@@ -40,9 +40,15 @@ impl Params {
             _ => format!("a {flow} ({kind})"),
         };
         match why {
-            Why::Down => format!("{when} did not run: no scheduler lived; see that a daemon runs, and start it again by hand if it is needed"),
-            Why::Blackout => format!("{when} did not run: a blackout held it until its start window had passed; make the window longer than the blackout"),
-            Why::Maintenance => format!("{when} did not run: announced maintenance held it until its start window had passed"),
+            Why::Down => format!(
+                "{when} did not run: no scheduler lived; see that a daemon runs, and start it again by hand if it is needed"
+            ),
+            Why::Blackout => format!(
+                "{when} did not run: a blackout held it until its start window had passed; make the window longer than the blackout"
+            ),
+            Why::Maintenance => {
+                format!("{when} did not run: announced maintenance held it until its start window had passed")
+            }
         }
     }
 

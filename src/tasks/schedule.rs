@@ -29,10 +29,6 @@ mod late;
 
 use late::LateTests;
 
-/// How far back of a database that is new here a due time stands for the first
-/// run: one with a monthly test has it tested before a month has passed.
-const CATCH_UP: SignedDuration = SignedDuration::from_hours(35 * 24);
-
 /// How soon something that failed is tried again.
 const RETRY: SignedDuration = SignedDuration::from_secs(5);
 
@@ -62,12 +58,13 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) -> Result<(), JobSchedu
     ticker.shutdown().await
 }
 
+/// The stored marks of each database that has any, by the line's name.
+type Stored = BTreeMap<String, BTreeMap<String, Timestamp>>;
+
 /// The schedule of one database, and how far it was dealt with.
 struct Table {
     database: Arc<Database>,
     agenda: Agenda,
-    /// What names each line's mark.
-    names: Vec<String>,
     marks: Vec<Mark>,
 }
 
@@ -90,7 +87,9 @@ impl Scheduler {
     async fn look(&mut self, now: Timestamp) -> Result<(), String> {
         if !self.is_ready {
             let marks = self.stored().await?;
-            self.tables.iter_mut().for_each(|table| table.take_up(&marks, now));
+            for table in &mut self.tables {
+                table.marks = table.agenda.take_up(marks.get(table.database.name.as_str()), now);
+            }
             self.queue = (0..self.tables.len()).map(|table| Reverse((now, table))).collect();
             self.is_ready = true;
         }
@@ -122,7 +121,7 @@ impl Scheduler {
         outcome
     }
 
-    async fn stored(&self) -> Result<BTreeMap<(String, String), Timestamp>, String> {
+    async fn stored(&self) -> Result<Stored, String> {
         agenda::marks(&self.app.resources.db).await.map_err(|error| with_causes(&error))
     }
 
@@ -166,36 +165,16 @@ impl PopIfDue for BinaryHeap<Reverse<(Timestamp, usize)>> {
 
 impl Table {
     fn new(app: &App, database: &Arc<Database>) -> Option<Self> {
-        let schedule = &database.schedule.config;
         // What was loaded has an agenda.
-        let agenda = schedule.agenda(&app.estate.daemon).ok()?;
-        let crons = schedule.backups.iter().map(|entry| &entry.cron);
-        let crons = crons.chain(schedule.restore_test.iter().map(|test| &test.cron));
-        // A line that was edited is another one: what it says from then on was not missed before.
-        let name = |(line, cron): (&crate::decide::agenda::Line, &String)| {
-            format!("{}/{} `{cron}` {}", line.flow, line.kind, schedule.timezone)
-        };
-        let names = agenda.lines.iter().zip(crons).map(name).collect();
-        Some(Self { database: Arc::clone(database), agenda, names, marks: Vec::new() })
-    }
-
-    /// Begins where the stored marks end. A database that is new begins with the last
-    /// due times before now; a line that is new in one that is not begins now.
-    fn take_up(&mut self, stored: &BTreeMap<(String, String), Timestamp>, now: Timestamp) {
-        let database = self.database.name.to_string();
-        let is_known = stored.keys().any(|(known, _)| *known == database);
-        let begun = |name: &String| match stored.get(&(database.clone(), name.clone())) {
-            Some(through) => Mark { through: *through, is_promised: true },
-            None if is_known => Mark { through: now, is_promised: true },
-            None => Mark { through: now - CATCH_UP, is_promised: false },
-        };
-        self.marks = self.names.iter().map(begun).collect();
+        let agenda = database.schedule.config.agenda(&app.estate.daemon).ok()?;
+        Some(Self { database: Arc::clone(database), agenda, marks: Vec::new() })
     }
 
     /// Moves on to what other nodes have dealt with.
-    fn follow(&mut self, stored: &BTreeMap<(String, String), Timestamp>) {
-        for (name, mark) in self.names.iter().zip(&mut self.marks) {
-            if let Some(through) = stored.get(&(self.database.name.to_string(), name.clone())) {
+    fn follow(&mut self, stored: &Stored) {
+        let stored = stored.get(self.database.name.as_str());
+        for (line, mark) in self.agenda.lines.iter().zip(&mut self.marks) {
+            if let Some(through) = stored.and_then(|stored| stored.get(&line.name)) {
                 mark.through = mark.through.max(*through);
             }
         }
@@ -207,12 +186,12 @@ impl Table {
 
     /// The marks that a look moves on.
     fn moved(&self, look: &Look<'_>) -> Vec<MarkRow> {
-        let lines = self.names.iter().zip(&self.marks).zip(&look.through);
+        let lines = self.agenda.lines.iter().zip(&self.marks).zip(&look.through);
         lines
             .filter(|((_, mark), through)| mark.through != **through)
-            .map(|((name, _), through)| MarkRow {
+            .map(|((line, _), through)| MarkRow {
                 database: self.database.name.to_string(),
-                line: name.clone(),
+                line: line.name.clone(),
                 through: *through,
             })
             .collect()
@@ -265,7 +244,8 @@ impl Table {
     }
 }
 
-async fn has_backup_before(database: &Database, due_at: Timestamp) -> Result<bool, String> {
+/// Whether the first vault held a backup at that time.
+pub async fn has_backup_before(database: &Database, due_at: Timestamp) -> Result<bool, String> {
     let Some(vault) = database.vault(None) else { return Ok(false) };
     let histories = database.histories(vault).await.map_err(|error| with_causes(&error))?;
     Ok(histories.iter().flat_map(|held| &held.catalog.entries).any(|entry| entry.manifest.finished_at <= due_at))

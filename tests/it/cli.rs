@@ -24,6 +24,7 @@ mod lines;
 mod locks;
 mod many;
 mod output;
+mod planted;
 mod points;
 mod prune;
 mod recovery_kit;

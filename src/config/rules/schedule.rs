@@ -3,6 +3,9 @@
 use super::{Report, Spot, known};
 
 mod source;
+mod times;
+
+pub(super) use times::maintenance;
 
 use crate::{
     config::schedule::VerifyConfig,
@@ -23,6 +26,7 @@ pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_
     backups.items().for_each(|line| keep(line, report));
     parents(backups, report);
     source::check(schedule, report);
+    times::check(daemon, schedule, report);
     wal(schedule, report);
     window(schedule, report);
     verify(schedule.get("verify"), report);
@@ -284,7 +288,11 @@ fn restore_test(daemon: Spot<'_>, schedule: Spot<'_>, test: Spot<'_>, report: &m
     }
     let checks = test.get("checks");
     if checks.is_empty() {
-        report.add(checks.place, "a test that checks nothing cannot fail", "add `heartbeat` or a check with `sql`");
+        report.add(
+            checks.place,
+            "a test that checks nothing cannot fail",
+            "add `heartbeat`, `amcheck` or a check with `sql`",
+        );
     }
     report.refuse_twins(checks);
     report.refuse_zero(test, "limit", "write how long recovery may take, such as `1h`");

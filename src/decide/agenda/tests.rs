@@ -9,6 +9,7 @@ fn at(text: &str) -> Timestamp {
 
 fn backup(kind: BackupKind, cron: &str) -> Line {
     Line {
+        name: format!("backup/{} {cron}", kind.as_str()),
         flow: "backup",
         kind: kind.as_str().to_owned(),
         backup: Some(Size { kind, standalone: false }),
@@ -71,6 +72,18 @@ fn a_line_that_skips_runs_nothing_late() {
     let marks = [since("2026-11-20T02:00:00Z")];
     assert_eq!(told(&agenda, &marks, "2026-11-21T02:01:00Z"), ["start full 2026-11-21T02:00:00Z"]);
     assert_eq!(told(&agenda, &marks, "2026-11-21T02:01:01Z"), ["missed full 2026-11-21T02:00:00Z x1 down"]);
+}
+
+#[test]
+fn marks_are_taken_up_by_name() {
+    let agenda =
+        Agenda { lines: vec![backup(BackupKind::Full, "0 2 * * *"), restore_test("0 5 1 * *")], holds: Vec::new() };
+    let now = at("2026-11-24T13:00:00Z");
+    let new = agenda.take_up(None, now);
+    assert!(new.iter().all(|mark| !mark.is_promised && mark.through == now - CATCH_UP), "{new:?}");
+    let stored = BTreeMap::from([(agenda.lines[0].name.clone(), at("2026-11-20T02:00:00Z"))]);
+    let known = agenda.take_up(Some(&stored), now);
+    assert_eq!(known, [since("2026-11-20T02:00:00Z"), Mark { through: now, is_promised: true }]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::{super::finding::Finding, Table, has_backup_before};
 use crate::{
     app::App,
     db::runs,
-    decide::{agenda::Due, hold::Hold},
+    decide::agenda::Due,
     domain::{DatabaseName, with_causes},
     flows::restore_test,
 };
@@ -75,7 +75,7 @@ async fn is_settled(app: &App, table: &Table, due: &Due<'_>) -> Result<bool, Str
 
 fn told(name: &DatabaseName, due: &Due<'_>, now: Timestamp) -> String {
     let head = format!("the restore test due {} has not begun", due.due_at);
-    let holds: Vec<String> = due.held_by.iter().map(|Hold { cause, name, .. }| format!("{} {name}", cause.as_str())).collect();
+    let holds: Vec<String> = due.held_by.iter().map(|hold| hold.in_words()).collect();
     let held = if holds.is_empty() { String::new() } else { format!(", held by {}", holds.join(" and ")) };
     if due.closes_at <= now || due.begins().is_none() {
         return format!("{head} within its window{held}; run `lifeboat restore-test {name}` to make up for it");
