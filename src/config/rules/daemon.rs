@@ -14,6 +14,7 @@ const ROTATE_MIN: Span = Span::from_secs(86_400);
 const RATE_MIN: u64 = 64 << 10;
 
 pub(super) fn check(root: Spot<'_>, report: &mut Report<'_>) {
+    super::schedule::maintenance(root, report);
     let lease = root.get("node").get("lease");
     if lease.parsed::<Span>().is_some_and(|lease| lease < LEASE_MIN) {
         report.add(
