@@ -1,6 +1,7 @@
 //! The command line as an operator uses it: the real program as a child
 //! process, files that an operator would write, a real PostgreSQL 15.
 
+mod agenda;
 mod ahead;
 mod alone;
 mod beats;

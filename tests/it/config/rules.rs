@@ -237,6 +237,58 @@ fn rules_of_a_schedule() {
 }
 
 #[test]
+fn rules_of_when_runs_begin() {
+    let line = "cron: \"0 5 1 * *\"";
+    assert_each(&[
+        (&[(S, line, "cron: \"0 5 1 * *\"\n  start_window: ‸0s")], "`start_window` is zero", "6h"),
+        (&[(S, line, "cron: \"0 5 1 * *\"\n  start_window: 1h\n  jitter: ‸1h")], "after its start window", "shorter"),
+        (&[(S, line, "cron: \"0 5 1 * *\"\n  catch_up: ‸later")], "`later`", "run_once"),
+        (
+            &[(S, "timezone:", "blackouts: [{start: ‸Saturday, end: \"Sun 23:59\"}]\ntimezone:")],
+            "no weekday with a time",
+            "Sat 12:00",
+        ),
+        (
+            &[(S, "timezone:", "blackouts: [{start: \"Sat 12:00\", end: ‸\"2026-12-27 12:00\"}]\ntimezone:")],
+            "does not",
+            "both with a weekday",
+        ),
+        (
+            &[(S, "timezone:", "blackouts: [{start: \"2026-12-27 12:00\", end: ‸\"2026-12-27 11:00\"}]\ntimezone:")],
+            "ends before it begins",
+            "correct one",
+        ),
+        (
+            &[(S, "timezone:", "blackouts: [{start: \"Sat 12:00\", end: \"Sun 12:00\", holds: ‸[]}]\ntimezone:")],
+            "holds nothing",
+            "remove `holds`",
+        ),
+        (
+            &[
+                (S, line, "cron: ‸\"0 13 * * 6\"\n  start_window: 2h"),
+                (S, "timezone:", "blackouts: [{start: \"Sat 12:00\", end: \"Sun 12:00\"}]\ntimezone:"),
+            ],
+            "holds every run of this line",
+            "another time",
+        ),
+        (
+            &[(
+                S,
+                "  - {kind: full, cron: \"0 2 * * *\"",
+                "  - {kind: incremental, cron: ‸\"0 2 * * 1\"}\n  - {kind: full, cron: \"0 2 * * *\"",
+            )],
+            "no run of this line ever begins",
+            "remove the line",
+        ),
+        (
+            &[(D, "api:", "maintenance: [{reason: new disks, start: \"Sun 02:00\", end: ‸\"Sun 02:00\"}]\napi:")],
+            "lasts no time",
+            "correct one",
+        ),
+    ]);
+}
+
+#[test]
 fn rules_of_what_is_kept() {
     assert_each(&[
         (&[(S, "{daily: 31}", "{‸dayly: 31}")], "unknown key `dayly`", "did you mean `daily`?"),
