@@ -94,8 +94,8 @@ impl Scheduler {
             self.is_ready = true;
         }
         let mut due = Vec::new();
-        while let Some(Reverse((_, table))) = self.queue.pop_if_due(now) {
-            due.push(table);
+        while self.queue.peek().is_some_and(|Reverse((at, _))| *at <= now) {
+            due.extend(self.queue.pop().map(|Reverse((_, table))| table));
         }
         // Another node may have dealt with what looks missed from here.
         if due.iter().any(|table| self.tables.get(*table).is_some_and(|table| table.looks_missed(now))) {
@@ -150,16 +150,6 @@ impl Scheduler {
             self.queue.extend(again_at.map(|again_at| Reverse((again_at, place))));
         }
         Ok(())
-    }
-}
-
-trait PopIfDue {
-    fn pop_if_due(&mut self, now: Timestamp) -> Option<Reverse<(Timestamp, usize)>>;
-}
-
-impl PopIfDue for BinaryHeap<Reverse<(Timestamp, usize)>> {
-    fn pop_if_due(&mut self, now: Timestamp) -> Option<Reverse<(Timestamp, usize)>> {
-        if self.peek().is_some_and(|Reverse((at, _))| *at <= now) { self.pop() } else { None }
     }
 }
 
