@@ -85,7 +85,7 @@ impl Estate {
         }
     }
 
-    async fn start(major: u32) -> Self {
+    pub(crate) async fn start(major: u32) -> Self {
         let folder = tempfile::Builder::new().prefix("lifeboat-bench-").tempdir_in("/var/tmp").unwrap();
         std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let account = Account::for_postgres().unwrap();

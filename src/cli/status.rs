@@ -78,6 +78,13 @@ fn text(status: &EstateStatus) -> String {
             );
         }
     }
+    for node in status.nodes.iter().filter(|node| status.nodes.len() > 1 || !node.is_alive) {
+        let roles: Vec<String> = node.roles.iter().map(ToString::to_string).collect();
+        let seen = age(status.generated_at.duration_since(node.seen_at));
+        let alive = if node.is_alive { "alive".to_owned() } else { format!("SILENT, last heard {seen} ago") };
+        let (name, region, version) = (&node.name, &node.region, &node.version);
+        text = format!("{text}\nnode {name} ({region}, {}, version {version}): {alive}", roles.join(" and "));
+    }
     for finding in &status.findings {
         text = format!("{text}\nFINDING {}: {}", finding.subject, finding.message);
     }

@@ -23,6 +23,7 @@ mod left;
 mod lines;
 mod locks;
 mod many;
+mod nodes;
 mod output;
 mod points;
 mod prune;
