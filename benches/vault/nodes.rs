@@ -37,7 +37,7 @@ const PAUSE_MS: std::ops::Range<u64> = 300..1500;
 
 /// Which node of which state this process is to be.
 pub(crate) fn asked() -> Option<(String, String)> {
-    Some((std::env::var(URL).ok()?, std::env::var(NODE).ok()?))
+    Some((std::env::var_os(URL)?.into_string().ok()?, std::env::var_os(NODE)?.into_string().ok()?))
 }
 
 /// Drives runs until it is killed.

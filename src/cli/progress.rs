@@ -12,7 +12,7 @@ use crate::{
     app::App,
     db::nodes,
     decide::placement,
-    domain::Placement,
+    domain::{Placement, Region},
     flow::{NewRun, Progress, RunSummary},
 };
 
@@ -78,7 +78,7 @@ async fn is_elsewhere(app: &App, placement: &Placement) -> Result<bool> {
     if placement::has_node(placement, &nodes::list(&app.resources.db).await?) {
         return Ok(true);
     }
-    let regions: Vec<&str> = placement.regions.iter().map(|region| region.as_str()).collect();
+    let regions: Vec<&str> = placement.regions.iter().map(Region::as_str).collect();
     Err(UsageError(format!(
         "the residency allows {} and this node stands in {here}; give the command there, or start `lifeboat serve` there, which takes it up",
         regions.join(" and ")

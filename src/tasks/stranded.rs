@@ -13,7 +13,7 @@ use crate::{
         runs::{self, Claimable},
     },
     decide::placement,
-    domain::Placement,
+    domain::{Placement, Region},
 };
 
 const EVERY: Duration = Duration::from_secs(10);
@@ -73,7 +73,7 @@ fn message(run: &Claimable) -> String {
 }
 
 fn whereabouts(placement: &Placement) -> String {
-    let regions: Vec<&str> = placement.regions.iter().map(|region| region.as_str()).collect();
+    let regions: Vec<&str> = placement.regions.iter().map(Region::as_str).collect();
     match regions.as_slice() {
         [] => "serves".to_owned(),
         [only] => format!("stands in {only}"),

@@ -36,15 +36,17 @@ const SOON: Duration = Duration::from_secs(120);
 const TAKE_OVER: Duration = Duration::from_secs(30);
 const TOLD: Duration = Duration::from_secs(60);
 
-/// The wallet, and the state of several nodes beside it. A walsender of a node
-/// that was stopped is ended soon.
-async fn shared(extra: &str) -> (Lab, Site) {
-    let lab = wallet(&format!("wal_sender_timeout = 3s\n{extra}")).await;
+/// The wallet, the state of several nodes beside it, and somebody who asks for runs
+/// and drives none. A walsender of a node that was stopped is ended soon.
+async fn shared(extra: &str) -> (Lab, Site, Arc<Runner>) {
+    let lab = wallet(&format!("wal_sender_timeout = 10s\n{extra}")).await;
     lab.psql("CREATE DATABASE state").await;
     let site = Site::write(lab.port);
     let socket = lab.cluster.socket_folder().display().to_string().replace('/', "%2F");
-    site.edit("lifeboat.yaml", "sqlite:lifeboat.db", &format!("postgres://postgres@{socket}:{}/state", lab.port));
-    (lab, site)
+    let url = format!("postgres://postgres@{socket}:{}/state", lab.port);
+    site.edit("lifeboat.yaml", "sqlite:lifeboat.db", &url);
+    let db = Db::open(&url).await.unwrap();
+    (lab, site, Runner::new(db, "asker", Clock::system(), Duration::from_secs(15)))
 }
 
 /// Writes the file of a node beside the first one's.
@@ -75,13 +77,6 @@ async fn started(lab: &Lab, site: &Site, node: &str, within: &[&str]) -> Child {
     let known = format!("SELECT count(*) FROM nodes WHERE name = '{node}'");
     eventually("the node tells that it lives", SOON, async || lab.psql_in("state", &known).await == "1").await;
     child
-}
-
-/// Somebody who asks for runs and drives none.
-async fn asker(lab: &Lab) -> Arc<Runner> {
-    let socket = lab.cluster.socket_folder().display().to_string().replace('/', "%2F");
-    let db = Db::open(&format!("postgres://postgres@{socket}:{}/state", lab.port)).await.unwrap();
-    Runner::new(db, "asker", Clock::system(), Duration::from_secs(15))
 }
 
 /// A full backup that takes some seconds.
@@ -134,11 +129,9 @@ async fn nothing_is_wrong(lab: &Lab, site: &Site, runs: usize) {
     assert_eq!(lab.psql_in("state", "SELECT count(*) FROM evidence").await, runs.to_string());
     let backups = site.run(&["backups", "wallet"]).await.json(0);
     assert_eq!(backups.as_array().unwrap().len(), runs, "{backups}");
-    let verified = site.run(&["vault", "verify", "--full"]).await;
-    assert!(verified.stdout.contains("PASS"), "{verified:?}");
+    site.run(&["vault", "verify", "--full"]).await.json(0);
     let rows = lab.psql_in("wallet", DIGEST).await;
-    let end = lab.psql("SELECT pg_current_wal_flush_lsn()").await;
-    restored(lab, site, "after all", ["--lsn", &end], &rows).await;
+    restored(lab, site, "after all", ["--latest"], &rows).await;
 }
 
 fn pid(child: &Child) -> Pid {
@@ -147,7 +140,7 @@ fn pid(child: &Child) -> Pid {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_waits_for_a_node_of_its_region_and_is_told() {
-    let (lab, site) = shared("").await;
+    let (lab, site, asker) = shared("").await;
     let residency = "residency: {jurisdiction: MT, regions: [eu-south-1]}\nvaults: [primary]";
     site.edit("schedules/wallet.yaml", "vaults: [primary]", residency);
     describe(&site, "away", "eu-central-1", "15s");
@@ -155,17 +148,17 @@ async fn a_run_waits_for_a_node_of_its_region_and_is_told() {
     let _away = started(&lab, &site, "away", &[]).await;
     let refused = finished(command(&site, "away", &[], &["backup", "wallet"])).await;
     refused.refused(2, &["eu-south-1", "eu-central-1", "lifeboat serve"]);
-    let (asker, run) = (asker(&lab).await, slow_backup("1"));
+    let run = slow_backup("1");
     let placement = lifeboat::domain::Placement {
         regions: vec!["eu-south-1".parse().unwrap()],
         database: Some("wallet".parse().unwrap()),
         ..Default::default()
     };
     asker.submit(run.clone().placed(placement)).await.unwrap();
-    let asked = Instant::now();
+    let begun = Instant::now();
     let open = "SELECT coalesce(max(message), '') FROM findings WHERE id LIKE 'stranded/%' AND closed_ms IS NULL";
     eventually("it is told", TOLD, async || lab.psql_in("state", open).await.contains("eu-south-1")).await;
-    println!("told after {:?}", asked.elapsed());
+    println!("told after {:?}", begun.elapsed());
     assert_eq!(takers(&lab, &run.id).await, Vec::<String>::new());
     assert_eq!(lab.psql("SELECT count(*) FROM pg_replication_slots").await, "0", "nor is WAL sent there");
     let near = started(&lab, &site, "near", &[]).await;
@@ -186,11 +179,10 @@ async fn a_run_waits_for_a_node_of_its_region_and_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_node_is_taken_over_and_a_stopped_one_does_no_harm_when_it_wakes() {
-    let (lab, site) = shared("").await;
+    let (lab, site, asker) = shared("").await;
     for (node, lease) in [("a", "15s"), ("b", "4s"), ("c", "4s")] {
         describe(&site, node, "eu-south-1", lease);
     }
-    let asker = asker(&lab).await;
     let mut first = started(&lab, &site, "a", &[]).await;
     let run = slow_backup("1");
     asker.submit(run.clone()).await.unwrap();
@@ -257,7 +249,7 @@ async fn ip(args: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_cut_off_from_the_state_stops_its_runs_and_streams_on() {
-    let (lab, site) = shared("listen_addresses = '*'").await;
+    let (lab, site, asker) = shared("listen_addresses = '*'").await;
     let apart = Apart::new().await;
     let hba = lab.cluster.data().join("pg_hba.conf");
     let more = "local all lifeboat scram-sha-256\nlocal replication lifeboat scram-sha-256\n\
@@ -273,7 +265,7 @@ async fn a_node_cut_off_from_the_state_stops_its_runs_and_streams_on() {
     let reached = format!("postgres@{}:", apart.address);
     site.edit("cut.yaml", &format!("postgres@{}:", socket.replace('/', "%2F")), &reached);
     let _cut = started(&lab, &site, "cut", &["ip", "netns", "exec", &apart.name]).await;
-    let (asker, run) = (asker(&lab).await, slow_backup("1"));
+    let run = slow_backup("1");
     asker.submit(run.clone()).await.unwrap();
     uploads(&lab, &run.id).await;
     let _free = started(&lab, &site, "free", &[]).await;

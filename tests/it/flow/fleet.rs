@@ -30,7 +30,8 @@ const LIFE_MS: std::ops::Range<u64> = 100..600;
 /// Does nothing unless this process is a node of the test below.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_of_the_fleet_serves() {
-    let (Ok(url), Ok(node)) = (std::env::var(URL), std::env::var(NODE)) else { return };
+    let (Some(url), Some(node)) = (std::env::var_os(URL), std::env::var_os(NODE)) else { return };
+    let (url, node) = (url.into_string().unwrap(), node.into_string().unwrap());
     let runner = super::state::runner(&url, &node, TTL).await;
     runner.register(Arc::new(Short));
     runner.serve(tokio_util::sync::CancellationToken::new(), 4).await;

@@ -288,25 +288,23 @@ fn stored_before(id: &str, subject: &str, toy: &Toy) -> String {
 
 /// And when it takes a run and begins its first step; the node is gone since.
 fn begun_before(id: &str) -> String {
-    let mut sql = format!(
+    let taken = format!(
         "UPDATE runs SET fence = fence + 1, lease_owner = 'old', lease_until_ms = 2,
             begun_ms = COALESCE(begun_ms, 1), state = 'running', step = 'one'
          WHERE id = '{id}' AND finished_ms IS NULL AND lease_until_ms <= 1;"
     );
-    for (number, event) in [
+    let events = [
         r#"{"event":"taken","node":"old"}"#,
         r#"{"event":"step_started","step":"one","undo_plan":"one"}"#,
         r#"{"event":"step_succeeded","step":"one","output":"one"}"#,
-    ]
-    .iter()
-    .enumerate()
-    {
-        sql += &format!(
+    ];
+    let journal = events.iter().enumerate().map(|(number, event)| {
+        format!(
             "INSERT INTO journal (run_id, nonce, at_ms, fence, event)
              VALUES ('{id}', '{id}-{number}', 1, 1, '{event}') ON CONFLICT (nonce) DO NOTHING;"
-        );
-    }
-    sql
+        )
+    });
+    std::iter::once(taken).chain(journal).collect()
 }
 
 async fn a_run_of_the_version_before_is_driven_to_its_end(state: &State) {
