@@ -12,7 +12,7 @@ CARGO ?= cargo
 # cargo-nextest where it is installed, cargo's own runner elsewhere.
 RUN_TESTS := $(if $(shell command -v cargo-nextest),nextest run --no-fail-fast,test --no-fail-fast)
 
-.PHONY: demo test torture check bench deny packages-demo packages-test packages-bench
+.PHONY: demo test torture check bench deny sample-vault packages-demo packages-test packages-bench
 
 demo: packages-demo
 	$(CARGO) build --release --locked
@@ -37,6 +37,12 @@ check:
 # is quick; `--only peers` (recovery-point, catch-up, wal, relations) is one thing.
 bench: packages-bench
 	$(CARGO) bench --locked --bench vault -- --write docs/benchmarks.md $(ARGS)
+
+# A sample of the vault's format, frozen in tests/fixtures; made once for each new
+# number, as root, into a folder of its own: `make sample-vault FORMAT=2`.
+sample-vault: packages-test
+	$(CARGO) build --locked
+	tests/fixtures/make-vault.sh target/debug/lifeboat tests/fixtures/vault-format-$(FORMAT)
 
 deny:
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny

@@ -6,7 +6,7 @@
 //! columns only, instants as milliseconds since 1970 by the *database's* clock
 //! (`Db::now_ms`).
 
-use std::{str::FromStr, time::Duration};
+use std::{io, str::FromStr, time::Duration};
 
 use jiff::Timestamp;
 use sqlx::{
@@ -14,6 +14,8 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+
+use crate::durable;
 
 pub mod changes;
 pub mod evidence;
@@ -141,6 +143,13 @@ impl Db {
                 .synchronous(SqliteSynchronous::Full)
                 .foreign_keys(true)
                 .busy_timeout(Duration::from_secs(10));
+            // Heartbeats and evidence are nobody else's; SQLite gives its other files the same mode.
+            match durable::create_private(options.get_filename(), &[]) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(opened(sqlx::Error::Io(error)));
+                }
+                Ok(()) | Err(_) => {}
+            }
             for _ in 1..OPENED_MAX {
                 match open_sqlite(url, options.clone()).await {
                     Err(error) if is_contended(&error) => tokio::time::sleep(OPEN_PAUSE).await,

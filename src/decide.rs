@@ -3,12 +3,14 @@
 
 pub mod chain;
 pub mod cluster;
+pub mod collation;
 pub mod copy;
 pub mod drill;
 pub mod due;
 pub mod escrow;
 pub mod exposure;
 pub mod headroom;
+pub mod indexes;
 pub mod lineage;
 pub mod member;
 pub mod parent;

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    decide::slot::Durable,
+    decide::{collation::Collation, indexes::LookedAt, slot::Durable},
     domain::{Beat, ByteSize, Check, Lsn, MemberName, RecoveryPoint, RecoveryTarget, Segment, SegmentSize, Timeline},
 };
 
@@ -272,6 +272,9 @@ pub struct IsolatedParams {
     pub folder: PathBuf,
     /// How long recovery may take.
     pub recovery_timeout: Duration,
+    /// Whether all WAL was looked through, and makes no tablespace. Where the system does
+    /// not keep the copy inside `folder`, one of which that is not known is not started.
+    pub is_wal_searched: bool,
 }
 
 /// A restored copy that runs apart from everything.
@@ -286,6 +289,10 @@ pub trait Instance: Send + Sync + fmt::Debug {
     async fn heartbeats(&self) -> Result<CopiedBeats, EngineError>;
     /// The first column of the first row of a query, as text.
     async fn query(&self, dbname: &str, sql: &str) -> Result<Option<String>, EngineError>;
+    /// What sorts text in the copy: as its catalogs say, and as this machine does.
+    async fn collations(&self) -> Result<Vec<Collation>, EngineError>;
+    /// Holds every B-tree index of every database against its table. Writes to the copy.
+    async fn indexes(&self) -> Result<Vec<LookedAt>, EngineError>;
     /// Stops the server and proves that no process of it is left. Idempotent.
     async fn stop(&self) -> Result<(), EngineError>;
 }
@@ -367,9 +374,17 @@ pub trait Recover: Send + Sync {
         sought: &SoughtRecord,
     ) -> Result<Option<FoundRecord>, EngineError>;
 
+    /// The name of a file in a data folder that keeps the server from starting there
+    /// while no process is named in it.
+    fn start_lock(&self) -> &'static str;
+
     /// Writes settings, generated from an allow-list, into the restored folder,
     /// so that the server recovers to `plan.target` by itself when it is started.
     async fn configure(&self, plan: &RecoveryPlan) -> Result<(), EngineError>;
+
+    /// Why the system would not keep a server that is started in `folder` from writing
+    /// elsewhere; none where it does.
+    async fn unconfined(&self, folder: &Path) -> Result<Option<String>, EngineError>;
 
     /// Starts the configured copy in `params.folder` and waits until it has reached its target.
     async fn start_isolated(&self, params: &IsolatedParams) -> Result<Box<dyn Instance>, EngineError>;

@@ -36,6 +36,7 @@ pub mod headroom;
 pub mod ledger;
 pub mod locks;
 pub mod prune;
+mod read_back;
 pub mod restore;
 pub mod restore_test;
 pub mod retention;

@@ -41,6 +41,13 @@ pub const WAL_RATE_BYTES: &str = "lifeboat_wal_written_bytes_per_second";
 pub const WAL_HEADROOM_BYTES: &str = "lifeboat_wal_headroom_bytes";
 /// Gauge, labels `database`, `end`: how long that lasts in seconds, would nothing be confirmed.
 pub const WAL_HEADROOM_SECONDS: &str = "lifeboat_wal_headroom_seconds";
+/// Gauge, labels `database`, `member`: bytes of WAL that a standby's slot keeps for us;
+/// NaN while nobody can look, and for the primary.
+pub const STANDBY_WAL_KEPT_BYTES: &str = "lifeboat_wal_standby_kept_bytes";
+/// Gauge, labels `database`, `member`, `end`: as `WAL_HEADROOM_BYTES`, of a standby.
+pub const STANDBY_WAL_HEADROOM_BYTES: &str = "lifeboat_wal_standby_headroom_bytes";
+/// Gauge, labels `database`, `member`, `end`: as `WAL_HEADROOM_SECONDS`, of a standby.
+pub const STANDBY_WAL_HEADROOM_SECONDS: &str = "lifeboat_wal_standby_headroom_seconds";
 /// Counter, labels `flow`, `verdict`.
 pub const RUNS_TOTAL: &str = "lifeboat_runs_total";
 /// Gauge: what a person must fix.
@@ -115,6 +122,9 @@ fn describe() {
     describe_gauge!(WAL_RATE_BYTES, Unit::Bytes, "WAL that the primary writes a second");
     describe_gauge!(WAL_HEADROOM_BYTES, Unit::Bytes, "WAL that the primary can keep beside that");
     describe_gauge!(WAL_HEADROOM_SECONDS, Unit::Seconds, "How long that lasts, would nothing be confirmed");
+    describe_gauge!(STANDBY_WAL_KEPT_BYTES, Unit::Bytes, "WAL that a standby's slot keeps for us");
+    describe_gauge!(STANDBY_WAL_HEADROOM_BYTES, Unit::Bytes, "WAL that a standby can keep beside that");
+    describe_gauge!(STANDBY_WAL_HEADROOM_SECONDS, Unit::Seconds, "How long that lasts, would nothing be confirmed");
     describe_counter!(RUNS_TOTAL, Unit::Count, "Finished runs");
     describe_gauge!(FINDINGS_OPEN, Unit::Count, "Findings that a person must fix");
 }

@@ -78,7 +78,7 @@ pub use overlay::Overlay;
 pub use owned::{Known, Owned};
 pub use parent::server_manifest;
 pub use proof::{Proof, last_escrow_proof, put_proof};
-pub use read_back::{Unreadable, put_unreadable, read_back};
+pub use read_back::{Unreadable, is_read_back, put_read_back, read_back};
 pub use receipts::{Receipts, remembering};
 pub use refusal::Refusal;
 pub use retry::Retrying;

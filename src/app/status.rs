@@ -28,8 +28,8 @@ use crate::{
     report::{
         self, EstateStatus, Report,
         status::{
-            BrokenWindow, DatabaseStatus, Finding, LastDrill, LastRestoreTest, NextRun, StreamingState, VaultCopies,
-            VaultExposure, WalStreaming,
+            BrokenWindow, DatabaseStatus, Finding, LastDrill, LastRestoreTest, NextRun, PrimaryAway, StreamingState,
+            VaultCopies, VaultExposure, WalStreaming,
         },
     },
     telemetry,
@@ -37,6 +37,8 @@ use crate::{
 };
 
 mod primary;
+
+use primary::OnMembers;
 
 /// Runs that the status shows.
 const RUNS_SHOWN: usize = 20;
@@ -72,14 +74,15 @@ impl App {
         let entries = self.resources.evidence.records(&Filter::default()).await?;
         let findings = self.findings().await?;
         let held = join_all(self.resources.databases.values().map(|database| self.held(database))).await;
-        let on_primary = self.resources.databases.values().map(|database| primary::on_primary(self, database, now));
-        let on_primary = join_all(on_primary).await;
+        let on_members = self.resources.databases.values().map(|database| primary::on_members(self, database, now));
+        let on_members = join_all(on_members).await;
         let mut databases = Vec::new();
-        for ((database, held), on_primary) in self.resources.databases.values().zip(held).zip(on_primary) {
+        for ((database, held), on_members) in self.resources.databases.values().zip(held).zip(on_members) {
             let held = held?;
             held.publish(&database.name);
-            let status = self.status_of(database, &held, &entries, &findings, now).await?;
-            databases.push(DatabaseStatus { wal_on_primary: on_primary, ..status });
+            let status = self.status_of(database, (&held, on_members), &entries, &findings, now).await?;
+            primary::publish(&status, &database.schedule.config.all_members().keys().cloned().collect());
+            databases.push(status);
         }
         let runs = self.runner.list(RUNS_SHOWN).await?;
         let node = &self.estate.daemon.node;
@@ -100,7 +103,7 @@ impl App {
     async fn status_of(
         &self,
         database: &Database,
-        held: &Held,
+        (held, on_members): (&Held, OnMembers),
         entries: &[Entry],
         findings: &[Finding],
         now: Timestamp,
@@ -110,6 +113,8 @@ impl App {
         let beats = self.beats(&database.name, now - window(objectives.rpo), now).await?;
         let last_heartbeat = beats.iter().map(|beat| beat.acknowledged_at).max();
         let exposure = held.exposure(&beats, now);
+        let primary_away = on_members.away.map(|why| PrimaryAway { answered_at: last_heartbeat, why });
+        let is_slot_active = on_members.primary.as_ref().map(|seen| seen.slot_active);
         let last_restore_test = last_test(entries, &database.name, |verdict| verdict != Verdict::Aborted);
         let last_proven = last_test(entries, &database.name, |verdict| verdict == Verdict::Pass);
         let newest_backup = held.backups.iter().max_by_key(|backup| backup.finished_at).cloned();
@@ -133,9 +138,10 @@ impl App {
                 })
                 .collect(),
             copies: held.copies(config.copy.lag_max, now),
-            wal_streaming: streaming(database, exposure::is_silent(now, last_heartbeat)),
-            // Added by the caller.
-            wal_on_primary: None,
+            wal_streaming: streaming(database, exposure::is_unattended(now, last_heartbeat, is_slot_active)),
+            wal_on_primary: on_members.primary,
+            wal_on_standbys: on_members.others,
+            primary_away,
             broken_windows: held.breaks.iter().map(broken_window).collect(),
             last_heartbeat,
             last_restore_test,
@@ -396,7 +402,6 @@ fn publish(status: &EstateStatus) {
                     .set(seconds);
             }
         }
-        primary::publish(&name, database.wal_on_primary.as_ref());
         for copies in &database.copies {
             let labels = [("database", name.clone()), ("vault", copies.vault.to_string())];
             gauge!(telemetry::COPY_LAG_SECONDS, &labels).set(copies.lag_seconds);

@@ -16,7 +16,8 @@ use super::{Invocation, plan, print_problems};
 use crate::{
     app::{self, ToLook, secrets},
     config::{Estate, load},
-    domain::{BackupKind, VaultName, with_causes},
+    decide::headroom,
+    domain::{BackupKind, VaultName, WalKept, with_causes},
     engine::{MemberFacts, postgres::cluster::gives_increments},
     flows::{Database, Vault, backup::increment_hindrance},
     vault::visit,
@@ -162,7 +163,8 @@ async fn better_kind(database: &Database, primary: &MemberFacts, kind: BackupKin
 
 /// Where nobody could tell how long WAL may pile up.
 async fn unknown_room(database: &Database) -> Option<String> {
-    let kept = database.engine.wal_kept().await.ok()?;
+    let seen: Vec<WalKept> = database.engine.wal_kept().await.into_iter().filter_map(|(_, kept)| kept.ok()).collect();
+    let kept = headroom::primary(seen.iter())?;
     (kept.free_bytes.is_none() && kept.limit_bytes.is_none()).then(|| {
         format!(
             "{}: nothing limits what slot `{}` keeps while a vault or the daemon is away, and how much room the primary's disk has cannot be seen from here; write `room_on_primary` under `wal` in the schedule, so that `status` tells how long it lasts",

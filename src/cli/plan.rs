@@ -19,6 +19,8 @@ use crate::{
     report::words,
 };
 
+mod missed;
+
 /// One due run.
 pub(super) struct Due<'a> {
     at: Timestamp,
@@ -56,7 +58,7 @@ pub async fn run(
         }
     };
     let due = coming(&estate, next, now);
-    let expires = expires(&estate, now).await;
+    let (missed, expires) = (missed::missed(&estate, now).await, expires(&estate, now).await);
     if json {
         let runs = due.iter().map(|due| {
             let mut run = json!({
@@ -68,8 +70,15 @@ pub async fn run(
             }
             run
         });
-        writeln!(out, "{}", json!({"runs": runs.collect::<Vec<_>>(), "expires": expires}))?;
+        writeln!(out, "{}", json!({"missed": missed, "runs": runs.collect::<Vec<_>>(), "expires": expires}))?;
         return Ok(0);
+    }
+    for missed in &missed {
+        writeln!(
+            out,
+            "missed: {} ({}) of {}, due {}; `lifeboat serve` starts it at once",
+            missed.flow, missed.kind, missed.database, missed.local
+        )?;
     }
     let mut table = super::table(["due", "UTC", "database", "run", "because"]);
     for due in &due {

@@ -15,10 +15,9 @@ use crate::{
     app, config,
     decide::tablespaces::Wanted,
     domain::{BackupId, DatabaseName, Opener, RecoveryTarget, VaultName},
-    engine::postgres::cluster::Binaries,
     flows::{
         Database, Vault,
-        restore::{self, Request, Restored},
+        restore::{self, Request, RestoreError, Restored},
     },
     process::Account,
     vault::signature::{SignatureError, Verifier},
@@ -26,9 +25,11 @@ use crate::{
 
 mod given;
 mod point;
+mod start;
 
 pub use given::GivenOptions;
 pub use point::TargetOptions;
+use start::Start;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -109,6 +110,13 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
             if !error.is_target_occupied() {
                 folder.clear()?;
             }
+            // A name that is only mistyped is no reason to take a backup.
+            if is_given
+                && matches!(error, RestoreError::Nothing { .. })
+                && let Some(others) = given::others(&database).await
+            {
+                return Err(others.into());
+            }
             return Err(error.into());
         }
     };
@@ -122,6 +130,13 @@ async fn open(options: &Options, invocation: &Invocation) -> Result<(Database, b
     if let Some(database) = options.given.open(&options.database, signed_by).await? {
         return Ok((database, true));
     }
+    if !invocation.config.exists() {
+        return Err(UsageError(format!(
+            "there is no {}; name it with `--config FILE`, or restore without it: `--vault ADDRESS --identity FILE`, with `--signed-by SHA256:…` as the DR kit has it",
+            invocation.config.display()
+        ))
+        .into());
+    }
     let estate = config::load(&invocation.config)?;
     Ok((app::open_for_restore(&estate, &options.database, signed_by.map(trusted).transpose()?).await?, false))
 }
@@ -134,9 +149,10 @@ const STARTUP_LOG: &str = "startup.log";
 /// What was restored, and how it is started.
 fn told(restored: &Restored, database: &DatabaseName, data: &Path, is_given: bool) -> String {
     let residency = if is_given { RESIDENCY_UNKNOWN } else { "" };
+    let start = Start::of(data);
     let tablespaces: String = restored.new_tablespaces.iter().map(folder_wanted).collect();
     format!(
-        "Restored {} from backup {} in vault {} to {}.\n{residency}{tablespaces}It recovers to {}, along timeline {}, when PostgreSQL is started on it. The server lets nobody in before exactly that point is reached, which may be long after this command has returned; where it cannot be reached it ends, and {} says why:\n  {}",
+        "Restored {} from backup {} in vault {} to {}.\n{residency}{tablespaces}It recovers to {}, along timeline {}, when PostgreSQL is started on it. The server lets nobody in before exactly that point is reached, which may be long after this command has returned; where it cannot be reached it ends, and {} says why:\n  {}\nThen log in, as its superuser and without a password:\n  {}",
         database,
         restored.backup.id,
         restored.vault,
@@ -144,7 +160,8 @@ fn told(restored: &Restored, database: &DatabaseName, data: &Path, is_given: boo
         restored.target,
         restored.timeline,
         data.join(STARTUP_LOG).display(),
-        start_command(data),
+        start.server(),
+        start.login(),
     )
 }
 
@@ -156,22 +173,6 @@ fn folder_wanted(Wanted { path, lsn, exists }: &Wanted) -> String {
     format!(
         "Before it is started, the folder {path} must be there, empty and owned by {owner}: the WAL makes a tablespace in it at {lsn}. Now {what}.\n"
     )
-}
-
-/// What starts PostgreSQL of the folder's version on it, as the user that owns it.
-fn start_command(data: &Path) -> String {
-    let pg_ctl = Binaries::of(data).map_or_else(|_| PathBuf::from("pg_ctl"), |binaries| binaries.path("pg_ctl"));
-    let account = Account::for_postgres().ok().flatten();
-    let runs_as = account.map_or_else(String::new, |account| format!("runuser -u {} -- ", account.name));
-    let log = quoted(&data.join(STARTUP_LOG));
-    format!("{runs_as}{} -D {} -l {log} -w -t 3600 start", quoted(&pg_ctl), quoted(data))
-}
-
-/// A path as a shell reads it as one word.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+@%".contains(c));
-    if is_plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// PostgreSQL's programs, which look at the folder, work in another one than we do.
@@ -215,7 +216,7 @@ impl<'a> Folder<'a> {
         let was_there = match fs::read_dir(path) {
             Ok(mut entries) => {
                 if entries.next().is_some() {
-                    return Err(UsageError(format!("{} is not empty; restore into an empty folder", path.display())));
+                    return Err(occupied(path));
                 }
                 true
             }
@@ -237,6 +238,18 @@ impl<'a> Folder<'a> {
             Ok(()) | Err(_) => Ok(()),
         }
     }
+}
+
+/// What is in the folder may be a restore that was killed; nobody else's files are
+/// named as what may go.
+fn occupied(path: &Path) -> UsageError {
+    let path_shown = path.display();
+    UsageError(match restore::unfinished(path) {
+        Some(told) => format!(
+            "{path_shown} holds {told}, which has not ended; once no `lifeboat restore` works there any more, all that is in the folder may be removed; then restore into it again"
+        ),
+        None => format!("{path_shown} is not empty; restore into an empty folder"),
+    })
 }
 
 fn remove_entries(folder: &Path) -> io::Result<()> {

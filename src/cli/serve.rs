@@ -10,7 +10,7 @@ use crate::{
     app::{App, Role},
     domain::NodeRole,
     process::Tasks,
-    tasks::{self, presence, schedule, stranded},
+    tasks::{self, exposure, presence, schedule, stranded},
     telemetry,
 };
 
@@ -27,6 +27,10 @@ pub async fn run(invocation: &Invocation) -> Result<u8> {
         Some(_) if has(NodeRole::Api) => Some(start_api(&app, &background).await?),
         Some(_) | None => None,
     };
+    // A worker publishes the metrics among the rest.
+    if has(NodeRole::Api) && !has(NodeRole::Worker) {
+        background.spawn(exposure::run(Arc::clone(&app), background.stop().clone()));
+    }
     // Before a run waits for a node.
     presence::tell(&app).await;
     background.spawn(presence::run(Arc::clone(&app), background.stop().clone()));

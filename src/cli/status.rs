@@ -70,6 +70,12 @@ fn text(status: &EstateStatus) -> String {
     for (database, on_primary) in status.databases.iter().filter_map(|of| Some((of, of.wal_on_primary.as_ref()?))) {
         text = format!("{text}\n{}: WAL on the primary: {}", database.database, on_primary.in_words());
     }
+    for (database, seen) in status.databases.iter().flat_map(|of| of.wal_on_standbys.iter().map(move |one| (of, one))) {
+        text = format!("{text}\n{}: WAL on standby {}: {}", database.database, seen.member, seen.in_words());
+    }
+    for (database, away) in status.databases.iter().filter_map(|of| Some((of, of.primary_away.as_ref()?))) {
+        text = format!("{text}\n{}: {}", database.database, away.in_words());
+    }
     for (database, copies) in status.databases.iter().flat_map(|of| of.copies.iter().map(move |copies| (of, copies))) {
         if copies.missing_backups + copies.missing_wal > 0 {
             text = format!(

@@ -336,6 +336,9 @@ pub enum CheckConfig {
 pub enum NamedCheck {
     /// Which acknowledged heartbeats the copy holds.
     Heartbeat,
+    /// Holds every B-tree index of every database of the copy against its table, with
+    /// PostgreSQL's extension `amcheck`; reads all of both, which counts as restore duration.
+    Amcheck,
 }
 
 /// A query and its answer.

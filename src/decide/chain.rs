@@ -7,12 +7,12 @@
 //! stays unseen because the process that caused it is gone. So nothing here is
 //! remembered: the same content has the same breaks.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use jiff::Timestamp;
 
 use super::recovery::{Candidate, Coverage, Facts, Line, gaps};
-use crate::domain::{Lsn, Segment, SegmentSize, Timeline};
+use crate::domain::{BackupId, Lsn, Segment, SegmentSize, Timeline};
 
 /// Which history of a database: its system id in decimal, and its incarnation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct History<'a> {
     /// Whether the server wrote with `wal_level = minimal` before it began.
     pub is_unlogged: bool,
     pub facts: Facts,
+    /// The backups whose WAL came back from some vault: only these end a break.
+    pub complete: BTreeSet<BackupId>,
     /// Whether retention keeps the WAL of a segment, had no backup lost its own.
     pub is_kept: Box<dyn Fn(Segment) -> bool + Send + Sync + 'a>,
 }
@@ -148,7 +150,7 @@ pub fn breaks(histories: &[History<'_>]) -> Vec<Break> {
         found.extend(before.and_then(|older| succession(older, history)));
         found.extend(lost(history));
         found.extend(ahead(history));
-        if complete(&history.facts).next().is_some() {
+        if listed(&history.facts).next().is_some() {
             before = Some(history);
         }
     }
@@ -160,7 +162,7 @@ fn succession(older: &History<'_>, newer: &History<'_>) -> Option<Break> {
     let size = newer.facts.segment_size;
     let to = newer.facts.coverage.timelines().first().and_then(|first| newer.facts.coverage.first(*first))?;
     let timeline = newest_timeline(&older.facts)?;
-    let last = complete(&older.facts).map(|backup| backup.stop_lsn).max()?;
+    let last = listed(&older.facts).map(|backup| backup.stop_lsn).max()?;
     let from = older.facts.coverage.tip(timeline, older.facts.segment_size).unwrap_or(last);
     let cause = if older.name.system_id != newer.name.system_id {
         Cause::Replaced
@@ -175,8 +177,8 @@ fn succession(older: &History<'_>, newer: &History<'_>) -> Option<Break> {
         timeline,
         from,
         to: to.start(size),
-        after: complete(&older.facts).map(|backup| backup.finished_at).max(),
-        until: complete(&newer.facts).map(|backup| backup.finished_at).min(),
+        after: listed(&older.facts).map(|backup| backup.finished_at).max(),
+        until: complete(newer).map(|backup| backup.finished_at).min(),
     })
 }
 
@@ -197,7 +199,7 @@ fn lost(history: &History<'_>) -> Vec<Break> {
             from: gap.from,
             to: gap.to,
             after: gap.after,
-            until: first_behind(facts, &line, gap.to),
+            until: first_behind(history, &line, gap.to),
         };
         (found, gap.need)
     });
@@ -214,7 +216,7 @@ fn ahead(history: &History<'_>) -> Vec<Break> {
     let beyond = forks.filter_map(|(timeline, fork)| {
         let tip = facts.coverage.tip(*timeline, facts.segment_size).filter(|tip| tip > fork)?;
         // Only where something before it is a recovery point at all.
-        let before = complete(facts).filter(|backup| line.passes(backup.timeline, backup.stop_lsn));
+        let before = listed(facts).filter(|backup| line.passes(backup.timeline, backup.stop_lsn));
         let before = before.filter(|backup| backup.timeline <= *timeline && backup.stop_lsn <= *fork);
         Some(Break {
             cause: Cause::Ahead,
@@ -223,7 +225,7 @@ fn ahead(history: &History<'_>) -> Vec<Break> {
             from: *fork,
             to: tip,
             after: Some(before.map(|backup| backup.finished_at).max()?),
-            until: complete(facts)
+            until: complete(history)
                 .filter(|backup| backup.timeline > *timeline && line.passes(backup.timeline, backup.stop_lsn))
                 .map(|backup| backup.finished_at)
                 .min(),
@@ -241,14 +243,20 @@ pub fn is_passed_over(coverage: &Coverage, timeline: Timeline, size: SegmentSize
 }
 
 /// When the first backup behind a position was finished that can be restored.
-fn first_behind(facts: &Facts, line: &Line, lsn: Lsn) -> Option<Timestamp> {
+fn first_behind(history: &History<'_>, line: &Line, lsn: Lsn) -> Option<Timestamp> {
     let behind =
-        complete(facts).filter(|backup| backup.start_lsn >= lsn && line.passes(backup.timeline, backup.stop_lsn));
+        complete(history).filter(|backup| backup.start_lsn >= lsn && line.passes(backup.timeline, backup.stop_lsn));
     behind.map(|backup| backup.finished_at).min()
 }
 
-/// The backups that have all WAL of their own.
-fn complete(facts: &Facts) -> impl Iterator<Item = &Candidate> {
+/// The backups that have all WAL of their own, and it came back.
+fn complete<'a>(history: &'a History<'_>) -> impl Iterator<Item = &'a Candidate> {
+    listed(&history.facts).filter(|backup| history.complete.contains(&backup.id))
+}
+
+/// The backups of which all WAL is listed: what goes before a break is told also where
+/// nobody has read it back.
+fn listed(facts: &Facts) -> impl Iterator<Item = &Candidate> {
     let covers = |backup: &&Candidate| {
         facts.coverage.covers(backup.timeline, facts.segment_size, backup.start_lsn, backup.stop_lsn)
     };

@@ -15,6 +15,9 @@ use crate::domain::{Beat, Lsn, Timeline};
 /// known to stream.
 pub const SILENT_AFTER: Duration = Duration::from_secs(10);
 
+/// Three heartbeats that did not come.
+const LATE_AFTER: Duration = Duration::from_secs(3);
+
 /// Up to where a vault can restore the latest state, behind no gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tip {
@@ -34,6 +37,13 @@ fn is_durable(beat: &Beat, tip: Option<&Tip>) -> bool {
 /// Whether the newest acknowledged heartbeat is older than a running daemon leaves it.
 pub fn is_silent(now: Timestamp, newest: Option<Timestamp>) -> bool {
     newest.is_none_or(|newest| age(now, newest) > SILENT_AFTER)
+}
+
+/// Whether nobody is known to stream. A slot in which nobody streams shows it sooner
+/// than heartbeats alone, which a busy server may hold up.
+pub fn is_unattended(now: Timestamp, newest: Option<Timestamp>, is_slot_active: Option<bool>) -> bool {
+    let is_late = newest.is_none_or(|newest| age(now, newest) > LATE_AFTER);
+    is_silent(now, newest) || (is_slot_active == Some(false) && is_late)
 }
 
 /// The newest instant of which it is known that the vault holds everything that
@@ -68,6 +78,21 @@ mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn an_empty_slot_shows_sooner_that_nobody_streams_and_alone_shows_nothing() {
+        for (beat_age, slot, expected) in [
+            (2, Some(false), false),
+            (4, Some(false), true),
+            (4, Some(true), false),
+            (4, None, false),
+            (11, Some(true), true),
+            (11, None, true),
+        ] {
+            assert_eq!(is_unattended(at(100), Some(at(100 - beat_age)), slot), expected, "{beat_age} {slot:?}");
+        }
+        assert!(is_unattended(at(100), None, Some(false)) && is_unattended(at(100), None, None));
     }
 
     fn beat(seq: i64, second: i64, lsn: u64) -> Beat {

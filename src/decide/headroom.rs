@@ -1,15 +1,18 @@
-//! How much WAL the primary can still keep for us, how long that lasts at the
+//! How much WAL a member can still keep for us, how long that lasts at the
 //! rate at which it writes, and what a person must know of it: a slot keeps what
 //! the vaults lack, until it is over its limit or the disk is full.
 //!
-//! What must never happen: a primary that stops, or WAL that is lost, because
+//! What must never happen: a server that stops, or WAL that is lost, because
 //! nobody was told that it piled up; a time that nobody measured.
+
+pub mod limit;
+pub mod rate;
 
 use std::{fmt, time::Duration};
 
 use jiff::Timestamp;
 
-use crate::domain::{Beat, ByteSize, Lsn, SlotState, Span, WalKept};
+use crate::domain::{ByteSize, Lsn, SlotState, Span, WalKept};
 
 /// Without progress for so long beyond the usual, though there is WAL to confirm,
 /// it piles up: a restart or a switchover of the server is over sooner.
@@ -27,12 +30,6 @@ const NEAR: f64 = 0.75;
 
 /// Below that the share of the room says nothing: one segment may be open.
 const LITTLE: u64 = 32 << 20;
-
-/// How far back the rate of writing is measured.
-pub const RATE_OVER: Duration = Duration::from_secs(600);
-
-/// A shorter stretch measures nothing.
-const RATE_MIN: Duration = Duration::from_secs(3);
 
 /// What ends the room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +58,7 @@ impl End {
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
     pub kept: &'a WalKept,
-    /// `wal.room_on_primary`.
+    /// `wal.room_on_primary`; none for a standby.
     pub room_bytes: Option<u64>,
     /// How fast the server writes.
     pub bytes_per_second: Option<f64>,
@@ -80,17 +77,6 @@ pub struct Headroom {
     pub lasts: Option<Duration>,
 }
 
-/// The rate of writing since a heartbeat; none where it says nothing of it.
-pub fn rate(beat: &Beat, kept: &WalKept, now: Timestamp) -> Option<f64> {
-    let took: Duration = now.duration_since(beat.acknowledged_at).try_into().ok()?;
-    if took < RATE_MIN || beat.timeline != kept.timeline {
-        return None;
-    }
-    #[expect(clippy::cast_precision_loss, reason = "a rate is no exact number")]
-    let bytes = kept.written.0.checked_sub(beat.commit_lsn.0)? as f64;
-    Some(bytes / took.as_secs_f64())
-}
-
 /// Since when nothing was confirmed, though there is something; none where all is,
 /// or there is progress. `before` is what was seen before, and since when it stood.
 pub fn still_since(before: Option<(Lsn, Option<Timestamp>)>, kept: &WalKept, now: Timestamp) -> Option<Timestamp> {
@@ -105,6 +91,17 @@ pub fn still_since(before: Option<(Lsn, Option<Timestamp>)>, kept: &WalKept, now
 /// set back does.
 pub fn is_current(at: Timestamp, now: Timestamp) -> bool {
     Duration::try_from(now.duration_since(at)).map_or(true, |age| age <= STALE_AFTER)
+}
+
+/// The primary among what was seen now. Of two, the one on the newer timeline was promoted
+/// and is meant; on the same timeline nobody can tell.
+pub fn primary<'a>(seen: impl Iterator<Item = &'a WalKept>) -> Option<&'a WalKept> {
+    let primaries: Vec<&WalKept> = seen.filter(|kept| kept.is_primary).collect();
+    let newest = primaries.iter().map(|kept| kept.timeline).max()?;
+    match &primaries.into_iter().filter(|kept| kept.timeline == newest).collect::<Vec<_>>()[..] {
+        [one] => Some(one),
+        _ => None,
+    }
 }
 
 /// What ends first.
@@ -128,7 +125,12 @@ pub fn finding(facts: &Facts<'_>) -> Option<String> {
     let is_still = facts.still_for >= STILL_AFTER + facts.confirmed_every;
     match state {
         SlotState::Lost => Some(format!(
-            "member `{member}` invalidated slot `{slot}` (`max_slot_wal_keep_size` is {limit}), and keeps no WAL for us any more: what it writes now is lost unless streaming goes on; {MEND}, and {MORE}"
+            "member `{member}` invalidated slot `{slot}` (`max_slot_wal_keep_size` is {limit}), and keeps no WAL for us any more: {}; {MEND}, and {MORE}",
+            if facts.kept.is_primary {
+                "what it writes now is lost unless streaming goes on"
+            } else {
+                "what the vaults lack is lost when this standby is promoted"
+            }
         )),
         SlotState::Unreserved => Some(format!(
             "member `{member}` keeps {} of WAL for slot `{slot}`, which is over its limit (`max_slot_wal_keep_size` is {limit}): the next checkpoint invalidates it, and WAL is lost; {MEND} at once, or {MORE}",
@@ -166,8 +168,9 @@ impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { facts: Facts { kept, still_for, bytes_per_second, .. }, headroom, is_still } = self;
         let size = |bytes| ByteSize::from_bytes(bytes);
-        let WalKept { member, slot, .. } = kept;
-        write!(f, "WAL piles up on the primary: member `{member}` keeps {} for slot `{slot}`", size(kept.bytes()))?;
+        let WalKept { member, slot, is_primary, .. } = kept;
+        let place = if *is_primary { "the primary" } else { "a standby" };
+        write!(f, "WAL piles up on {place}: member `{member}` keeps {} for slot `{slot}`", size(kept.bytes()))?;
         if *is_still {
             write!(f, ", of which nothing was confirmed for {}", about(*still_for))?;
         }
@@ -176,8 +179,11 @@ impl fmt::Display for Told<'_> {
         match headroom {
             Some(Headroom { end, bytes, lasts }) => {
                 let then = match end {
-                    End::SlotLimit => {
+                    End::SlotLimit if *is_primary => {
                         "its slot is over `max_slot_wal_keep_size` and is invalidated, which breaks the chain of WAL"
+                    }
+                    End::SlotLimit => {
+                        "its slot is over `max_slot_wal_keep_size` and is invalidated, which breaks the chain of WAL when it is promoted"
                     }
                     End::Disk => "its disk is full and the server stops",
                     End::Room => "`wal.room_on_primary` is used up, and its disk full",
@@ -204,7 +210,13 @@ impl fmt::Display for Told<'_> {
             }
             None => write!(
                 f,
-                "; nothing limits that, as `max_slot_wal_keep_size` is -1, and nobody knows how much room its disk has; {MEND}, set a limit, or write `room_on_primary` under `wal` in the schedule"
+                "; nothing limits that, as `max_slot_wal_keep_size` is -1, and nobody knows how much room its disk has; {MEND}, {}",
+                // What the schedule says of the primary's room is not the standby's.
+                if *is_primary {
+                    "set a limit, or write `room_on_primary` under `wal` in the schedule"
+                } else {
+                    "or set a limit"
+                }
             ),
         }
     }

@@ -13,9 +13,18 @@ pub struct Candidate {
     pub standalone: bool,
     pub timeline: Timeline,
     pub stop_lsn: Lsn,
-    /// Its WAL is there, nothing of it and of what it builds upon is missing or known
+    /// Its WAL is listed, nothing of it and of what it builds upon is missing or known
     /// to be damaged, and the server found no damaged page.
-    pub is_sound: bool,
+    pub may_carry: bool,
+}
+
+/// Why there is nothing to build upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nothing {
+    /// Where the server's timeline comes from is not known: its history file arrives
+    /// with the stream, shortly after a failover.
+    NoHistory(Timeline),
+    NoneSound,
 }
 
 /// The kinds that are built upon another backup.
@@ -33,21 +42,21 @@ pub const fn carries(kind: BackupKind, standalone: bool, child: BackupKind) -> b
 }
 
 /// The newest sound one on the way to the timeline that the server writes; a
-/// backup that stands alone carries nothing. None where there is no such: then a
-/// full backup is due.
+/// backup that stands alone carries nothing. Where there is no such a full backup is due.
 pub fn choose<'a>(
     child: BackupKind,
     backups: &'a [Candidate],
     server: Timeline,
     histories: &BTreeMap<Timeline, History>,
-) -> Option<&'a Candidate> {
-    let line = Line::leading_to(server, histories).ok()?;
+) -> Result<&'a Candidate, Nothing> {
+    let line = Line::leading_to(server, histories).map_err(|_| Nothing::NoHistory(server))?;
     let may_carry = |backup: &&Candidate| {
         carries(backup.kind, backup.standalone, child)
-            && backup.is_sound
+            && backup.may_carry
             && line.passes(backup.timeline, backup.stop_lsn)
     };
-    backups.iter().filter(may_carry).max_by_key(|backup| (backup.timeline, backup.stop_lsn, &backup.id))
+    let newest = backups.iter().filter(may_carry).max_by_key(|backup| (backup.timeline, backup.stop_lsn, &backup.id));
+    newest.ok_or(Nothing::NoneSound)
 }
 
 #[cfg(test)]
@@ -61,7 +70,7 @@ mod tests {
             standalone: false,
             timeline: Timeline(timeline),
             stop_lsn: Lsn(stop),
-            is_sound: true,
+            may_carry: true,
         }
     }
 
@@ -74,20 +83,20 @@ mod tests {
         };
         let [one, two, three] = [backup("one", 1, 100), backup("two", 1, 400), backup("three", 1, 600)];
         let all = [one.clone(), two.clone(), three.clone()];
-        assert_eq!(chosen(&all, 1).as_deref(), Some("three"));
-        assert_eq!(chosen(&all, 2).as_deref(), Some("two"), "the third lies behind the fork");
-        assert_eq!(chosen(&all, 3), None, "how timeline 3 began is not known");
-        assert_eq!(chosen(&[], 1), None);
+        assert_eq!(chosen(&all, 1).as_deref(), Ok("three"));
+        assert_eq!(chosen(&all, 2).as_deref(), Ok("two"), "the third lies behind the fork");
+        assert_eq!(chosen(&all, 3), Err(Nothing::NoHistory(Timeline(3))), "how timeline 3 began is not known");
+        assert_eq!(chosen(&[], 1), Err(Nothing::NoneSound));
 
         let not = |change: fn(&mut Candidate)| {
             let mut newest = three.clone();
             change(&mut newest);
             chosen(&[one.clone(), newest], 1)
         };
-        assert_eq!(not(|backup| backup.kind = BackupKind::Incremental).as_deref(), Some("three"));
-        assert_eq!(not(|backup| backup.is_sound = false).as_deref(), Some("one"));
-        assert_eq!(not(|backup| backup.standalone = true).as_deref(), Some("one"));
-        assert_eq!(not(|backup| backup.kind = BackupKind::Snapshot).as_deref(), Some("one"));
+        assert_eq!(not(|backup| backup.kind = BackupKind::Incremental).as_deref(), Ok("three"));
+        assert_eq!(not(|backup| backup.may_carry = false).as_deref(), Ok("one"));
+        assert_eq!(not(|backup| backup.standalone = true).as_deref(), Ok("one"));
+        assert_eq!(not(|backup| backup.kind = BackupKind::Snapshot).as_deref(), Ok("one"));
     }
     #[test]
     fn a_differential_is_built_upon_full_backups_alone_and_carries_nothing() {
@@ -99,8 +108,8 @@ mod tests {
             let chosen = choose(child, &all, Timeline(1), &BTreeMap::new());
             chosen.map(|backup| backup.id.as_str().to_owned())
         };
-        assert_eq!(chosen(BackupKind::Differential).as_deref(), Some("one"));
-        assert_eq!(chosen(BackupKind::Incremental).as_deref(), Some("two"));
-        assert_eq!(chosen(BackupKind::Full), None);
+        assert_eq!(chosen(BackupKind::Differential).as_deref(), Ok("one"));
+        assert_eq!(chosen(BackupKind::Incremental).as_deref(), Ok("two"));
+        assert_eq!(chosen(BackupKind::Full), Err(Nothing::NoneSound));
     }
 }

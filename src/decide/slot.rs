@@ -4,7 +4,13 @@
 //! What must never happen: a slot lets go of WAL that is not durable in all
 //! vaults that count, or of a history that is not the one that is streamed.
 
+use std::time::Duration;
+
 use crate::domain::{Lsn, Timeline};
+
+/// How often a standby's slot is told what is durable. How far it is behind is of no
+/// matter; how long a new standby has none is.
+pub const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Up to where the vaults have everything, of which timeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -54,6 +54,25 @@ pub struct InUse {
     why: String,
 }
 
+/// Why a copy that nothing keeps inside its folder must not be started.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the WAL makes a tablespace in {path} at {lsn}, outside of the instance's folder, and nothing here would keep the copy from writing there ({reason}); take a full backup, which holds it"
+)]
+pub struct Outside {
+    pub path: String,
+    pub lsn: Lsn,
+    reason: String,
+}
+
+/// Refuses a test of WAL that makes a tablespace anywhere, where for `reason` nothing
+/// confines the copy: a folder that is free today may be production's tomorrow.
+pub fn refuse_unconfined(made: &[Made], reason: &str) -> Result<(), Outside> {
+    made.first().map_or(Ok(()), |Made { path, at }| {
+        Err(Outside { path: path.display().to_string(), lsn: *at, reason: reason.to_owned() })
+    })
+}
+
 /// The folders that somebody has to see to, or why that is of no use.
 pub fn judge(found: &[(Made, Place)]) -> Result<Vec<Wanted>, InUse> {
     let mut wanted: BTreeMap<&Path, Wanted> = BTreeMap::new();
@@ -89,6 +108,15 @@ mod tests {
         let told: Vec<_> = told.iter().map(|wanted| (wanted.path.as_str(), wanted.lsn, wanted.exists)).collect();
         assert_eq!(told, [("/a", Lsn(16), true), ("/b", Lsn(8), false)]);
         assert_eq!(judge(&[]), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn what_nothing_confines_makes_no_tablespace() {
+        assert_eq!(refuse_unconfined(&[], "switched off"), Ok(()));
+        let told =
+            refuse_unconfined(&[made("/b", 8, Place::Absent).0, made("/a", 16, Place::Absent).0], "switched off");
+        let told = told.unwrap_err().to_string();
+        assert!(told.contains("in /b at 0/8,") && told.contains("(switched off); take a full backup"), "{told}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a primary keeps of its WAL for us, as it says itself.
+//! What a server keeps of its WAL for us, as it says itself.
 
 use serde::Serialize;
 
@@ -20,10 +20,12 @@ pub enum SlotState {
     Lost,
 }
 
-/// The primary's WAL at one instant.
+/// A member's WAL at one instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalKept {
     pub member: MemberName,
+    /// Whether it takes writes; what it received counts as written where it does not.
+    pub is_primary: bool,
     /// The name of our slot.
     pub slot: String,
     pub state: SlotState,

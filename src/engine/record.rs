@@ -32,9 +32,9 @@ pub enum SoughtRecord {
     TransactionEnd(u64),
     /// The first restore point of this name.
     RestorePoint(String),
-    /// The end of a transaction that says of itself the latest time, among the
-    /// last ones: their times hardly differ from their order.
-    LastEnd,
+    /// The end of a transaction that says of itself the latest time. That need not be the
+    /// last one: a server's clock may have been set back.
+    LatestEnd,
 }
 
 /// Where a record is.
@@ -43,6 +43,6 @@ pub struct FoundRecord {
     pub start: Lsn,
     /// Where the next one starts, when `Any` was sought and there is one.
     pub next: Option<Lsn>,
-    /// When its transaction ended, where `LastEnd` was sought.
+    /// When its transaction ended, where `LatestEnd` was sought.
     pub at: Option<Timestamp>,
 }

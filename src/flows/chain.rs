@@ -90,7 +90,9 @@ async fn history<'a>(
     let needs = kept.zip(pruned_at).map(|(kept, at)| retained::needs(&retention::whole(kept), &policy, at));
     let is_unlogged = is_unlogged(database, &same, layout).await;
     let is_kept = move |segment: Segment| needs.as_ref().is_none_or(|needs| needs.wal(segment));
-    Ok(History { name: name(layout), is_unlogged, facts, is_kept: Box::new(is_kept) })
+    let entries = same.iter().flat_map(|(_, held)| &held.catalog.entries);
+    let complete = entries.filter(|entry| entry.has_wal()).map(|entry| entry.manifest.backup.clone()).collect();
+    Ok(History { name: name(layout), is_unlogged, facts, complete, is_kept: Box::new(is_kept) })
 }
 
 /// What the vaults say of why this history began. Where none says it, or what is said

@@ -1,20 +1,25 @@
 //! Brings what a vault lacks from the other vaults of a database, object by
-//! object as stored: *look* → *copy* → *compare*. What is copied is decided in
+//! object as stored: *look* → *copy* → *compare* → *`read_back`*. What is copied is decided in
 //! `decide::copy`; a backup exists in the other vault when its manifest, the
 //! last object, is there. A run that ends early leaves nothing visible, and the
-//! next one goes on from what is there.
+//! next one goes on from what is there. The last step reads the WAL of the copies back
+//! from the vault that they are in: only that makes them complete there.
 //!
 //! What must never happen: a byte outside the residency, which is asked before
 //! each object; a damaged object that is called a copy.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Database, Resources, Vault, output};
+use super::{Database, Resources, Vault, guarded::guarded, output, read_back};
 use crate::{
     domain::{
         Check, DatabaseName, EvidenceRecord, VaultName, Verdict,
@@ -31,6 +36,8 @@ use look::Lack;
 /// The flow's name, first part of its runs' ids.
 pub const NAME: &str = "copy";
 
+/// The name of the last step.
+const READ_BACK: &str = "read_back";
 /// How long a copy may take.
 const COPY_LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// How long looking at all vaults may take.
@@ -76,7 +83,8 @@ impl Flow for CopyFlow {
         Ok(vec![
             Box::new(Look(Arc::clone(&route))),
             Box::new(Carry { resources: Arc::clone(&self.resources), route: Arc::clone(&route) }),
-            Box::new(Compare(route)),
+            Box::new(Compare(Arc::clone(&route))),
+            Box::new(ReadBack(route)),
         ])
     }
 
@@ -203,6 +211,37 @@ impl Step for Compare {
     }
 }
 
+/// Reads the WAL of copies back, where it is all there. What is still on its way is the
+/// next run's. Its output is what could not be read.
+struct ReadBack(Arc<Route>);
+
+#[async_trait]
+impl Step for ReadBack {
+    fn name(&self) -> &'static str {
+        READ_BACK
+    }
+
+    fn policy(&self) -> Policy {
+        Policy { limit: COPY_LIMIT, backoff: Duration::from_secs(5), ..Policy::default() }
+    }
+
+    async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
+        self.0.refuse_outside_residency()?;
+        let Route { database, target, .. } = self.0.as_ref();
+        let store = guarded(&target.store, cx);
+        let histories = look::histories(&self.0, &mut look::Seen::default(), cx.clock().now()).await?;
+        let (mut sound, mut told) = (BTreeSet::new(), Vec::new());
+        for history in &histories {
+            for entry in &history.unread {
+                let backup = (&history.layout, &entry.manifest, entry.manifest_sha256.as_str());
+                let unreadable = read_back::read_and_sign(database, &store, backup, &mut sound, cx).await?;
+                told.extend(unreadable.iter().map(|one| format!("`{}`: {}", one.key, one.told())));
+            }
+        }
+        output(&told)
+    }
+}
+
 /// What was lacking and is not any more.
 fn copied(before: &Lack, after: &Lack) -> Lack {
     let is_copied = |backup: &&look::LackingBackup| after.backups.iter().all(|left| left.id != backup.id);
@@ -242,7 +281,8 @@ async fn conclude(resources: &Resources, cx: &StepContext, ending: &Ending) -> R
     let described = route.as_ref().map(Route::described);
     let before: Lack = cx.output_if_any("look")?.unwrap_or_default();
     let after: Option<Lack> = cx.output_if_any("compare")?;
-    let refused: Vec<String> = cx.output_if_any("copy")?.unwrap_or_default();
+    let mut refused: Vec<String> = cx.output_if_any("copy")?.unwrap_or_default();
+    refused.extend(cx.output_if_any::<Vec<String>>(READ_BACK)?.unwrap_or_default());
     let checks = after.as_ref().map_or_else(Vec::new, |after| checks(&before, after, &params.to));
     let copied = after.as_ref().map_or_else(Lack::default, |after| copied(&before, after));
     let is_whole = refused.is_empty() && checks.iter().all(|check| check.verdict == Verdict::Pass);

@@ -1,20 +1,24 @@
-//! Looks how much WAL the primary keeps for us and how much more it can keep:
-//! gathers what the server says, what the schedule says and what the heartbeats
-//! say of its rate; `decide::headroom` judges. `tasks::headroom` looks again and
+//! Looks how much WAL each member keeps for us and how much more it can keep:
+//! gathers what the servers say, what the schedule says and what the heartbeats
+//! say of the rate; `decide::headroom` judges. `tasks::headroom` looks again and
 //! again and leaves its last look here, for whoever shows it.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::Database;
 use crate::{
     db::{Db, heartbeats},
-    decide::headroom::{self, Facts, Headroom},
-    domain::{ByteSize, WalKept},
+    decide::{
+        headroom::{self, Facts, Headroom},
+        slot,
+    },
+    domain::{ByteSize, MemberName, WalKept},
     flow::StepError,
 };
 
@@ -24,10 +28,11 @@ pub struct Watched(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// By the last look that saw anything.
-    seen: Option<Box<Look>>,
-    /// Whether none has since.
-    has_failed: bool,
+    has_looked: bool,
+    /// By the last look at each member that saw anything.
+    seen: BTreeMap<MemberName, Look>,
+    /// Those of which the last look failed.
+    away: BTreeSet<MemberName>,
 }
 
 /// How it is now, as far as this process has looked.
@@ -35,19 +40,21 @@ struct State {
 pub enum Last {
     /// There was no look yet.
     Never,
-    /// The last look failed, or was too long ago.
-    Failed,
-    Seen(Box<Look>),
+    /// Of each member whose last look succeeded, and was not too long ago.
+    Seen(Vec<Look>),
 }
 
 impl Watched {
     pub fn last(&self, now: Timestamp) -> Last {
         let state = self.state();
-        match &state.seen {
-            Some(look) if !state.has_failed && headroom::is_current(look.at, now) => Last::Seen(look.clone()),
-            None if !state.has_failed => Last::Never,
-            Some(_) | None => Last::Failed,
+        if !state.has_looked {
+            return Last::Never;
         }
+        let current = state
+            .seen
+            .iter()
+            .filter(|(member, look)| !state.away.contains(*member) && headroom::is_current(look.at, now));
+        Last::Seen(current.map(|(_, look)| look.clone()).collect())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -55,7 +62,7 @@ impl Watched {
     }
 }
 
-/// One look at the primary.
+/// One look at a member.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Look {
     pub at: Timestamp,
@@ -95,36 +102,72 @@ impl Look {
     }
 }
 
-/// Looks, and remembers it.
-pub async fn watch(db: &Db, database: &Database, now: Timestamp) -> Result<Look, StepError> {
+/// The look at the primary, where one is.
+pub fn primary(looks: &[Look]) -> Option<&Look> {
+    let primary = headroom::primary(looks.iter().map(|look| &look.kept))?;
+    looks.iter().find(|look| look.kept.member == primary.member)
+}
+
+/// What was seen of each member.
+pub type Looks = Vec<(MemberName, Result<Look, StepError>)>;
+
+/// Looks at all members, and remembers it.
+pub async fn watch(db: &Db, database: &Database, now: Timestamp) -> Looks {
     // Looks that failed in between do not make what stands still look new.
     let before = database.watched.state().seen.clone();
-    let looked = look(db, database, before.as_deref(), now).await;
+    let looks = look(db, database, &before, now).await;
     let mut state = database.watched.state();
-    state.has_failed = looked.is_err();
-    if let Ok(look) = &looked {
-        state.seen = Some(Box::new(look.clone()));
+    state.has_looked = true;
+    for (member, look) in &looks {
+        match look {
+            Ok(look) => {
+                state.away.remove(member);
+                state.seen.insert(member.clone(), look.clone());
+            }
+            Err(_) => {
+                state.away.insert(member.clone());
+            }
+        }
     }
-    looked
+    looks
 }
 
 /// Looks once. `before` tells since when nothing is confirmed.
-pub async fn look(db: &Db, database: &Database, before: Option<&Look>, now: Timestamp) -> Result<Look, StepError> {
-    let kept = database.engine.wal_kept().await?;
-    let over = SignedDuration::try_from(headroom::RATE_OVER).unwrap_or(SignedDuration::MAX);
-    let first = heartbeats::first_since(db, &database.name, now - over).await?;
-    let beat = match first.as_ref().filter(|beat| headroom::rate(beat, &kept, now).is_some()) {
-        Some(beat) => Some(*beat),
-        // Nobody wrote one for long: what was written since is measured all the same.
-        None => heartbeats::newest(db, &database.name).await?,
-    };
+pub async fn look(db: &Db, database: &Database, before: &BTreeMap<MemberName, Look>, now: Timestamp) -> Looks {
+    let mut looks = Vec::new();
+    for (member, kept) in database.engine.wal_kept().await {
+        let look = match kept {
+            Ok(kept) => judged(db, database, before.get(&member), kept, now).await,
+            Err(error) => Err(error.into()),
+        };
+        looks.push((member, look));
+    }
+    looks
+}
+
+async fn judged(
+    db: &Db,
+    database: &Database,
+    before: Option<&Look>,
+    kept: WalKept,
+    now: Timestamp,
+) -> Result<Look, StepError> {
+    let mut beats = Vec::new();
+    for from in headroom::rate::instants(now) {
+        beats.extend(heartbeats::first_since(db, &database.name, from).await?);
+    }
+    if beats.is_empty() {
+        beats.extend(heartbeats::newest(db, &database.name).await?);
+    }
     let before = before.and_then(|before| Some((before.kept.from?, before.still_since)));
     let wal = &database.schedule.config.wal;
+    let flush_every = wal.flush_every.as_duration();
     Ok(Look {
         at: now,
-        room_bytes: wal.room_on_primary.map(ByteSize::as_bytes),
-        confirmed_every: wal.flush_every.as_duration(),
-        bytes_per_second: beat.and_then(|beat| headroom::rate(&beat, &kept, now)),
+        room_bytes: wal.room_on_primary.map(ByteSize::as_bytes).filter(|_| kept.is_primary),
+        // The slot of a standby is told now and then what is in the vaults.
+        confirmed_every: if kept.is_primary { flush_every } else { flush_every + slot::LOOK_EVERY },
+        bytes_per_second: headroom::rate::rate(&beats, &kept, now),
         still_since: headroom::still_since(before, &kept, now),
         kept,
     })

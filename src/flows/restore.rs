@@ -22,14 +22,16 @@ use crate::{
     decide::{
         cluster::Unclear,
         recovery::{Coverage, Facts, Refusal, search::Unreachable},
-        tablespaces::{InUse, Wanted},
+        tablespaces::{InUse, Outside, Wanted},
     },
     domain::{Backup, BackupId, ByteSize, Lsn, Opener, Phase, RecoveryTarget, Timeline, record::Source},
     engine::{EngineError, RecoveryPlan},
+    fault,
     flow::StepContext,
     process,
     vault::{
-        self, CatalogEntry, Fetch, Inventory, Layout, Listing, Manifest, Proof, Remembered, SharedStore, VaultError,
+        self, CatalogEntry, EmptyFolder, Fetch, Inventory, Layout, Listing, Manifest, Proof, Remembered, SharedStore,
+        VaultError,
     },
 };
 
@@ -37,10 +39,13 @@ mod chain;
 mod choice;
 mod locate;
 mod tablespaces;
+mod unfinished;
 mod wal;
 
 pub use choice::doubt;
 pub use locate::refuse_unreachable;
+use unfinished::Unfinished;
+pub use unfinished::unfinished;
 pub use wal::Ahead;
 
 /// What to restore, and where to.
@@ -104,6 +109,8 @@ pub enum RestoreError {
     #[error(transparent)]
     Tablespace(#[from] InUse),
     #[error(transparent)]
+    Unconfined(#[from] Outside),
+    #[error(transparent)]
     Unclear(Box<Unclear>),
     #[error("no vault holds a backup of `{database}` with system id {system_id}; there are: {known}")]
     UnknownCluster { database: String, system_id: String, known: String },
@@ -139,6 +146,7 @@ impl RestoreError {
             Self::Refused(_)
             | Self::Unreachable(_)
             | Self::Tablespace(_)
+            | Self::Unconfined(_)
             | Self::Unclear(_)
             | Self::UnknownCluster { .. }
             | Self::NoRoom { .. }
@@ -163,6 +171,7 @@ impl RestoreError {
             | Self::Vault(VaultError::NoIdentity { .. })
             | Self::Unreachable(_)
             | Self::Tablespace(_)
+            | Self::Unconfined(_)
             | Self::Unclear(_)
             | Self::NoRoom { .. }
             | Self::UnknownCluster { .. } => true,
@@ -264,8 +273,11 @@ async fn from_held(
     let facts = facts(found, Clock::system().now()).await?.ok_or_else(nothing)?;
     let sources: Vec<SharedStore> = found.iter().map(|(vault, _)| Arc::clone(&vault.store)).collect();
     let fetch = Fetch { sources: &sources, identities: &identities, stop };
+    let folder = EmptyFolder::open(&request.data)?;
+    let unfinished = Unfinished::mark(&database.name, database.engine.start_lock(), request, Clock::system().now())?;
     let look = request.data.join("lifeboat_look");
     let selection = locate::select(database, found, (&facts, &fetch), request, look, say).await?;
+    unfinished.of_backup(&selection.backup)?;
     let holder = found.iter().find_map(|(vault, held)| Some((vault, held, held.catalog.find(&selection.backup)?)));
     let (vault, Inventory { listing, .. }, entry) = holder.ok_or_else(nothing)?;
     let store = &vault.store;
@@ -274,10 +286,11 @@ async fn from_held(
     let chain: Vec<&CatalogEntry> = selection.chain.iter().filter_map(all).collect();
     let wal_bytes = selection.segment_size.bytes().saturating_mul(selection.wal.len() as u64);
     chain::refuse_too_small(&request.data, chain::size_min(&chain).saturating_add(wal_bytes))?;
-    chain::fetch(&database.engine, &fetch, &chain, &request.data, say).await?;
+    chain::fetch(&database.engine, &fetch, &chain, folder, say).await?;
+    fault::point("restore.fetched");
     stopwatch.lap("fetch_backup");
     say("fetching WAL", None, None);
-    let (target, awaited) = wal::stage(database, &fetch, listing.layout(), &selection, request).await?;
+    let (target, awaited) = wal::stage(database, &fetch, listing.layout(), &selection, request, say).await?;
     stopwatch.lap("fetch_wal");
     // An isolated copy's WAL is not there yet; its server can write nowhere else.
     let new_tablespaces = if request.is_isolated {
@@ -299,6 +312,8 @@ async fn from_held(
     database.engine.configure(&plan).await?;
     stopwatch.lap("configure");
     let opened_by = vault::openers(&fetch, listing.layout(), &selection.chain).await?;
+    fault::point("restore.configured");
+    unfinished.finish()?;
     Ok(Restored {
         vault: store.place().vault.to_string(),
         backup: entry.summary(),

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Database, KeyError, Resources, Vault,
     guarded::guarded,
-    output,
+    output, read_back,
     retention::{self, Survey},
 };
 use crate::{
@@ -247,8 +247,13 @@ impl Step for Read {
         let say = move |what: &str, done, total| said.progress(what, done, total);
         let turn_at = due_at.unwrap_or_else(|| cx.created_at());
         let request = Request { depth: *depth, turn_at, now: cx.clock().now() };
-        let reports = self::vault(&self.database, vault, request, cx.stop(), &say).await?;
+        let mut reports = self::vault(&self.database, vault, request, cx.stop(), &say).await?;
         let store = guarded(&vault.store, cx);
+        if *depth != Asked::Quick {
+            for report in &mut reports {
+                read_back::complete(&self.database, &store, report, cx).await?;
+            }
+        }
         for report in &reports {
             sign(&self.database, &store, report, cx).await?;
         }
@@ -263,7 +268,11 @@ async fn sign(database: &Database, store: &SharedStore, report: &Report, cx: &St
     let catalog = Catalog::read(&listing, store.as_ref(), &database.keys.verifier).await?;
     let period = database.schedule.config.verify.period.as_duration().as_secs();
     let (vault, now) = (store.place().vault.clone(), cx.clock().now());
-    for found in report.backups.iter().filter(|found| !found.sound.is_empty() || !found.damaged.is_empty()) {
+    for found in report
+        .backups
+        .iter()
+        .filter(|found| found.is_wal_read_back || !found.sound.is_empty() || !found.damaged.is_empty())
+    {
         let earlier = catalog.find(&found.backup).and_then(|entry| entry.verification.as_ref());
         let here = (vault.clone(), cx.run_id().clone());
         let verification = Verification::after(earlier, found.clone(), here, now, period);

@@ -58,7 +58,11 @@ pub struct DatabaseStatus {
     pub copies: Vec<VaultCopies>,
     pub wal_streaming: WalStreaming,
     /// What the primary keeps for us; none where it cannot be asked.
-    pub wal_on_primary: Option<WalOnPrimary>,
+    pub wal_on_primary: Option<WalOnMember>,
+    /// What the other members keep for us, in case one of them is promoted.
+    pub wal_on_standbys: Vec<WalOnMember>,
+    /// Why the primary cannot be asked; none where it can.
+    pub primary_away: Option<PrimaryAway>,
     /// Where instants are missing between recovery points that are kept, oldest first.
     pub broken_windows: Vec<BrokenWindow>,
     /// When the newest heartbeat was acknowledged; none when none ever was.
@@ -130,9 +134,28 @@ pub struct WalStreaming {
     pub error: Option<String>,
 }
 
-/// What the primary keeps of its WAL until the vaults have it, and how much more it can.
+/// A primary that does not answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PrimaryAway {
+    /// When it last acknowledged a heartbeat; none when it never did.
+    pub answered_at: Option<Timestamp>,
+    pub why: String,
+}
+
+impl PrimaryAway {
+    /// One line for people.
+    pub fn in_words(&self) -> String {
+        let last = self.answered_at.map_or_else(
+            || "it never acknowledged a heartbeat".to_owned(),
+            |at| format!("it last acknowledged a heartbeat at {}", words::instant(&at)),
+        );
+        format!("the primary cannot be asked; {last}: {}", self.why)
+    }
+}
+
+/// What a member keeps of its WAL until the vaults have it, and how much more it can.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct WalOnPrimary {
+pub struct WalOnMember {
     pub at: Timestamp,
     pub member: MemberName,
     pub slot: String,
@@ -149,7 +172,7 @@ pub struct WalOnPrimary {
     pub folder_bytes: Option<u64>,
     /// Free space of its disk; none where that cannot be seen from here.
     pub free_bytes: Option<u64>,
-    /// `wal.room_on_primary` of the schedule.
+    /// `wal.room_on_primary` of the schedule; none for a standby.
     pub room_bytes: Option<u64>,
     /// How much more it can keep; none where nobody knows.
     pub headroom_bytes: Option<u64>,
@@ -161,7 +184,7 @@ pub struct WalOnPrimary {
     pub stands_still_seconds: f64,
 }
 
-impl WalOnPrimary {
+impl WalOnMember {
     /// One line for people: how much is kept, and how long more can be.
     pub fn in_words(&self) -> String {
         let kept = format!("{} kept for slot {}", words::bytes(&self.kept_bytes), self.slot);

@@ -110,7 +110,8 @@ impl Watch {
         {
             return Ok(());
         }
-        if (lasts || newest.is_some())
+        let is_unread = histories.iter().any(|history| !history.unread.is_empty());
+        if (lasts || newest.is_some() || is_unread)
             && let Some(what) = again(last.as_ref(), now)
         {
             self.submit(&what, now).await?;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::App,
+    config::schedule::BackupScheduleConfig,
     decide::due::Schedule,
     domain::{DatabaseName, RunId, with_causes},
     flow::NewRun,
@@ -20,7 +21,16 @@ use crate::{
 
 /// How far back a daemon that was down looks for a due time that it missed: a
 /// monthly test is found again after a month.
-const CATCH_UP: SignedDuration = SignedDuration::from_hours(35 * 24);
+pub const CATCH_UP: SignedDuration = SignedDuration::from_hours(35 * 24);
+
+/// What a restore test is called in the id of its run.
+pub const TEST: &str = "local";
+
+/// What a backup of this line is called in the id of its run. Two lines that fall
+/// due together are two runs where one stands alone.
+pub fn kind(line: &BackupScheduleConfig) -> &'static str {
+    if line.standalone { "standalone" } else { line.kind.as_str() }
+}
 
 /// Ticks once a second until told to stop.
 pub async fn run(app: Arc<App>, stop: CancellationToken) -> Result<(), JobSchedulerError> {
@@ -67,9 +77,7 @@ async fn start_due(app: &App, database: &Database, since: Timestamp, now: Timest
                 manner: backup::Manner { from: entry.backup_from, rate_max: entry.backup_rate_max },
                 due_at: Some(due_at),
             };
-            // Two lines that fall due together are two runs where one stands alone.
-            let kind = if entry.standalone { "standalone" } else { entry.kind.as_str() };
-            submit(app, backup::NAME, database, kind, due_at, &params).await?;
+            submit(app, backup::NAME, database, kind(entry), due_at, &params).await?;
         }
     }
     if let Some(test) = &schedule.restore_test
@@ -81,12 +89,13 @@ async fn start_due(app: &App, database: &Database, since: Timestamp, now: Timest
             point: restore_test::Point::Scheduled,
             due_at: Some(due_at),
         };
-        submit(app, restore_test::NAME, database, "local", due_at, &params).await?;
+        submit(app, restore_test::NAME, database, TEST, due_at, &params).await?;
     }
     Ok(())
 }
 
-async fn has_backup_before(database: &Database, due_at: Timestamp) -> Result<bool, String> {
+/// Whether the first vault holds one that was complete then.
+pub async fn has_backup_before(database: &Database, due_at: Timestamp) -> Result<bool, String> {
     let Some(vault) = database.vault(None) else { return Ok(false) };
     let histories = database.histories(vault).await.map_err(|error| with_causes(&error))?;
     Ok(histories.iter().flat_map(|held| &held.catalog.entries).any(|entry| entry.manifest.finished_at <= due_at))

@@ -5,20 +5,18 @@
 //! Each process makes slots; only the one that streams lets them go on, as it alone
 //! knows what is durable. Both need no state database.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
 use super::finding::{Finding, close_gone};
 use crate::{
     app::App,
+    decide::slot::LOOK_EVERY,
     domain::{MemberName, with_causes},
     engine::EngineError,
     flows::Database,
 };
-
-/// How far a slot is behind is of no matter; how long a new standby has none is.
-const EVERY: Duration = Duration::from_secs(10);
 
 /// What the findings are called, before the member's name.
 const ABOUT: &str = "slot-on-";
@@ -34,7 +32,7 @@ pub async fn run(app: Arc<App>, database: Arc<Database>, stop: CancellationToken
         return;
     }
     let mut findings: BTreeMap<MemberName, Finding> = BTreeMap::new();
-    let mut ticker = tokio::time::interval(EVERY);
+    let mut ticker = tokio::time::interval(LOOK_EVERY);
     ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {

@@ -22,6 +22,9 @@ pub struct CatalogEntry {
     /// Of the signed bytes, lower-case hex.
     pub manifest_sha256: String,
     pub state: BackupState,
+    /// Whether objects with the names of all its WAL are here, and none of them is known
+    /// to be damaged. It can be restored then; whether the WAL comes back is another matter.
+    pub lists_wal: bool,
     pub proof: Option<Proof>,
     pub verification: Option<Verification>,
 }
@@ -43,6 +46,20 @@ impl CatalogEntry {
     /// sound since.
     pub fn is_damaged(&self) -> bool {
         self.verification.as_ref().is_some_and(|verification| !verification.damaged.is_empty())
+    }
+
+    /// Whether all its WAL is here and came back from here, or was replayed.
+    pub fn has_wal(&self) -> bool {
+        self.lists_wal && (self.proof.is_some() || self.is_wal_read_back())
+    }
+
+    /// Whether its WAL is here, and nobody has read it back from this vault.
+    pub fn awaits_read_back(&self) -> bool {
+        self.lists_wal && !self.is_wal_read_back()
+    }
+
+    fn is_wal_read_back(&self) -> bool {
+        self.verification.as_ref().is_some_and(|verification| verification.has_wal(&self.manifest))
     }
 
     /// For status, API and pages.
@@ -121,7 +138,8 @@ impl Catalog {
                     remembered.0.insert(manifest, (listed, entry.clone()));
                     let size = entry.manifest.segment_size;
                     let coverage = coverages.entry(size.bytes()).or_insert_with(|| listing.coverage(size));
-                    entry.state = state_of(&entry, coverage, size);
+                    entry.lists_wal = lists_wal(&entry, coverage, size);
+                    entry.state = state_of(&entry);
                     catalog.entries.push(entry);
                 }
                 Err(VaultError::Store(error)) => {
@@ -147,9 +165,12 @@ impl Catalog {
         lineage::chain(entry, &self.entries, |one| &one.manifest.backup, |one| one.manifest.parent.as_ref())
     }
 
-    /// Whether all of its chain is here, and nothing of that known to be damaged.
-    pub fn is_sound(&self, entry: &CatalogEntry) -> bool {
-        entry.state >= BackupState::WalComplete
+    /// Whether another backup may be built upon it: all of its chain is here, nothing of
+    /// that known to be damaged, and its WAL is listed. Whoever is built upon it is
+    /// replayed from its own start, so that this WAL need not have come back.
+    pub fn may_carry(&self, entry: &CatalogEntry) -> bool {
+        entry.lists_wal
+            && entry.state != BackupState::Degraded
             && self.chain(entry).is_ok_and(|chain| chain.iter().all(|one| !one.is_damaged()))
     }
 
@@ -203,7 +224,7 @@ async fn read_entry(
     }
     let proof = proof::newest_proof(store, listing, backup, &manifest_sha256, verifier).await?;
     let verification = verification::newest_verification(store, listing, backup, &manifest_sha256, verifier).await?;
-    Ok(CatalogEntry { manifest, manifest_sha256, state: BackupState::Uploaded, proof, verification })
+    Ok(CatalogEntry { manifest, manifest_sha256, state: BackupState::Uploaded, lists_wal: false, proof, verification })
 }
 
 /// The validly signed manifest of a backup, and the SHA-256 of its bytes.
@@ -232,13 +253,17 @@ pub async fn signed_manifest(
     Ok((manifest, seal::sha256_hex(&json)))
 }
 
-fn state_of(entry: &CatalogEntry, coverage: &Coverage, size: SegmentSize) -> BackupState {
+fn lists_wal(entry: &CatalogEntry, coverage: &Coverage, size: SegmentSize) -> bool {
+    let manifest = &entry.manifest;
+    coverage.covers(manifest.timeline, size, manifest.start_lsn, manifest.stop_lsn)
+        && !entry.verification.as_ref().is_some_and(|verification| verification.lacks_wal(manifest))
+}
+
+fn state_of(entry: &CatalogEntry) -> BackupState {
     let manifest = &entry.manifest;
     if manifest.damaged {
         BackupState::Degraded
-    } else if !coverage.covers(manifest.timeline, size, manifest.start_lsn, manifest.stop_lsn)
-        || entry.verification.as_ref().is_some_and(|verification| verification.lacks_wal(manifest))
-    {
+    } else if !entry.has_wal() {
         BackupState::Uploaded
     } else if entry.proof.is_some() && !entry.is_damaged() {
         BackupState::Proven

@@ -22,6 +22,8 @@ use crate::{
 
 /// Where objects are written before they have their name.
 const TEMPORARY: &str = ".tmp";
+/// How the name of such a file begins, and how long it is: nothing else is swept.
+const UNNAMED: (&str, usize) = (".tmp", 10);
 /// A temporary file older than this was left by a crash; no upload takes as long.
 const LEFTOVER_AGE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
@@ -80,7 +82,7 @@ impl Store for DirectoryStore {
                 return Ok(None);
             }
             durable::create_folder(&folder)?;
-            tempfile::NamedTempFile::new_in(&folder).map(Some)
+            unnamed(&folder).map(Some)
         });
         let Some(temporary) = opened.await? else {
             return Err(StoreError::AlreadyExists { vault: self.place.vault.clone(), key: key.clone() });
@@ -146,7 +148,10 @@ impl Store for DirectoryStore {
     async fn probe(&self) -> Result<Vec<String>, StoreError> {
         probe::by_doing(self).await?;
         let folder = self.root.join(TEMPORARY);
-        self.blocking(format!("`{TEMPORARY}`"), "clean", move || remove_leftovers(&folder)).await?;
+        let swept = self.blocking(format!("`{TEMPORARY}`"), "clean", move || remove_leftovers(&folder)).await?;
+        if swept > 0 {
+            tracing::warn!(vault = %self.place.vault, "removed {swept} file(s) older than a day that ended processes left half-written in {TEMPORARY}");
+        }
         Ok(Vec::new())
     }
 }
@@ -190,19 +195,36 @@ fn walk(folder: &Path, name: &str, prefix: &str, found: &mut impl FnMut(ObjectIn
     Ok(())
 }
 
-/// The age is measured by the file system's own clock, with a new file's time.
-fn remove_leftovers(folder: &Path) -> io::Result<()> {
-    let now = tempfile::NamedTempFile::new_in(folder)?.as_file().metadata()?.modified()?;
+/// A new file for an object's content.
+fn unnamed(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let (prefix, length) = UNNAMED;
+    tempfile::Builder::new().prefix(prefix).rand_bytes(length - prefix.len()).tempfile_in(folder)
+}
+
+/// Answers how many went. The age is measured by the file system's own clock, with
+/// a new file's time.
+fn remove_leftovers(folder: &Path) -> io::Result<usize> {
+    let now = unnamed(folder)?.as_file().metadata()?.modified()?;
+    let mut swept = 0;
     for entry in fs::read_dir(folder)?.flatten() {
-        let Ok(modified) = entry.metadata().and_then(|data| data.modified()) else { continue };
-        if now.duration_since(modified).is_ok_and(|age| age > LEFTOVER_AGE) {
-            match fs::remove_file(entry.path()) {
-                Err(error) if !is_absent(&error) => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
+        let Ok(data) = entry.metadata() else { continue };
+        let is_old = data.modified().is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > LEFTOVER_AGE));
+        if !(is_old && data.is_file() && is_unnamed(&entry.file_name())) {
+            continue;
+        }
+        match fs::remove_file(entry.path()) {
+            Ok(()) => swept += 1,
+            Err(error) if is_absent(&error) => {}
+            Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(swept)
+}
+
+fn is_unnamed(name: &std::ffi::OsStr) -> bool {
+    let (prefix, length) = UNNAMED;
+    let random = name.to_str().filter(|name| name.len() == length).and_then(|name| name.strip_prefix(prefix));
+    random.is_some_and(|random| random.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
 /// The temporary file is removed when this is dropped.

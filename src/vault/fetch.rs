@@ -49,18 +49,17 @@ pub struct Fetch<'a> {
     pub stop: &'a CancellationToken,
 }
 
-/// Restores the files of a backup into `target`, which must be empty or absent.
+/// Restores the files of a backup into `target`, which holds nothing of one yet.
 /// `on_progress` is told the bytes written so far. Everything is on disk when
 /// this returns; after an error the target holds rubbish and must be removed.
 pub async fn fetch_backup(
     fetch: &Fetch<'_>,
     entry: &CatalogEntry,
-    target: &Path,
+    target: EmptyFolder,
     on_progress: impl Fn(u64) + Send + Sync,
 ) -> Result<Fetched, VaultError> {
-    let folder = EmptyFolder::open(target)?;
-    let fetched = fetch_files(fetch, entry, target, on_progress).await?;
-    folder.sync().await?;
+    let fetched = fetch_files(fetch, entry, target.path(), on_progress).await?;
+    target.sync().await?;
     Ok(fetched)
 }
 
@@ -221,6 +220,10 @@ impl EmptyFolder {
         std::os::unix::fs::chown(path, None, None).map_err(failed("own"))?;
         fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(failed("protect"))?;
         Ok(Self { path: path.to_owned(), handle: File::open(path).map_err(failed("open"))? })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// One call makes the whole file system of the folder durable: files, folders

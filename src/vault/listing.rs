@@ -2,7 +2,7 @@
 //! decided about a restore is read from one listing, so that the answer does
 //! not move while it is made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,15 @@ impl Listing {
         let objects = store.list(&layout.prefix()).await?;
         let objects = objects.into_iter().map(|object| (object.key, object.size_bytes)).collect();
         Ok(Self { layout: layout.clone(), objects })
+    }
+
+    /// The databases that the vault holds anything of.
+    pub async fn databases(store: &dyn Store) -> Result<BTreeSet<DatabaseName>, VaultError> {
+        let of = |key: &ObjectKey| {
+            let database: DatabaseName = key.as_str().split('/').next()?.parse().ok()?;
+            Layout::of(&database, key).map(|_| database)
+        };
+        Ok(store.list("").await?.iter().filter_map(|object| of(&object.key)).collect())
     }
 
     /// One view of every history that the vault holds of a database, for those

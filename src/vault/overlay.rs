@@ -52,10 +52,10 @@ impl<'a> Overlay<'a> {
         self.files.size()
     }
 
-    /// Restores it into `target`, which must be empty or absent. Everything is on disk
+    /// Restores it into `folder`, which holds nothing of a backup yet. Everything is on disk
     /// when this returns; after an error the target holds rubbish and must be removed.
-    pub async fn lay(&self, target: &Path, on_progress: impl Fn(u64) + Send + Sync) -> Result<(), VaultError> {
-        let folder = EmptyFolder::open(target)?;
+    pub async fn lay(&self, folder: EmptyFolder, on_progress: impl Fn(u64) + Send + Sync) -> Result<(), VaultError> {
+        let target = folder.path();
         let done = Arc::new(AtomicU64::new(0));
         let changed = self.layer(target, None, self.differential, &done, &on_progress).await?;
         let kept = self.layer(target, Some(changed.clone()), self.full, &done, &on_progress).await?;

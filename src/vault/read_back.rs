@@ -36,9 +36,17 @@ const TAG: u64 = 16;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
     pub key: ObjectKey,
-    pub segment: Segment,
+    /// As a verification names its segment.
+    pub name: String,
     /// Completes "`KEY` …".
     pub what: String,
+}
+
+impl Unreadable {
+    /// A sentence about it.
+    pub fn told(&self) -> String {
+        format!("it cannot be read back as it was stored: it {}", self.what)
+    }
 }
 
 /// The objects of the WAL from the start to the stop of a backup that cannot be
@@ -66,10 +74,11 @@ pub async fn read_back(
     let mut read = stream::iter(read).buffer_unordered(AT_ONCE);
     let mut found = Vec::new();
     while let Some((segment, key, what)) = read.try_next().await? {
+        let name = verification::wal_name(segment, manifest);
         done += bytes(&key);
         say(done, total);
         match what {
-            Some(what) => found.push(Unreadable { key, segment, what }),
+            Some(what) => found.push(Unreadable { key, name, what }),
             None => drop(sound.insert(key)),
         }
     }
@@ -157,8 +166,20 @@ fn payload(head: &[u8], size: u64) -> Option<u64> {
     size.checked_sub((mac + end + 1) as u64)
 }
 
-/// Signs that this WAL is not sound, so that no listing makes the backup complete.
-pub async fn put_unreadable(
+/// Whether it is signed that all WAL of the backup came back from this vault.
+pub async fn is_read_back(
+    store: &dyn Store,
+    listing: &Listing,
+    (manifest, manifest_sha256): (&Manifest, &str),
+    verifier: &Verifier,
+) -> Result<bool, VaultError> {
+    let newest = verification::newest_verification(store, listing, &manifest.backup, manifest_sha256, verifier).await?;
+    Ok(newest.is_some_and(|newest| newest.has_wal(manifest)))
+}
+
+/// Signs what came of the reading: that all this WAL came back, which makes the backup
+/// complete, or what of it did not, so that nothing makes it complete.
+pub async fn put_read_back(
     store: &dyn Store,
     listing: &Listing,
     (manifest, manifest_sha256): (&Manifest, &str),
@@ -172,7 +193,9 @@ pub async fn put_unreadable(
         backup: backup.clone(),
         manifest_sha256: manifest_sha256.to_owned(),
         sound: BTreeSet::new(),
-        damaged: unreadable.iter().map(|one| verification::wal_name(one.segment, manifest)).collect(),
+        needed_wal: verification::needed_wal(manifest).collect(),
+        is_wal_read_back: unreadable.is_empty(),
+        damaged: unreadable.iter().map(|one| one.name.clone()).collect(),
         histories: std::collections::BTreeMap::new(),
     };
     let here = (store.place().vault.clone(), run);

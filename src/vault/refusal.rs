@@ -17,7 +17,7 @@ pub enum Refusal {
     #[error("the store does not accept the credentials for `{bucket}` ({code}); replace them where they are kept")]
     WrongCredential { bucket: String, code: String },
     #[error(
-        "there are no credentials for `{bucket}` ({reason}); set `credentials` of this vault, or mend their source"
+        "there are no credentials for `{bucket}` ({reason}); set `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` or `AWS_PROFILE` in the environment, or write `credentials` of this vault in lifeboat.yaml"
     )]
     NoCredential { bucket: String, reason: String },
     #[error("access is denied; allow `{right}` on `{bucket}` to the credentials of this vault")]

@@ -37,6 +37,10 @@ pub struct Verification {
     /// The SHA-256 of each history file that was believed.
     #[serde(default)]
     pub histories: BTreeMap<Timeline, String>,
+    /// Since when all WAL that the backup needs is known to come back from this vault.
+    /// It grows not old, and ends where some of that is found damaged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wal_read_back_at: Option<Timestamp>,
 }
 
 /// Objects that were read and found sound.
@@ -55,6 +59,12 @@ pub struct Found {
     pub damaged: BTreeSet<String>,
     /// The SHA-256 of each history file that is believed.
     pub histories: BTreeMap<Timeline, String>,
+    /// The WAL that the backup needs, by name.
+    #[serde(default)]
+    pub needed_wal: BTreeSet<String>,
+    /// Whether every byte of that came back, whoever opened it.
+    #[serde(default)]
+    pub is_wal_read_back: bool,
 }
 
 impl Verification {
@@ -66,7 +76,7 @@ impl Verification {
         verified_at: Timestamp,
         period_seconds: u64,
     ) -> Self {
-        let Found { backup, manifest_sha256, sound, mut damaged, histories: now } = found;
+        let Found { backup, manifest_sha256, sound, mut damaged, histories: now, needed_wal, is_wal_read_back } = found;
         let mut histories = earlier.map(|earlier| earlier.histories.clone()).unwrap_or_default();
         histories.extend(now);
         let mut read: BTreeMap<Timestamp, BTreeSet<String>> = BTreeMap::new();
@@ -82,6 +92,12 @@ impl Verification {
         if !sound.is_empty() {
             read.insert(verified_at, sound);
         }
+        let was_read = |name: &String| read.values().any(|objects| objects.contains(name));
+        let is_wal_back = is_wal_read_back || (!needed_wal.is_empty() && needed_wal.iter().all(was_read));
+        let before = earlier.and_then(|earlier| earlier.wal_read_back_at);
+        let wal_read_back_at = before
+            .or_else(|| is_wal_back.then_some(verified_at))
+            .filter(|_| needed_wal.iter().all(|name| !damaged.contains(name)));
         let read = read.into_iter().map(|(at, objects)| Reading { at, objects }).collect();
         Self {
             format: FORMAT,
@@ -94,7 +110,15 @@ impl Verification {
             read,
             damaged,
             histories,
+            wal_read_back_at,
         }
+    }
+
+    /// Whether all WAL that the backup needs came back from this vault, and none of it
+    /// is damaged. What an older version has read and signed counts.
+    pub fn has_wal(&self, manifest: &Manifest) -> bool {
+        let was_read = |name: String| self.read.iter().any(|reading| reading.objects.contains(&name));
+        !self.lacks_wal(manifest) && (self.wal_read_back_at.is_some() || needed_wal(manifest).all(was_read))
     }
 
     /// Whether WAL that the backup needs was found damaged.
@@ -124,7 +148,7 @@ pub(super) fn wal_name(segment: Segment, manifest: &Manifest) -> String {
 
 /// The segments without which the backup cannot become consistent. None of a
 /// manifest whose positions make no sense.
-fn needed_wal(manifest: &Manifest) -> impl Iterator<Item = String> {
+pub(super) fn needed_wal(manifest: &Manifest) -> impl Iterator<Item = String> {
     let size = manifest.segment_size;
     let (first, end) = (size.number_of(manifest.start_lsn), manifest.stop_lsn.0.div_ceil(size.bytes()));
     (first..end).map(|number| wal_name(Segment { timeline: manifest.timeline, number }, manifest))
@@ -180,6 +204,8 @@ mod tests {
             sound: names(sound),
             damaged: names(damaged),
             histories: BTreeMap::new(),
+            needed_wal: names(&["w1", "w2"]),
+            is_wal_read_back: false,
         }
     }
 
@@ -200,6 +226,29 @@ mod tests {
         assert_eq!(names(&second), ["a", "b"]);
         let third = after(Some(&second), 32, found(&["c"], &[]));
         assert_eq!(names(&third), ["b", "c"]);
+    }
+
+    #[test]
+    fn wal_that_came_back_stays_so_until_it_is_found_damaged() {
+        let marked = |verification: &Verification| verification.wal_read_back_at.map(|at| at.as_second() / 86_400);
+        let back = |found: Found| Found { is_wal_read_back: true, ..found };
+        let first = after(None, 1, back(found(&[], &[])));
+        assert_eq!(marked(&first), Some(1));
+        // It grows not old, and whoever has not looked at it carries it on.
+        let second = after(Some(&first), 90, found(&["a"], &["b"]));
+        assert_eq!(marked(&second), Some(1));
+        let spoilt = after(Some(&second), 91, found(&[], &["w2"]));
+        assert_eq!(marked(&spoilt), None);
+        // Bytes that come back mend nothing that was opened and found damaged.
+        let again = after(Some(&spoilt), 92, back(found(&[], &[])));
+        assert_eq!(marked(&again), None);
+        let mended = after(Some(&again), 93, back(found(&["w2"], &[])));
+        assert_eq!(marked(&mended), Some(93));
+        // Samples add up, while they are young enough.
+        let one = after(None, 1, found(&["w1"], &[]));
+        assert_eq!(marked(&one), None);
+        assert_eq!(marked(&after(Some(&one), 30, found(&["w2"], &[]))), Some(30));
+        assert_eq!(marked(&after(Some(&one), 40, found(&["w2"], &[]))), None);
     }
 
     #[test]

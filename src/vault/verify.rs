@@ -377,7 +377,10 @@ fn conclude(verify: &Verify<'_>, known: Vec<Known>, report: &mut Report) {
         }
         sound.retain(|name| !damaged.contains(name));
         let histories = report.histories.clone();
-        report.backups.push(Found { backup: manifest.backup, manifest_sha256: sha256, sound, damaged, histories });
+        let needed_wal = verification::needed_wal(&manifest).collect();
+        let (backup, manifest_sha256) = (manifest.backup, sha256);
+        let is_wal_read_back = false;
+        report.backups.push(Found { backup, manifest_sha256, sound, damaged, histories, needed_wal, is_wal_read_back });
     }
     report.defects.sort();
     report.defects.dedup();

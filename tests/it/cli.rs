@@ -25,6 +25,7 @@ mod locks;
 mod many;
 mod nodes;
 mod output;
+mod planted;
 mod points;
 mod prune;
 mod recovery_kit;

@@ -2,6 +2,7 @@
 
 mod apart;
 mod awaited;
+mod catalogs;
 mod copy;
 mod stopping;
 mod target;

@@ -12,7 +12,7 @@ use lifeboat::{
     flow::{Conclusion, RunState, RunSummary},
     report::status::{
         DatabaseStatus, EstateStatus, Finding, LastDrill, LastRestoreTest, NextRun, StreamingState, VaultExposure,
-        WalOnPrimary, WalStreaming,
+        WalOnMember, WalStreaming,
     },
 };
 
@@ -270,7 +270,8 @@ pub(crate) fn database(name: &str) -> DatabaseStatus {
             durable_lsn: Some(Lsn(0x4_2A00_01C8)),
             error: None,
         },
-        wal_on_primary: Some(WalOnPrimary {
+        primary_away: None,
+        wal_on_primary: Some(WalOnMember {
             at: at("2026-11-21T05:41:10Z"),
             member: "a".parse().unwrap(),
             slot: format!("lifeboat_{name}"),
@@ -288,6 +289,7 @@ pub(crate) fn database(name: &str) -> DatabaseStatus {
             ends_with: Some("disk".into()),
             stands_still_seconds: 0.0,
         }),
+        wal_on_standbys: Vec::new(),
         broken_windows: Vec::new(),
         last_heartbeat: Some(at("2026-11-21T05:41:11Z")),
         newest_backup: Some(backup(name)),

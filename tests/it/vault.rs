@@ -10,6 +10,7 @@ mod differential;
 mod faulty;
 mod fetch;
 pub(crate) mod fixture;
+mod formats;
 mod limit;
 mod owned;
 mod read_back;

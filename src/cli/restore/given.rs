@@ -19,7 +19,7 @@ use crate::{
     domain::{DatabaseName, Region, VaultName, with_causes},
     flows::Database,
     vault::{
-        self, VaultIdentity,
+        self, Listing, VaultIdentity,
         signature::{Signer, Verifier},
     },
 };
@@ -139,9 +139,14 @@ impl GivenOptions {
         if address.contains("://") {
             return Err(UsageError(format!("`{address}` is no vault; name a folder, or `s3://BUCKET/PREFIX`")));
         }
-        if self.endpoint.is_some() || self.addressing.is_some() {
+        let of_bucket = [
+            ("--region", self.region.is_some()),
+            ("--endpoint", self.endpoint.is_some()),
+            ("--addressing", self.addressing.is_some()),
+        ];
+        if let Some((name, _)) = of_bucket.iter().find(|(_, is_given)| *is_given) {
             return Err(UsageError(format!(
-                "`--endpoint` and `--addressing` go with `s3://BUCKET/PREFIX`, not with the folder {address}"
+                "`{name}` goes with `s3://BUCKET/PREFIX`, not with the folder {address}; leave it out"
             )));
         }
         let path = std::path::absolute(address).map_err(|error| UsageError(format!("`{address}`: {error}")))?;
@@ -151,12 +156,25 @@ impl GivenOptions {
                 path.display()
             )));
         }
-        let region = self.region.clone().map_or_else(undeclared, Ok)?;
+        let region = undeclared()?;
         let name = called(&path.file_name().unwrap_or_default().to_string_lossy())?;
         let config =
             DirectoryVaultConfig { path, region, durable: Durability::default(), limits: None, runs_max: None };
         Ok((name, VaultConfig::Directory(config)))
     }
+}
+
+/// Where the vault holds nothing of the database: what it holds.
+pub(super) async fn others(database: &Database) -> Option<UsageError> {
+    let vault = database.vaults.first()?;
+    let held = Listing::databases(vault.store.as_ref()).await.ok().filter(|held| !held.is_empty())?;
+    let held: Vec<&str> = held.iter().map(DatabaseName::as_str).collect();
+    Some(UsageError(format!(
+        "vault `{}` holds no backup of `{}`; it holds databases: {}",
+        vault.store.place().vault,
+        database.name,
+        held.join(", ")
+    )))
 }
 
 /// Nobody can verify where a folder is, and nobody has said it.

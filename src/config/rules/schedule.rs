@@ -286,7 +286,11 @@ fn restore_test(daemon: Spot<'_>, schedule: Spot<'_>, test: Spot<'_>, report: &m
     }
     let checks = test.get("checks");
     if checks.is_empty() {
-        report.add(checks.place, "a test that checks nothing cannot fail", "add `heartbeat` or a check with `sql`");
+        report.add(
+            checks.place,
+            "a test that checks nothing cannot fail",
+            "add `heartbeat`, `amcheck` or a check with `sql`",
+        );
     }
     report.refuse_twins(checks);
     report.refuse_zero(test, "limit", "write how long recovery may take, such as `1h`");

@@ -29,7 +29,8 @@ fn history(system_id: &str, incarnation: u32, whole: &[(u32, u64)], backups: Vec
     }
     let facts = Facts { backups, coverage, histories: [].into(), segment_size: SIZE, not_after: None };
     let name = Name { system_id: system_id.to_owned(), incarnation };
-    History { name, is_unlogged: false, facts, is_kept: Box::new(|_| true) }
+    let complete = facts.backups.iter().map(|backup| backup.id.clone()).collect();
+    History { name, is_unlogged: false, facts, complete, is_kept: Box::new(|_| true) }
 }
 
 fn only(histories: &[History<'_>]) -> Break {
@@ -64,6 +65,11 @@ fn lost_wal_is_open_until_a_backup_behind_it_has_its_wal() {
     // Another node, or this one after a restart, makes the same of it.
     assert_eq!(open.id(), "wal-lost-7-1-1-0_4000000-0_6000000");
     assert_eq!(with(&[]).id(), open.id());
+    // One whose WAL is listed, and that nobody has read back, ends nothing.
+    let mut unread = history("7", 1, &whole, vec![backup(1, 2, 100), backup(1, 6, 200)]);
+    unread.complete.clear();
+    assert!(only(&[unread]).is_open());
+    assert!(!with(&[backup(1, 6, 200)]).is_open());
     // One whose WAL was lost, or has not arrived, ends nothing.
     for useless in [backup(1, 5, 200), backup(1, 8, 200)] {
         assert!(breaks(&[history("7", 1, &whole, vec![backup(1, 2, 100), useless])]).iter().all(Break::is_open));

@@ -8,6 +8,7 @@ const RATE: f64 = 1_048_576.0;
 fn kept() -> WalKept {
     WalKept {
         member: "a".parse().unwrap(),
+        is_primary: true,
         slot: "lifeboat_wallet".to_owned(),
         state: SlotState::Reserved,
         is_active: true,
@@ -62,22 +63,6 @@ fn a_look_that_is_older_than_some_periods_says_nothing_of_now() {
 }
 
 #[test]
-fn the_rate_is_that_of_one_history_over_some_seconds() {
-    let beat = |second, lsn, timeline| Beat {
-        seq: 1,
-        acknowledged_at: at(second),
-        commit_lsn: Lsn(lsn * MIB),
-        timeline: Timeline(timeline),
-    };
-    let now = at(1000);
-    assert_eq!(rate(&beat(980, 60, 1), &kept(), now), Some(2.0 * RATE));
-    assert_eq!(rate(&beat(999, 60, 1), &kept(), now), None, "too short");
-    assert_eq!(rate(&beat(1010, 60, 1), &kept(), now), None, "another node's clock");
-    assert_eq!(rate(&beat(980, 60, 2), &kept(), now), None);
-    assert_eq!(rate(&beat(980, 101, 1), &kept(), now), None, "another cluster");
-}
-
-#[test]
 fn it_stands_still_while_the_same_position_is_not_the_end() {
     let (kept, from) = (kept(), kept().from.unwrap());
     assert_eq!(still_since(None, &kept, at(10)), Some(at(10)));
@@ -122,4 +107,40 @@ fn a_finding_names_the_end_the_time_and_the_remedy() {
     assert_eq!(told(little, Duration::ZERO, None), None, "one segment is nothing");
     holds(told(|kept| kept.state = SlotState::Unreserved, Duration::ZERO, None), &["the next checkpoint", "more room"]);
     holds(told(|kept| kept.state = SlotState::Lost, Duration::ZERO, None), &["invalidated slot `lifeboat_wallet`"]);
+}
+
+#[test]
+fn of_a_standby_it_tells_what_is_lost_by_its_promotion() {
+    let still = Duration::from_secs(190);
+    let told = |change: fn(&mut WalKept)| {
+        let mut kept = WalKept { member: "b".parse().unwrap(), is_primary: false, ..kept() };
+        change(&mut kept);
+        finding(&Facts { still_for: still, ..facts(&kept) }).unwrap()
+    };
+    for (text, words) in [
+        (told(|kept| kept.safe_bytes = Some(7320 * MIB)), ["piles up on a standby: member `b`", "when it is promoted"]),
+        (told(|kept| kept.free_bytes = Some(90 * MIB)), ["member `b`", "in 1m its disk is full"]),
+        (told(|_| {}), ["member `b`", "or set a limit"]),
+        (told(|kept| kept.state = SlotState::Lost), ["member `b` invalidated", "when this standby is promoted"]),
+    ] {
+        assert!(words.iter().all(|word| text.contains(word)), "{words:?} in: {text}");
+        assert!(!text.contains("primary"), "{text}");
+    }
+}
+
+#[test]
+fn the_primary_is_the_one_on_the_newest_timeline() {
+    let one = |name: &str, is_primary, timeline| WalKept {
+        member: name.parse().unwrap(),
+        is_primary,
+        timeline: Timeline(timeline),
+        ..kept()
+    };
+    let of = |seen: &[WalKept]| primary(seen.iter()).map(|kept| kept.member.to_string());
+    let (a, b) = (one("a", true, 1), one("b", false, 1));
+    assert_eq!(of(&[]), None);
+    assert_eq!(of(std::slice::from_ref(&b)), None, "a standby is none");
+    assert_eq!(of(&[a.clone(), b]).as_deref(), Some("a"));
+    assert_eq!(of(&[a.clone(), one("b", true, 2)]).as_deref(), Some("b"), "it was promoted");
+    assert_eq!(of(&[a, one("b", true, 1)]), None, "nobody can tell");
 }

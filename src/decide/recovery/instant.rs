@@ -1,7 +1,8 @@
 //! Whether recovery to an instant finds where to stop: the first commit that is
 //! later. Where none is held, nobody could tell that state from a shorter history,
 //! and the server fails at the end of its WAL; so the last commit is looked for
-//! before anything is restored.
+//! before anything is restored. Where the server's clock was set back, the latest commit
+//! is not the last one.
 
 use jiff::Timestamp;
 
@@ -27,6 +28,17 @@ pub fn back_from_end(facts: &Facts, chosen: &Selection) -> Result<Vec<Look>, Ref
         (until, count) = (from, (count * 4).min(SEGMENTS_MAX));
     }
     Ok(looks)
+}
+
+/// How many looks are taken although a commit was found. One that is later lies before
+/// it only where the server's clock was set back; who asks for a time that is too late
+/// does not wait until all WAL was read.
+const LOOKS: usize = 3;
+
+/// Whether to look further back for a commit that is later than the target, after so many
+/// looks in which `latest` was the latest.
+pub fn looks_on(looked: usize, latest: Option<Timestamp>) -> bool {
+    latest.is_none() || looked < LOOKS
 }
 
 /// Whether recovery to `target` stops before this commit.
@@ -101,6 +113,19 @@ mod tests {
         assert_eq!(told, [(99, 101), (91, 100), (59, 92), (1, 60)]);
         assert_eq!((looks[3].start, looks[0].end), (Lsn(SIZE.bytes() + 40), Lsn(101 * SIZE.bytes())));
         assert!(looks.iter().all(|look| look.pieces.len() <= SEGMENTS_MAX + 1));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_is_looked_behind_and_no_further_than_that() {
+        for (looked, latest, expected) in [
+            (0, None, true),
+            (1, Some(at(10)), true),
+            (2, Some(at(10)), true),
+            (3, Some(at(10)), false),
+            (3, None, true),
+        ] {
+            assert_eq!(looks_on(looked, latest), expected, "{looked} {latest:?}");
+        }
     }
 
     #[test]

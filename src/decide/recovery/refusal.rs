@@ -49,10 +49,10 @@ pub enum Refusal {
     NoParent { backup: BackupId, parent: BackupId },
     #[error("no backup was complete before {target}; {bounds}")]
     BeforeFirst { target: RecoveryTarget, bounds: Box<Bounds> },
-    #[error("{target} lies after everything that the vault holds; {bounds}")]
+    #[error("{target} lies after everything that the vault holds; {bounds}; `--latest` restores to that")]
     AfterTip { target: RecoveryTarget, bounds: Box<Bounds> },
     #[error(
-        "no commit is held that is later than {target}, where recovery would stop; {bounds}; `--latest` restores to that"
+        "no commit is held that is later than {target}, where recovery would stop; {bounds}; `--latest` restores to that, and where the server's clock was set back, `--lsn` to a state from before"
     )]
     NoLaterCommit { target: RecoveryTarget, bounds: Box<Bounds> },
     #[error(

@@ -5,6 +5,9 @@ use std::io;
 use super::{Member, Postgres, hba, wire::reply::Refusal};
 use crate::{domain::MemberName, engine::EngineError};
 
+/// SQLSTATE `too_many_connections`.
+pub(super) const CROWDED: &str = "53300";
+
 /// Nobody answers at this member's address.
 pub(super) fn unreachable(member: &Member, source: io::Error) -> EngineError {
     EngineError::Unreachable { member: member.name.clone(), address: member.address(), source }
@@ -28,6 +31,15 @@ pub(super) fn refused_login(postgres: &Postgres, member: &Member, refusal: Refus
         // Wrong password; no line in pg_hba.conf, or no such role.
         "28P01" | "28000" => login(postgres, member, refusal.message),
         "42501" => lacks_replication(postgres, member),
+        // Of the role, the server, or the walsenders.
+        CROWDED => {
+            let role = super::wire::identifier(&postgres.login.user);
+            let message = format!(
+                "{}; raise the limit: `ALTER ROLE {role} CONNECTION LIMIT -1` for the role, `max_connections` or `max_wal_senders` for the server",
+                refusal.message
+            );
+            Refusal { message, ..refusal }.during("the login", &member.name)
+        }
         "3D000" => EngineError::Unfit {
             member: member.name.clone(),
             what: refusal.message,

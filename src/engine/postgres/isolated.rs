@@ -22,11 +22,13 @@ use super::{
     restored::{ConfiguredRecovery, RECOVERY_FILE, file_error, make_private, program_error, unfit},
 };
 use crate::{
+    decide::{collation::Collation, indexes::LookedAt},
     domain::{Check, Lsn, RecoveryPoint, Timeline},
     engine::{CopiedBeats, EngineError, Instance, IsolatedParams},
     process::Program,
 };
 
+mod catalogs;
 mod checks;
 mod confinement;
 mod processes;
@@ -210,6 +212,14 @@ impl Instance for IsolatedInstance {
 
     async fn query(&self, dbname: &str, sql: &str) -> Result<Option<String>, EngineError> {
         self.session.query(dbname, sql).await
+    }
+
+    async fn collations(&self) -> Result<Vec<Collation>, EngineError> {
+        catalogs::collations(&self.session).await
+    }
+
+    async fn indexes(&self) -> Result<Vec<LookedAt>, EngineError> {
+        catalogs::indexes(&self.session).await
     }
 
     async fn stop(&self) -> Result<(), EngineError> {

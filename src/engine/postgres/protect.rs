@@ -79,7 +79,7 @@ impl Look for Postgres {
         notes::notes(self).await
     }
 
-    async fn wal_kept(&self) -> Result<WalKept, EngineError> {
+    async fn wal_kept(&self) -> Vec<(MemberName, Result<WalKept, EngineError>)> {
         kept::kept(self).await
     }
 }

@@ -79,6 +79,10 @@ impl Recover for Postgres {
         search::find(server_version, range, sought).await
     }
 
+    fn start_lock(&self) -> &'static str {
+        folder::START_LOCK
+    }
+
     async fn configure(&self, plan: &RecoveryPlan) -> Result<(), EngineError> {
         let (cleaned, account) = (plan.clone(), self.account.clone());
         blocking(move || folder::prepare(&cleaned, account.as_ref())).await?;
@@ -88,10 +92,20 @@ impl Recover for Postgres {
     }
 
     async fn start_isolated(&self, params: &IsolatedParams) -> Result<Box<dyn Instance>, EngineError> {
-        // The flow made the folder; the account must be able to enter it before anything is tried there.
-        make_private(&params.folder, self.account.as_ref())?;
-        let confinement = Confinement::probe(self, &params.folder).await;
-        Ok(Box::new(isolated::start(self, params, confinement).await?))
+        match self.confinement(&params.folder).await? {
+            Confinement::None { reason } if !params.is_wal_searched => Err(unfit(
+                "start a copy that may write outside of its folder",
+                format!("nobody knows whether its WAL makes tablespaces, and the system does not confine it: {reason}"),
+            )),
+            confinement => Ok(Box::new(isolated::start(self, params, confinement).await?)),
+        }
+    }
+
+    async fn unconfined(&self, folder: &Path) -> Result<Option<String>, EngineError> {
+        Ok(match self.confinement(folder).await? {
+            Confinement::None { reason } => Some(reason),
+            Confinement::Namespaces => None,
+        })
     }
 
     async fn stop_isolated(&self, folder: &Path) -> Result<(), EngineError> {
@@ -110,6 +124,12 @@ async fn blocking<T: Send + 'static>(
 }
 
 impl Postgres {
+    async fn confinement(&self, folder: &Path) -> Result<Confinement, EngineError> {
+        // The flow made the folder; the account must be able to enter it before anything is tried there.
+        make_private(folder, self.account.as_ref())?;
+        Ok(Confinement::probe(self, folder).await)
+    }
+
     async fn controldata(&self, data: &Path) -> Result<String, EngineError> {
         // As ourselves: the account may not be able to enter the folders above yet.
         Binaries::of(data)?

@@ -14,7 +14,10 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-use super::{APPLICATION, Member, Postgres, Tls, failure, wire::tls};
+use super::{
+    APPLICATION, Member, Postgres, Tls, failure,
+    wire::{self, tls},
+};
 use crate::{domain::MemberName, engine::EngineError};
 
 /// How long reaching a member and logging in may take.
@@ -45,7 +48,13 @@ pub async fn connect(postgres: &Postgres, member: &Member, dbname: &str) -> Resu
         options = options.ssl_client_cert_from_pem(own.chain).ssl_client_key_from_pem(own.key);
     }
     match timeout(CONNECT_LIMIT, options.connect()).await {
-        Ok(connected) => connected.map_err(|error| failure::of_connect(postgres, member, error)),
+        Ok(Ok(connected)) => Ok(connected),
+        // The driver does not tell a server without TLS from one with a bad certificate.
+        Ok(Err(error @ sqlx::Error::Tls(_))) => {
+            let offered = wire::offers_tls(member).await;
+            Err(offered.err().unwrap_or_else(|| failure::of_connect(postgres, member, error)))
+        }
+        Ok(Err(error)) => Err(failure::of_connect(postgres, member, error)),
         Err(_) => Err(failure::unreachable(member, io::Error::from(io::ErrorKind::TimedOut))),
     }
 }

@@ -22,6 +22,8 @@ mod connect;
 pub(super) mod reply;
 pub(super) mod tls;
 
+pub(super) use connect::offers_tls;
+
 /// How much is read at once when data flows.
 const READ_BYTES: usize = 256 << 10;
 

@@ -14,7 +14,7 @@ use super::{
     source::{self, Manner},
 };
 use crate::{
-    decide::parent::{self, Candidate},
+    decide::parent::{self, Candidate, Nothing},
     domain::{BackupId, BackupKind},
     engine::{EngineError, MemberFacts, Parent, ParentManifest},
     flow::{Step, StepContext, StepError},
@@ -80,13 +80,20 @@ impl Step for ChooseParent {
                 standalone: entry.manifest.standalone,
                 timeline: entry.manifest.timeline,
                 stop_lsn: entry.manifest.stop_lsn,
-                is_sound: catalog.is_sound(entry),
+                may_carry: catalog.may_carry(entry),
             })
             .collect();
         let chosen = parent::choose(*kind, &candidates, primary.timeline, &listing.histories(store).await?);
-        let Some(entry) = chosen.and_then(|chosen| catalog.find(&chosen.id)) else {
-            let vault = &store.place().vault;
-            return output(&Parentage::full(format!("vault `{vault}` holds no sound backup to build upon")));
+        let vault = &store.place().vault;
+        let entry = match chosen.map(|chosen| catalog.find(&chosen.id)) {
+            Ok(Some(entry)) => entry,
+            Err(Nothing::NoHistory(timeline)) => {
+                let why = format!("the history of timeline {timeline} is not yet in vault `{vault}`");
+                return output(&Parentage::full(why));
+            }
+            Err(Nothing::NoneSound) | Ok(None) => {
+                return output(&Parentage::full(format!("vault `{vault}` holds no sound backup to build upon")));
+            }
         };
         let parent = Parentage { parent: Some(entry.manifest.backup.clone()), instead: None };
         // A differential is taken of whatever the server sends.

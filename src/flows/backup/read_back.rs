@@ -1,6 +1,5 @@
-//! The step that holds the WAL of a backup against what was stored, once all of it is
-//! listed. WAL that cannot be read back is named in a signed verification, so that no
-//! listing makes the backup complete later on.
+//! The step that reads the WAL of a backup back, once all of it is listed, and signs
+//! what came of it: only then is the backup complete, whatever is listed.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -8,11 +7,14 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use super::{super::Database, upload};
+use super::{
+    super::{Database, read_back},
+    upload,
+};
 use crate::{
     domain::VaultName,
     flow::{Policy, Step, StepContext, StepError},
-    vault::{self, Layout, Listing, Manifest, ObjectKey, SharedStore, StoreError, Unreadable, VaultError},
+    vault::{Layout, Manifest, ObjectKey, Unreadable},
 };
 
 /// Its name. Runs that an older version began have read back within *wal*, and do it again.
@@ -28,21 +30,6 @@ pub(super) struct ReadBack {
 impl ReadBack {
     pub(super) fn new(database: Arc<Database>) -> Self {
         Self { database, sound: Mutex::default() }
-    }
-
-    async fn read(
-        &self,
-        store: &SharedStore,
-        layout: &Layout,
-        manifest: &Manifest,
-        cx: &StepContext,
-    ) -> Result<(Listing, Vec<Unreadable>), VaultError> {
-        let say = |done, total| cx.progress("reading the backup's WAL back", Some(done), Some(total));
-        let mut sound = self.sound.lock().await;
-        let listing = Listing::take(store.as_ref(), layout).await?;
-        let receipts = &self.database.receipts;
-        let unreadable = vault::read_back(store.as_ref(), &listing, manifest, receipts, &mut sound, &say).await?;
-        Ok((listing, unreadable))
     }
 }
 
@@ -62,24 +49,12 @@ impl Step for ReadBack {
         let sha256: String = cx.output("commit")?;
         let layout = Layout::new(manifest.database.clone(), &manifest.system_id, manifest.incarnation)?;
         let store = super::guarded(self.database.first_vault()?, cx);
-        let read = async {
-            match self.read(&store, &layout, &manifest, cx).await {
-                // Tails go when their segment is whole: it is listed now.
-                Err(VaultError::Store(StoreError::NotFound { .. })) => self.read(&store, &layout, &manifest, cx).await,
-                read => read,
-            }
-        };
-        let (listing, unreadable) = tokio::select! {
-            read = read => read?,
-            () = cx.stop().cancelled() => return Err(StepError::Stopped),
-        };
+        let backup = (&layout, &manifest, sha256.as_str());
+        let mut sound = self.sound.lock().await;
+        let unreadable = read_back::read_and_sign(&self.database, &store, backup, &mut sound, cx).await?;
         if unreadable.is_empty() {
             return Ok(json!(true));
         }
-        let Database { keys, schedule, .. } = self.database.as_ref();
-        let run = (cx.run_id().clone(), cx.clock().now(), schedule.config.verify.period.as_duration().as_secs());
-        let keys = (&keys.signer, &keys.verifier);
-        vault::put_unreadable(store.as_ref(), &listing, (&manifest, &sha256), &unreadable, run, keys).await?;
         Err(StepError::permanent(told(&store.place().vault, &unreadable)))
     }
 }

@@ -26,6 +26,8 @@ pub struct History {
     pub target: Holding,
     /// The backups of the sources, with what their manifests name.
     pub entries: BTreeMap<BackupId, CatalogEntry>,
+    /// Those in the target whose WAL is there, and nobody has read it back from there.
+    pub unread: Vec<CatalogEntry>,
     pub plan: Plan,
 }
 
@@ -137,6 +139,13 @@ pub async fn histories(route: &Route, seen: &mut Seen, now: Timestamp) -> Result
     let layouts: BTreeSet<&Layout> =
         sources.iter().flat_map(|(_, histories)| histories).map(|held| held.listing.layout()).collect();
     let mut histories: Vec<History> = layouts.into_iter().map(|layout| history(layout, &sources, &target)).collect();
+    // The first vault is that of the runs that take backups: they read it back.
+    let name = |vault: &Vault| vault.store.place().vault.clone();
+    if database.vaults.first().is_some_and(|first| name(first) == name(&route.target)) {
+        for history in &mut histories {
+            history.unread.clear();
+        }
+    }
     if histories.iter().any(|history| !history.plan.groups.is_empty()) {
         let beside = route.beside().await;
         let all: Vec<(&Vault, &[Inventory])> = sources
@@ -188,11 +197,14 @@ fn history(layout: &Layout, sources: &[(&Vault, Vec<Inventory>)], target: &[Inve
         sources.iter().filter_map(|(vault, histories)| Some((*vault, histories.get(of(histories)?)?))).collect();
     let entries = found.iter().rev().flat_map(|(_, held)| &held.catalog.entries);
     let entries = entries.map(|entry| (entry.manifest.backup.clone(), entry.clone())).collect();
-    let target = of(target).and_then(|at| target.get(at)).map(holding).unwrap_or_default();
+    let target = of(target).and_then(|at| target.get(at));
+    let unread = target.into_iter().flat_map(|held| &held.catalog.entries);
+    let unread = unread.filter(|entry| entry.awaits_read_back()).cloned().collect();
+    let target = target.map(holding).unwrap_or_default();
     let holdings: Vec<Holding> = found.iter().map(|(_, held)| holding(held)).collect();
     let plan = copy::plan(&holdings, &target);
     let stores = found.iter().map(|(vault, _)| vault.store.clone());
-    History { layout: layout.clone(), sources: stores.zip(holdings).collect(), target, entries, plan }
+    History { layout: layout.clone(), sources: stores.zip(holdings).collect(), target, entries, unread, plan }
 }
 
 /// What a vault lacks, for the journal and for people.

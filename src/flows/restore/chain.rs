@@ -24,29 +24,29 @@ use crate::{
 const STAGED: &str = "lifeboat_chain";
 const COMBINED: &str = "combined";
 
-/// Restores `chain`, the full backup first, into `data`, which must be empty or
-/// absent. Everything is on disk when this returns.
+/// Restores `chain`, the full backup first, into `target`, which holds nothing of a
+/// backup yet. Everything is on disk when this returns.
 pub(super) async fn fetch(
     engine: &Arc<dyn Engine>,
     fetch: &Fetch<'_>,
     chain: &[&CatalogEntry],
-    data: &Path,
+    target: EmptyFolder,
     say: &Say<'_>,
 ) -> Result<(), RestoreError> {
+    let data = target.path().to_owned();
     if let [full, differential] = chain
         && differential.manifest.kind == BackupKind::Differential
     {
         let overlay = Overlay::read(fetch, full, differential).await?;
         let size = overlay.size();
-        refuse_too_small(data, size)?;
-        return Ok(overlay.lay(data, |done| say("fetched and verified", Some(done), Some(size))).await?);
+        refuse_too_small(&data, size)?;
+        return Ok(overlay.lay(target, |done| say("fetched and verified", Some(done), Some(size))).await?);
     }
     let size: u64 = chain.iter().map(|entry| entry.manifest.size_bytes).sum();
     if let [entry] = chain {
-        vault::fetch_backup(fetch, entry, data, |done| say("fetched and verified", Some(done), Some(size))).await?;
+        vault::fetch_backup(fetch, entry, target, |done| say("fetched and verified", Some(done), Some(size))).await?;
         return Ok(());
     }
-    let target = EmptyFolder::open(data)?;
     let staged = data.join(STAGED);
     let mut folders = Vec::new();
     let mut before = 0;
@@ -63,7 +63,7 @@ pub(super) async fn fetch(
     }
     say(&format!("combining {} backups", chain.len()), None, None);
     combine(engine, &folders, &staged, fetch.stop).await?;
-    finish(&staged, data).map_err(|source| VaultError::File {
+    finish(&staged, &data).map_err(|source| VaultError::File {
         action: "move what was combined in",
         path: staged,
         source,

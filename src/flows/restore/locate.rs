@@ -19,7 +19,7 @@ use crate::{
     clock::Clock,
     decide::recovery::{
         self, Facts, Refusal, Selection, WalPiece, instant,
-        search::{Search, Unreachable, ahead, behind, reaching, stretches},
+        search::{Look, Search, Unreachable, ahead, behind, reaching, stretches},
     },
     domain::{Lsn, Opener, RecoveryTarget, Timeline, with_causes},
     engine::{FoundRecord, SoughtRecord, WalRange},
@@ -158,22 +158,32 @@ impl Reader<'_> {
     /// With a later commit, where recovery to an instant stops.
     async fn to_instant(&self, facts: &Facts, chosen: Selection) -> Result<Selection, RestoreError> {
         (self.say)(&format!("looking for a commit after {}", chosen.target), None, None);
-        let last = self.last_commit(facts, &chosen).await?;
-        match last {
-            Some(last) if instant::stops_before(&chosen.target, last) => Ok(chosen),
-            _ => Err(instant::refusal(facts, &chosen, last).into()),
+        let mut latest = None;
+        for (looked, look) in instant::back_from_end(facts, &chosen)?.iter().enumerate() {
+            if !instant::looks_on(looked, latest) {
+                break;
+            }
+            latest = latest.max(self.latest_commit(&chosen, look).await?);
+            if latest.is_some_and(|latest| instant::stops_before(&chosen.target, latest)) {
+                return Ok(chosen);
+            }
         }
+        Err(instant::refusal(facts, &chosen, latest).into())
     }
 
     /// When the last commit was that recovery of `chosen` comes to.
     async fn last_commit(&self, facts: &Facts, chosen: &Selection) -> Result<Option<Timestamp>, RestoreError> {
         for look in instant::back_from_end(facts, chosen)? {
-            let range = (look.start, look.end);
-            if let Some(found) = self.find(chosen, &look.pieces, range, &SoughtRecord::LastEnd).await? {
-                return Ok(found.at);
+            if let Some(at) = self.latest_commit(chosen, &look).await? {
+                return Ok(Some(at));
             }
         }
         Ok(None)
+    }
+
+    async fn latest_commit(&self, chosen: &Selection, look: &Look) -> Result<Option<Timestamp>, RestoreError> {
+        let found = self.find(chosen, &look.pieces, (look.start, look.end), &SoughtRecord::LatestEnd).await?;
+        Ok(found.and_then(|found| found.at))
     }
 
     /// A refusal that names the recovery points which are there, with the time of
@@ -210,7 +220,9 @@ impl Reader<'_> {
         }
         let staged = Staged(&self.folder);
         let wanted = Selection { wal: pieces.to_vec(), histories: Vec::new(), ..base.clone() };
-        vault::fetch_wal(&self.fetch, self.layout, &wanted, staged.0).await?;
+        let size = base.segment_size.bytes().saturating_mul(pieces.len() as u64);
+        let tell = |done: u64| (self.say)("fetching WAL to look through", Some(done), Some(size));
+        vault::fetch_wal(&self.fetch, self.layout, &wanted, staged.0, &tell).await?;
         let segments: Vec<_> = pieces.iter().map(|piece| piece.segment).collect();
         let range = WalRange { folder: staged.0, segments: &segments, size: base.segment_size, from, to };
         let finding = self.database.engine.find_record(self.server_version, &range, sought);

@@ -16,10 +16,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::{Request, RestoreError};
+use super::{Request, RestoreError, Restored, Say};
 use crate::{
-    decide::recovery::{Selection, WalPiece},
-    domain::{Opener, RecoveryTarget, with_causes},
+    decide::{
+        recovery::{Selection, WalPiece},
+        tablespaces,
+    },
+    domain::{Opener, RecoveryTarget, SegmentSize, with_causes},
     durable,
     engine::{Awaited, EngineError},
     fault,
@@ -42,7 +45,7 @@ fn rest_file(wal_folder: &Path) -> PathBuf {
 /// In the WAL folder: whoever fetches holds it.
 const LOCK: &str = ".fetching";
 
-/// The WAL that comes while a copy recovers.
+/// The WAL of a copy, of which comes while it recovers what is not there before.
 #[derive(Debug, Serialize, Deserialize)]
 struct Rest {
     layout: Layout,
@@ -57,10 +60,12 @@ pub(super) async fn stage(
     layout: &Layout,
     selection: &Selection,
     request: &Request,
+    say: &Say<'_>,
 ) -> Result<(RecoveryTarget, Option<Awaited>), RestoreError> {
     let folder = &request.wal_folder;
     if !request.is_isolated {
-        vault::fetch_wal(fetch, layout, selection, folder).await?;
+        let size = bytes_of(&selection.wal, selection.segment_size);
+        vault::fetch_wal(fetch, layout, selection, folder, &|done| say("fetching WAL", Some(done), Some(size))).await?;
         return Ok((known_target(database, selection, request).await?, None));
     }
     EmptyFolder::open(folder)?;
@@ -90,7 +95,7 @@ pub(super) async fn stage(
         move |source| VaultError::File { action, path, source }
     };
     File::create(&lock).map_err(failed("make", &lock))?;
-    let rest = Rest { layout: layout.clone(), selection: rest };
+    let rest = Rest { layout: layout.clone(), selection: selection.clone() };
     let file = rest_file(folder);
     let written = serde_json::to_vec(&rest).map_err(std::io::Error::from);
     written.and_then(|text| durable::replace(&file, &text)).map_err(failed("write", &file))?;
@@ -149,6 +154,7 @@ impl Ahead {
         vault: &Vault,
         opener: Opener,
         stop: &CancellationToken,
+        say: &Say<'_>,
     ) -> Result<(), RestoreError> {
         let Self { wal_folder, rest: Rest { layout, selection }, lock } = self;
         let identities = database.keys.identities_of(opener).await?;
@@ -156,15 +162,18 @@ impl Ahead {
         let fetch = Fetch { sources: &sources, identities: &identities, stop };
         fault::point("restore_test.ahead");
         let is_there = |piece: &WalPiece| wal_folder.join(piece.segment.file_name(selection.segment_size)).exists();
+        let size = bytes_of(&selection.wal, selection.segment_size);
         let (mut pauses, mut fewest) = (PAUSES.iter(), usize::MAX);
         loop {
             let left: Vec<WalPiece> = selection.wal.iter().filter(|piece| !is_there(piece)).cloned().collect();
             if left.len() < fewest {
                 (pauses, fewest) = (PAUSES.iter(), left.len());
             }
+            let before = size.saturating_sub(bytes_of(&left, selection.segment_size));
+            let tell = |done: u64| say("fetching WAL for the isolated instance", Some(before + done), Some(size));
             let brought = async {
                 let wal = WalFolder::open(&fetch, &layout, &selection, &wal_folder).await?;
-                wal.beside_replay().bring(&left).await
+                wal.beside_replay().telling(&tell).bring(&left).await
             };
             let Err(error) = brought.await else { break };
             let Some(pause) = pauses.next().filter(|_| !error.is_permanent() && !stop.is_cancelled()) else {
@@ -176,4 +185,27 @@ impl Ahead {
         drop(lock);
         Ok(())
     }
+
+    /// Fetches all of it before the copy is started, and refuses WAL that makes a
+    /// tablespace: for a system that, for `reason`, does not keep the copy in its folder.
+    pub async fn fetch_and_search(
+        self,
+        database: &Database,
+        vault: &Vault,
+        (restored, reason): (&Restored, &str),
+        stop: &CancellationToken,
+        say: &Say<'_>,
+    ) -> Result<(), RestoreError> {
+        let (folder, selection) = (self.wal_folder.clone(), self.rest.selection.clone());
+        self.fetch(database, vault, restored.opener, stop, say).await?;
+        say("looking for new tablespaces in the WAL", None, None);
+        let (start, target) = (restored.backup.start_lsn, &restored.target);
+        let made = vault::made_tablespaces(&folder, &selection, start, target, stop).await?;
+        Ok(tablespaces::refuse_unconfined(&made, reason)?)
+    }
+}
+
+/// Plain bytes of segments.
+fn bytes_of(pieces: &[WalPiece], size: SegmentSize) -> u64 {
+    size.bytes().saturating_mul(pieces.len() as u64)
 }

@@ -12,10 +12,11 @@ use tokio::time::Instant;
 
 use super::{Chosen, FETCH_LIMIT, Test};
 use crate::{
-    config::schedule::CheckConfig,
-    domain::{Check, Phase, RecoveryPoint, with_causes},
+    config::schedule::{CheckConfig, NamedCheck},
+    decide::{collation, indexes},
+    domain::{Check, Phase, RecoveryPoint, Verdict, with_causes},
     durable,
-    engine::{CopiedBeats, Instance, IsolatedParams},
+    engine::{CopiedBeats, EngineError, Instance, IsolatedParams},
     fault,
     flow::{Policy, Step, StepContext, StepError},
     flows::{
@@ -71,7 +72,8 @@ impl Step for Prove {
             .map_err(|error| StepError::transient(format!("cannot note that the copy is started: {error}")))?;
         cx.progress("recovering in an isolated instance", None, None);
         let begun = std::time::Instant::now();
-        let instance = match self.recover(&chosen, cx).await {
+        let restored = refetched.clone().map_or_else(|| cx.output("fetch"), Ok)?;
+        let instance = match self.recover(&chosen, &restored, cx).await {
             Ok(instance) => instance,
             Err(error) => {
                 engine.stop_isolated(&chosen.folder).await?;
@@ -96,19 +98,36 @@ impl Step for Prove {
 impl Prove {
     /// Starts the copy, and fetches the rest of its WAL while it recovers. Nothing is
     /// fetched any more when this returns.
-    async fn recover(&self, chosen: &Chosen, cx: &StepContext) -> Result<Box<dyn Instance>, StepError> {
+    async fn recover(
+        &self,
+        chosen: &Chosen,
+        restored: &Restored,
+        cx: &StepContext,
+    ) -> Result<Box<dyn Instance>, StepError> {
         let database = &self.0.database;
         database.refuse_outside_residency(&database.region)?;
         let vault = database.vault(None).ok_or_else(|| StepError::permanent("the database has no vault"))?;
+        let stop = cx.stop().child_token();
+        let say = |message: &str, done, total| cx.progress(message, done, total);
+        let mut ahead = Ahead::take_up(&chosen.wal())?;
+        // Where the system does not keep the copy inside its folder, none of its WAL may lead out.
+        let unconfined = database.engine.unconfined(&chosen.folder).await?;
+        let is_wal_searched = match (&unconfined, ahead.take_if(|_| unconfined.is_some())) {
+            (Some(reason), Some(ahead)) => {
+                let searched = ahead.fetch_and_search(database, vault, (restored, reason), &stop, &say).await;
+                searched.map_err(|error| if cx.stop().is_cancelled() { StepError::Stopped } else { error.into() })?;
+                true
+            }
+            _ => false,
+        };
         // The limit is replay's own: it counts from when nothing is left to be fetched.
         let limit = self.0.config.limit.as_duration();
-        let params = IsolatedParams { folder: chosen.folder.clone(), recovery_timeout: FETCH_LIMIT + limit };
+        let recovery_timeout = FETCH_LIMIT + limit;
+        let params = IsolatedParams { folder: chosen.folder.clone(), recovery_timeout, is_wal_searched };
         let mut over = pin!(tokio::time::sleep(limit));
-        let stop = cx.stop().child_token();
-        let ahead = Ahead::take_up(&chosen.wal())?;
         let fetch = async {
             match ahead {
-                Some(ahead) => ahead.fetch(database, vault, chosen.opener, &stop).await,
+                Some(ahead) => ahead.fetch(database, vault, chosen.opener, &stop, &say).await,
                 None => Ok(()),
             }
         };
@@ -174,12 +193,25 @@ impl Prove {
                 });
             }
         }
+        checks.push(match instance.collations().await {
+            Ok(collations) => collation::judge(&collations),
+            Err(error) => not_asked("collations", "text sorted as where it was indexed", &error),
+        });
+        let mut phases = vec![Phase { name: "check".to_owned(), seconds: begun.elapsed().as_secs_f64() }];
+        if self.0.config.checks.contains(&CheckConfig::Named(NamedCheck::Amcheck)) {
+            cx.progress("checking the indexes", None, None);
+            let begun = std::time::Instant::now();
+            checks.push(match instance.indexes().await {
+                Ok(looked) => indexes::judge(&looked),
+                Err(error) => not_asked("amcheck", "every B-tree index agrees with its table", &error),
+            });
+            phases.push(Phase { name: "check_indexes".to_owned(), seconds: begun.elapsed().as_secs_f64() });
+        }
         let checked_at = cx.clock().now();
-        let checked = Phase { name: "check".to_owned(), seconds: begun.elapsed().as_secs_f64() };
         cx.progress("probing the isolation", None, None);
         let begun = std::time::Instant::now();
         let isolation = instance.isolation().await?;
-        let probed = Phase { name: "probe_isolation".to_owned(), seconds: begun.elapsed().as_secs_f64() };
+        phases.push(Phase { name: "probe_isolation".to_owned(), seconds: begun.elapsed().as_secs_f64() });
         Ok(Proof {
             server_version: instance.server_version(),
             recovery_point,
@@ -187,12 +219,18 @@ impl Prove {
             beats,
             checks,
             checked_at,
-            phases: vec![checked, probed],
+            phases,
             is_stopped: false,
             refetched: None,
             doubt: None,
         })
     }
+}
+
+/// What could not be asked is no answer.
+fn not_asked(name: &str, expected: &str, error: &EngineError) -> Check {
+    let (name, expected) = (name.to_owned(), expected.to_owned());
+    Check { name, verdict: Verdict::Inconclusive, expected, actual: with_causes(error) }
 }
 
 /// What was expected is public, the operator wrote it; anything else may be

@@ -33,6 +33,8 @@ pub struct WalFolder<'a> {
     ring: Keyring,
     /// Objects that are opened at once; each keeps a core busy.
     opening: Semaphore,
+    /// Told the plain bytes that were brought, after each segment.
+    on_progress: Option<&'a (dyn Fn(u64) + Send + Sync)>,
 }
 
 impl<'a> WalFolder<'a> {
@@ -46,7 +48,15 @@ impl<'a> WalFolder<'a> {
         let mut keys = key_objects(fetch.sources, &layout.wal_keys_prefix()).await?;
         keys.retain(|key| may_need(selection, layout, key));
         let ring = Keyring::open(fetch.sources, keys, fetch.identities).await.usable()?;
-        Ok(Self { fetch: *fetch, layout, selection, path, ring, opening: Semaphore::new(SEGMENTS_AT_ONCE) })
+        Ok(Self {
+            fetch: *fetch,
+            layout,
+            selection,
+            path,
+            ring,
+            opening: Semaphore::new(SEGMENTS_AT_ONCE),
+            on_progress: None,
+        })
     }
 
     /// Leaves a core to the server that recovers meanwhile.
@@ -54,6 +64,12 @@ impl<'a> WalFolder<'a> {
     pub fn beside_replay(self) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self { opening: Semaphore::new((cores - 1).clamp(1, SEGMENTS_AT_ONCE)), ..self }
+    }
+
+    /// Tells how many plain bytes of what is brought are there.
+    #[must_use]
+    pub fn telling(self, on_progress: &'a (dyn Fn(u64) + Send + Sync)) -> Self {
+        Self { on_progress: Some(on_progress), ..self }
     }
 
     /// Brings the history files of the selection.
@@ -94,6 +110,9 @@ impl<'a> WalFolder<'a> {
                 Ok((plain, stored)) => {
                     fetched.plain_bytes += plain;
                     fetched.stored_bytes += stored;
+                    if let Some(tell) = self.on_progress {
+                        tell(fetched.plain_bytes);
+                    }
                 }
                 Err(error) => {
                     stop.cancel();
@@ -181,15 +200,17 @@ impl<'a> WalFolder<'a> {
 }
 
 /// Brings all WAL and all history files of a selection into `folder`, which must
-/// be empty or absent. Durable on return.
+/// be empty or absent, and tells after each segment how many plain bytes are there.
+/// Durable on return.
 pub async fn fetch_wal(
     fetch: &Fetch<'_>,
     layout: &Layout,
     selection: &Selection,
     folder: &Path,
+    on_progress: &(dyn Fn(u64) + Send + Sync),
 ) -> Result<Fetched, VaultError> {
     let empty = EmptyFolder::open(folder)?;
-    let mut wal = WalFolder::open(fetch, layout, selection, folder).await?;
+    let mut wal = WalFolder::open(fetch, layout, selection, folder).await?.telling(on_progress);
     wal.bring_histories().await?;
     let fetched = wal.bring(&selection.wal).await?;
     empty.sync().await?;

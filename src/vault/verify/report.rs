@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::fault::Fault;
 use crate::{
     domain::{BackupId, DatabaseName, Timeline, VaultName, Verdict, with_causes},
-    vault::{Found, ObjectKey, StoreError, VaultError, signature::SignatureError},
+    vault::{Found, ObjectKey, StoreError, Unreadable, VaultError, signature::SignatureError},
 };
 
 /// The kinds of objects, in the order in which they are told.
@@ -217,6 +217,26 @@ impl Report {
         object.starts_with(&self.prefix())
     }
 
+    /// The backups of which this run did not find all WAL sound, and nothing damaged.
+    pub fn without_wal(&self) -> impl Iterator<Item = &BackupId> {
+        let is_open = |found: &&Found| {
+            !found.needed_wal.iter().all(|name| found.sound.contains(name))
+                && found.needed_wal.iter().all(|name| !found.damaged.contains(name))
+        };
+        self.backups.iter().filter(is_open).map(|found| &found.backup)
+    }
+
+    /// Adds that the WAL of a backup was read back, and what of it did not come.
+    pub fn was_read_back(&mut self, backup: &BackupId, unreadable: &[Unreadable]) {
+        let Some(found) = self.backups.iter_mut().find(|found| found.backup == *backup) else { return };
+        found.is_wal_read_back = unreadable.is_empty();
+        found.damaged.extend(unreadable.iter().map(|one| one.name.clone()));
+        let defects = unreadable.iter().map(|one| Defect::new(&one.key, Fault::Damaged, one.told()).of(backup));
+        self.defects.extend(defects);
+        self.defects.sort();
+        self.defects.dedup();
+    }
+
     /// Whether this run has looked at all that shows such a fault of this object,
     /// so that one which it did not find is gone.
     pub fn would_show(&self, fault: Fault, object: &str) -> bool {
@@ -286,6 +306,8 @@ mod tests {
             sound: BTreeSet::new(),
             damaged: BTreeSet::new(),
             histories: BTreeMap::new(),
+            needed_wal: BTreeSet::new(),
+            is_wal_read_back: false,
         };
         Report {
             database: "wallet".parse().unwrap(),

@@ -156,13 +156,32 @@ async fn incomplete(lost: &Lost, machine: &Machine) {
         (&["--vault", &vault, "--identity", &identity], &["belongs to the key", fingerprint, "DR kit", "--signed-by"]),
         (&["--vault", &missing, "--identity", &identity], &["there is no folder", "missing"]),
         (&["--vault", &empty, "--identity", &identity], &["`vault.json` is not there"]),
+        (&["--vault", &vault, "--identity", &identity, "--region", REGION], &["`--region`", &vault, "leave it out"]),
         (&["--vault", "s3://backups", "--identity", &identity], &["`--region`", "`backups`"]),
+        (
+            &[
+                "--vault",
+                "s3://backups",
+                "--region",
+                REGION,
+                "--endpoint",
+                "http://127.0.0.1:9",
+                "--identity",
+                &identity,
+            ],
+            &["no credentials for `backups`", "`AWS_ACCESS_KEY_ID`", "`AWS_PROFILE`"],
+        ),
+        (&["--latest"], &["there is no", "lifeboat.yaml", "`--vault ADDRESS --identity FILE`"]),
         (&["--vault", "ftp://backups", "--identity", &identity], &["ftp://backups", "s3://BUCKET/PREFIX"]),
         (&["--identity", &identity], &["`--identity`", "`--vault ADDRESS`"]),
     ] {
         machine.restore(args, &[]).await.refused(2, words);
         machine.is_empty();
     }
+    let to = lost.site.path("mistyped").display().to_string();
+    let given = ["--vault", &vault, "--identity", &identity, "--signed-by", fingerprint];
+    let mistyped = lost.site.run(&[&["restore", "walet", "--to", &to][..], &given].concat()).await;
+    mistyped.refused(2, &["holds no backup of `walet`", "it holds databases: wallet"]);
     // Signed by somebody else, nothing in it is a backup.
     let other = format!("SHA256:{}", "A".repeat(43));
     let args = ["--vault", &vault, "--identity", &identity, "--signed-by", &other];

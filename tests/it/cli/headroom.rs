@@ -18,6 +18,7 @@ use super::{
     chain::{write_past, written},
     journey::{backed_up, restored},
     site::{DIGEST, Site, wallet},
+    slots_of_standbys::pair,
     streaming::{bet, caught_up, findings, status},
     synchronous::connect,
 };
@@ -25,6 +26,7 @@ use crate::support::{
     Lab, eventually,
     moto::{KEY_ID, Kind, Moto, REGION, SECRET},
     proxy::{Fate, Proxy},
+    standby::Standby,
 };
 
 const SOON: Duration = Duration::from_secs(120);
@@ -145,7 +147,8 @@ async fn a_required_vault_that_stands_still_is_told_with_how_long_the_slot_lasts
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_near_its_limit_is_told_and_one_that_is_invalidated_goes_on_with_a_full_backup() {
     let lab = wallet("max_slot_wal_keep_size = 96MB\nmax_wal_size = 32MB\nmin_wal_size = 32MB").await;
-    let site = Site::write(lab.port);
+    let standby = Standby::of(&lab).await;
+    let site = pair(&lab, &standby);
     let vault = Hanging::beside(&site).await;
     let mut daemon = site.serve(&[]);
     caught_up(&lab, &site).await;
@@ -155,6 +158,13 @@ async fn a_slot_near_its_limit_is_told_and_one_that_is_invalidated_goes_on_with_
     write_until(&lab, 90 * MIB).await;
     // It need not stand still for long.
     told(&site, &["WAL piles up on the primary", "is over `max_slot_wal_keep_size`", "are left"]).await;
+    // Its standby keeps the same, with a limit of its own, of which it tells nothing itself.
+    told(&site, &["member `b` keeps", "slot `lifeboat_wallet`", "`max_slot_wal_keep_size`"]).await;
+    let seen = status(&site).await["wal_on_standbys"][0].clone();
+    assert_eq!((&seen["member"], &seen["slot_limit_bytes"]), (&"b".into(), &(96 * MIB).into()), "{seen}");
+    assert!(seen["kept_bytes"].as_u64() > Some(60 * MIB) && seen["headroom_bytes"].as_u64() < Some(60 * MIB), "{seen}");
+    let kept = metric(&site, "lifeboat_wal_standby_kept_bytes").await;
+    assert!(kept.iter().any(|(labels, bytes)| labels.contains("member=\"b\"") && bytes != "NaN"), "{kept:?}");
     write_until(&lab, 200 * MIB).await;
     lab.psql("CHECKPOINT").await;
     told(&site, &["invalidated slot `lifeboat_wallet`", "give `max_slot_wal_keep_size` more room"]).await;

@@ -85,6 +85,53 @@ async fn wal_that_is_spoilt_before_it_was_read_back_makes_no_backup_complete() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backup_whose_run_is_gone_for_ever_is_completed_by_a_verification() {
+    let lab = wallet("").await;
+    let site = Site::write(lab.port);
+    let mut command = site.command(&["backup", "wallet"]);
+    // All its WAL is listed, and the step that reads it back has not begun.
+    command.env("LIFEBOAT_FAULT", "kill@flow.step_succeeded.before:4");
+    assert_eq!(finished(command).await.code, -1);
+    for file in fs::read_dir(site.path("")).unwrap().map(|file| file.unwrap().path()) {
+        if file.to_string_lossy().contains("lifeboat.db") {
+            fs::remove_file(file).unwrap();
+        }
+    }
+    assert_eq!(state(&site).await, "UPLOADED", "nobody has read its WAL back");
+    // It can be restored all the same: a restore holds everything against what was signed.
+    let rows = lab.psql_in("wallet", DIGEST).await;
+    restored(&lab, &site, "unread", ["--latest"], &rows).await;
+    let looked = |depth: &'static [&'static str]| {
+        let args: Vec<&str> = ["vault", "verify", "wallet", "--record"].iter().chain(depth).copied().collect();
+        let site = &site;
+        async move { site.run(&args).await }
+    };
+    assert_eq!(looked(&["--quick"]).await.code, 0);
+    assert_eq!(state(&site).await, "UPLOADED", "no content was read");
+    let objects = wal(&site);
+    let sound: Vec<Vec<u8>> = objects.iter().map(|object| fs::read(object).unwrap()).collect();
+    let marks =
+        || site.files_in("vault").iter().filter(|path| path.to_string_lossy().contains("/verifications/")).count();
+    assert_eq!(marks(), 0);
+    // However small the share is whose turn it is.
+    let ran = looked(&["--sample", "1%"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(state(&site).await, "WAL_COMPLETE");
+    assert!(marks() > 0);
+    // What is spoilt later takes it back, whoever reads it.
+    for object in &objects {
+        spoil(object, |bytes| vec![b'x'; bytes.len()]);
+    }
+    assert_eq!(looked(&["--full"]).await.code, 1);
+    assert_eq!(state(&site).await, "UPLOADED");
+    for (object, bytes) in objects.iter().zip(&sound) {
+        fs::write(object, bytes).unwrap();
+    }
+    looked(&["--full"]).await;
+    assert_eq!(state(&site).await, "VERIFIED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wal_that_can_hold_nothing_completes_no_backup() {
     let lab = wallet("").await;
     let site = Site::write(lab.port);

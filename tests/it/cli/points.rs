@@ -88,7 +88,10 @@ async fn refused(site: &Site, first: &str, second: &str) {
     try_with(&["--name", "noon", "--backup", second], &["restore point `noon`", "nowhere", second]).await;
     // The end of all that is held: no record starts at its last byte.
     let beyond = site.run(&["restore-test", "wallet", "--lsn", "FF/0"]).await;
-    beyond.refused(2, &["lies after everything that the vault holds", "the newest lies before LSN"]);
+    beyond.refused(
+        2,
+        &["lies after everything that the vault holds", "the newest lies before LSN", "`--latest` restores to that"],
+    );
     let newest = beyond.stderr.split("before LSN ").nth(1).unwrap();
     assert!(newest.contains("with the last commit at "), "{newest}");
     let tip: Lsn = newest.split(',').next().unwrap().parse().unwrap();

@@ -369,6 +369,11 @@ async fn what_another_vault_proves_stays_here_too() {
     let second = "  copy: {kind: directory, path: copy, region: eu-south-1}\napi:";
     site.edit("lifeboat.yaml", "api:", second);
     site.edit("schedules/wallet.yaml", "vaults: [primary]", "vaults: [primary, copy]");
+    // What was read back was read from the other vault: here it stands for nothing yet.
+    let unread = site.run(&["vault", "prune", "wallet", "--vault", "copy"]).await.json(0);
+    assert_eq!(unread[0]["plan"]["expire"]["backups"], serde_json::json!([]), "{unread:#}");
+    let read = site.run(&["vault", "verify", "wallet", "--vault", "copy", "--sample", "1%", "--record"]).await;
+    assert_eq!(read.code, 0, "{read:?}");
     for name in ["copy", "primary"] {
         let shown = site.run(&["vault", "prune", "wallet", "--vault", name]).await.json(0);
         assert_eq!(shown[0]["plan"]["expire"]["backups"], serde_json::json!([taken[2]]), "{name}: {shown:#}");

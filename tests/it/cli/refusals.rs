@@ -84,8 +84,9 @@ async fn a_server_without_enough_wal_is_refused() {
     let site = Site::write(lab.port);
     let words = ["`wal_level` is minimal", "ALTER SYSTEM SET wal_level = 'replica'", "max_wal_senders"];
     failed(&site.run(&["backup", "wallet"]).await, &words);
-    let problems = site.run(&["check", "--connect"]).await.json(2)["problems"].to_string();
-    tells(&problems, &words);
+    let problems = site.run(&["check", "--connect"]).await.json(2)["problems"].clone();
+    tells(&problems.to_string(), &words);
+    assert_eq!(problems.as_array().unwrap().len(), 2, "the senders are told once: {problems}");
     site.nothing_half_made();
 }
 

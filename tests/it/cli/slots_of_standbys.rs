@@ -14,7 +14,7 @@ use crate::support::{Lab, eventually, standby::Standby};
 const KEPT_FROM: &str = "SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = 'lifeboat_wallet'";
 
 /// The site of both.
-fn pair(lab: &Lab, standby: &Standby) -> Site {
+pub(super) fn pair(lab: &Lab, standby: &Standby) -> Site {
     let site = Site::write(lab.port);
     site.edit("schedules/wallet.yaml", &alone(lab), &standby.members(lab));
     site

@@ -26,7 +26,14 @@ async fn a_daemon_that_does_not_run_is_an_alarm_and_no_all_clear() {
     let lab = wallet("").await;
     let site = Site::write(lab.port);
     site.run(&["backup", "wallet"]).await.json(0);
+    for name in ["lifeboat.db", "lifeboat.db-wal", "lifeboat.db-shm"] {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata(site.path(name)).map(|data| data.permissions().mode() & 0o777);
+        assert!(name != "lifeboat.db" || mode.is_ok());
+        assert!(mode.is_err() || mode.is_ok_and(|mode| mode == 0o600), "{name}");
+    }
     let never = status(&site, 1).await;
+    assert!(never["primary_away"].is_null(), "{never}");
     assert!(never["headline"].as_str().unwrap().contains("there never was a heartbeat"), "{never}");
     assert!(never["exposure"][0]["seconds"].as_f64() > Some(0.0), "{never}");
 
@@ -65,6 +72,13 @@ async fn a_daemon_that_does_not_run_is_an_alarm_and_no_all_clear() {
     assert_eq!(instant(&after["recoverable_to"]), instant(&backup["finished_at"]), "{after}");
     assert!(instant(&stopped["recoverable_to"]) < instant(&after["recoverable_to"]));
     assert_eq!(after["wal_streaming"]["state"], "stopped");
+
+    lab.cluster.stop("immediate").await.unwrap();
+    let away = status(&site, 1).await["primary_away"].clone();
+    assert_eq!(away["answered_at"], after["last_heartbeat"], "{away}");
+    assert!(away["why"].as_str().unwrap().contains("cannot be reached"), "{away}");
+    let shown = site.shown(&["status"]).await;
+    assert!(shown.contains("wallet: the primary cannot be asked") && shown.contains("at 127.0.0.1:"), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -114,6 +114,11 @@ async fn a_tablespace_that_the_wal_makes_never_touches_productions_folder() {
     let links: Vec<_> = fs::read_dir(to.join("pg_tblspc")).unwrap().map(|link| link.unwrap().path()).collect();
     assert!(links.len() == 1 && links[0].canonicalize().unwrap().starts_with(&to), "{links:?}");
     assert_eq!(site.run(&["restore-test", "wallet", "--latest"]).await.json(0)["verdict"], "PASS");
+    let apart = site.run_mounted(NO_NAMESPACES, &["restore-test", "wallet", "--latest"], "").await.json(3);
+    assert_eq!(
+        (&apart["verdict"], apart["isolation"][0]["verdict"].as_str()),
+        (&"INCONCLUSIVE".into(), Some("INCONCLUSIVE"))
+    );
     assert_eq!(content(&space), unchanged);
 }
 
@@ -139,8 +144,11 @@ async fn elsewhere(site: &Site, root: &Path) {
     }
 }
 
+/// Takes the program away that makes them.
+const NO_NAMESPACES: &str = "mount --bind /bin/false \"$(command -v unshare)\"";
+
 /// In isolation, where production's tablespace is on the file system of the rest, and
-/// where it has one of its own.
+/// where it has one of its own; and where the system isolates nothing.
 async fn tested(site: &Site, space: &Path) {
     let space = space.to_str().unwrap();
     for setup in [String::new(), format!("mount --bind '{space}' '{space}'")] {
@@ -151,4 +159,8 @@ async fn tested(site: &Site, space: &Path) {
             assert!((ran.stderr.clone() + &ran.stdout).contains(word), "{word}: {ran:?}");
         }
     }
+    let ran = site.run_mounted(NO_NAMESPACES, &["restore-test", "wallet", "--latest"], "").await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let words = ["the WAL makes a tablespace in", space, "keep the copy from writing there", "take a full backup"];
+    tells(&(ran.stderr + &ran.stdout), &words);
 }

@@ -59,6 +59,19 @@ async fn from_the_vault_alone(site: &Site) {
     assert!(defect["remedy"].as_str().unwrap().contains("lifeboat vault copy"), "{found}");
     assert_eq!(site.run(&["vault", "verify", "wallet", "--quick"]).await.code, 0, "no content is read");
     flip(&part);
+    // The same of a piece of WAL, which nothing restores either.
+    let is_wal =
+        |path: &PathBuf| path.to_string_lossy().contains("/wal/0000") && path.to_string_lossy().ends_with(".zst.age");
+    let segment = site.files_in("vault").into_iter().find(is_wal).unwrap();
+    let name = segment.file_name().unwrap().to_str().unwrap();
+    flip(&segment);
+    let found = site.run(&["vault", "verify", "wallet"]).await.json(1);
+    let defect = &found["reports"][0]["defects"][0];
+    assert!(defect["object"].as_str().unwrap().ends_with(name) && defect["fault"] == "damaged", "{found}");
+    let to = site.path("from damaged WAL");
+    site.run(&["restore", "wallet", "--to", to.to_str().unwrap()]).await.refused(1, &[name]);
+    assert!(!to.exists());
+    flip(&segment);
     // Who trusts another key sees no backup; who has another identity opens nothing.
     let foreign = format!("SHA256:{}", "A".repeat(43));
     let found = site.run(&["vault", "verify", "wallet", "--signed-by", &foreign]).await.json(1);

@@ -440,7 +440,6 @@ fn vocabulary_that_is_not_built_is_refused_by_name() {
         (&[(S, "{kind: local}", "{kind: ‸rds, ttl: 8h}")], "`rds` is not built", "kind: local"),
         (&[(S, "  target:", "  ‸start_window: 5d\n  target:")], "`start_window` is not built", "remove"),
         (&[(S, "- heartbeat", "- ‸page_checksums")], "`page_checksums` is not built", "heartbeat"),
-        (&[(S, "- heartbeat", "- ‸amcheck")], "`amcheck` is not built", "heartbeat"),
         (&[(S, "- heartbeat", "- {‸witness: \"select 1\", dbname: wallet}")], "`witness` is not built", "sql"),
         (&[(S, "wal: {", "‸blackouts: []\nwal: {")], "`blackouts` is not built", "cron"),
         (&[(S, "wal: {", "‸notify: [dba]\nwal: {")], "`notify` is not built", "findings"),

@@ -184,7 +184,7 @@ impl Copy {
     }
 
     pub(super) fn params(&self) -> IsolatedParams {
-        IsolatedParams { folder: self.folder.clone(), recovery_timeout: LIMIT }
+        IsolatedParams { folder: self.folder.clone(), recovery_timeout: LIMIT, is_wal_searched: false }
     }
 
     pub(super) async fn recover(&self, target: RecoveryTarget) -> Result<Box<dyn Instance>, EngineError> {

@@ -141,7 +141,7 @@ async fn targets(lab: &Lab, copy: &Copy) -> Vec<(RecoveryTarget, Vec<i64>)> {
     let newest = copy.archive(lab, 0).await;
     let begin = Lsn(newest.number * SegmentSize::DEFAULT.bytes());
     let commit = copy.find(SoughtRecord::TransactionEnd(xid.parse().unwrap()), begin).await.unwrap();
-    let last = copy.find(SoughtRecord::LastEnd, begin).await.unwrap();
+    let last = copy.find(SoughtRecord::LatestEnd, begin).await.unwrap();
     assert!(last.start > commit.start && last.at.unwrap() > at, "{last:?}");
     let named = [RecoveryTarget::Lsn(commit.start), RecoveryTarget::Time(at), RecoveryTarget::Xid(xid)];
     let mut all: Vec<_> = named.iter().map(|target| (target.clone(), vec![1, 2, 3, 4])).collect();

@@ -133,6 +133,8 @@ async fn tls_checks_authority_and_name_when_it_is_to() {
     postgres.login.tls = Tls::Require;
     let error = Connection::open(&postgres, &postgres.members[0]).await.err().expect("no TLS yet");
     assert!(error.to_string().contains("ssl = on"), "{error}");
+    let error = sql::connect(&postgres, &postgres.members[0], "postgres").await.unwrap_err();
+    assert!(error.to_string().contains("ssl = on"), "{error}");
 
     let serve = async |label: &str| {
         for end in ["crt", "key"] {

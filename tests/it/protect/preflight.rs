@@ -72,6 +72,10 @@ async fn the_lines_that_pg_hba_lacks_are_told_as_they_must_be_written() {
     set_hba(&lab, &lines.join("\n")).await;
     let found = texts(&postgres.preflight().await.unwrap_err());
     assert!(!found.contains("pg_hba.conf") && found.contains("GRANT SELECT, INSERT, DELETE"), "{found}");
+    lab.psql("ALTER ROLE plain CONNECTION LIMIT 0").await;
+    let found = texts(&postgres.preflight().await.unwrap_err());
+    assert!(found.contains(r#"too many connections for role "plain"; raise the limit"#), "{found}");
+    assert!(found.contains(r#"`ALTER ROLE "plain" CONNECTION LIMIT -1`"#), "{found}");
 }
 
 #[tokio::test]

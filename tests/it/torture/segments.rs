@@ -39,7 +39,7 @@ pub(super) async fn compared(
     };
     let (sources, identities, stop) = ([store], [identity], CancellationToken::new());
     let fetch = Fetch { sources: &sources, identities: &identities, stop: &stop };
-    fetch_wal(&fetch, listing.layout(), &selection, folder).await.unwrap();
+    fetch_wal(&fetch, listing.layout(), &selection, folder, &|_| ()).await.unwrap();
     let names: BTreeSet<String> = held.iter().map(|segment| segment.file_name(size)).collect();
     for name in &names {
         let (stored, written) = (fs::read(folder.join(name)).unwrap(), fs::read(archive.join(name)).unwrap());

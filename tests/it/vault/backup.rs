@@ -6,7 +6,9 @@ use bytes::Bytes;
 use lifeboat::{
     decide::recovery::{Facts, choose},
     domain::{BackupState, ByteSize, Opener, RecoveryTarget, RunId, SegmentSize},
-    vault::{BackupWriter, Fetch, Proof, StoreError, VaultError, commit, fetch_wal, ledger, put_proof, sweep},
+    vault::{
+        BackupWriter, Fetch, Proof, StoreError, VaultError, commit, fetch_wal, ledger, put_proof, put_read_back, sweep,
+    },
 };
 use tokio_util::sync::CancellationToken;
 
@@ -143,6 +145,12 @@ async fn a_restored_server_has_the_same_rows() {
     // The writer begins with the segment of the server's position, so the WAL of the backup is fed by hand.
     let end = fixture.stream_from(&lab, &mut wal, manifest.start_lsn, 3_000_000).await;
     let (listing, catalog) = fixture.catalog(&layout).await;
+    assert_eq!(catalog.entries[0].state, BackupState::Uploaded, "its WAL is listed, and was not read back");
+    let (store, entry) = (fixture.store.as_ref(), &catalog.entries[0]);
+    let run = (RunId::from("backup/wallet/manual/1".to_owned()), manifest.finished_at, 86_400);
+    let keys = (&fixture.signer, &fixture.signer.verifier());
+    put_read_back(store, &listing, (&entry.manifest, &entry.manifest_sha256), &[], run, keys).await.unwrap();
+    let (listing, catalog) = fixture.catalog(&layout).await;
     assert_eq!(catalog.entries[0].state, BackupState::WalComplete);
 
     let size = SegmentSize::DEFAULT;
@@ -161,7 +169,7 @@ async fn a_restored_server_has_the_same_rows() {
     fixture.fetch(&[], &catalog.entries[0], &identities, &data).await.unwrap();
     let (sources, stop) = ([fixture.store.clone()], CancellationToken::new());
     let fetch = Fetch { sources: &sources, identities: &identities, stop: &stop };
-    fetch_wal(&fetch, listing.layout(), &chosen, &data.join("lifeboat_wal")).await.unwrap();
+    fetch_wal(&fetch, listing.layout(), &chosen, &data.join("lifeboat_wal"), &|_| ()).await.unwrap();
     std::fs::write(data.join("recovery.signal"), "").unwrap();
     let settings = "\nrestore_command = 'cp \"lifeboat_wal/%f\" \"%p\"'\nrecovery_target_timeline = 'current'\n";
     std::fs::write(data.join("postgresql.auto.conf"), settings).unwrap();

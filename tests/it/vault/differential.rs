@@ -8,7 +8,7 @@ use lifeboat::{
     decide::recovery::gaps::Need,
     domain::{BackupId, BackupKind, ByteSize},
     vault::{
-        BackupWriter, Base, CatalogEntry, Fetch, Layout, Overlay, TakenBackup, VaultError, commit,
+        BackupWriter, Base, CatalogEntry, EmptyFolder, Fetch, Layout, Overlay, TakenBackup, VaultError, commit,
         verify::{Depth, Fault, Verify, verify},
     },
 };
@@ -125,7 +125,7 @@ async fn laid(
     let (sources, identities) = ([fixture.store.clone()], [fixture.identity.clone()]);
     let stop = CancellationToken::new();
     let fetch = Fetch { sources: &sources, identities: &identities, stop: &stop };
-    Overlay::read(&fetch, full, differential).await?.lay(&target, |_| {}).await?;
+    Overlay::read(&fetch, full, differential).await?.lay(EmptyFolder::open(&target)?, |_| {}).await?;
     let mut found = BTreeMap::new();
     let mut open = vec![target.clone()];
     while let Some(folder) = open.pop() {

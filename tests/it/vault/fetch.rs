@@ -9,7 +9,8 @@ use lifeboat::{
     domain::{RecoveryTarget, Segment, SegmentSize, Timeline},
     process::Account,
     vault::{
-        DirectoryStore, Fetch, Object, ObjectKey, SharedStore, VaultError, WalFolder, fetch_backup, openers, put_once,
+        DirectoryStore, EmptyFolder, Fetch, Object, ObjectKey, SharedStore, VaultError, WalFolder, fetch_backup,
+        openers, put_once,
     },
 };
 use tokio_util::sync::CancellationToken;
@@ -180,7 +181,7 @@ fn a_stopped_or_failed_fetch_writes_nothing_more() {
                 let begun = eventually("files are written", std::time::Duration::from_secs(30), || async {
                     std::fs::read_dir(target.join("base")).is_ok_and(|mut entries| entries.next().is_some())
                 });
-                let fetching = fetch_backup(&fetch, &entry, &target, |_| {});
+                let fetching = fetch_backup(&fetch, &entry, EmptyFolder::open(&target).unwrap(), |_| {});
                 let stopping = async {
                     begun.await;
                     stop.cancel();
@@ -189,7 +190,7 @@ fn a_stopped_or_failed_fetch_writes_nothing_more() {
             } else {
                 let last = entry.manifest.parts().last().unwrap().name.clone();
                 std::fs::remove_file(fixture.vault().join(format!("{}backups/b/{last}", layout().prefix()))).unwrap();
-                fetch_backup(&fetch, &entry, &target, |_| {}).await
+                fetch_backup(&fetch, &entry, EmptyFolder::open(&target).unwrap(), |_| {}).await
             };
             let error = outcome.unwrap_err();
             let expected = if is_stopped {

@@ -17,8 +17,9 @@ use lifeboat::{
     engine::postgres::cluster::{Binaries, LocalCluster},
     process::{Account, Tasks},
     vault::{
-        BackupWriter, Catalog, CatalogEntry, DirectoryStore, Fetch, Fetched, Layout, Listing, Manifest, MemoryStore,
-        SharedStore, TakenBackup, Uploads, VaultError, WalTarget, WalWriter, commit, fetch_backup, signature::Signer,
+        BackupWriter, Catalog, CatalogEntry, DirectoryStore, EmptyFolder, Fetch, Fetched, Layout, Listing, Manifest,
+        MemoryStore, SharedStore, TakenBackup, Uploads, VaultError, WalTarget, WalWriter, commit, fetch_backup,
+        signature::Signer,
     },
 };
 
@@ -69,7 +70,8 @@ impl Fixture {
     ) -> Result<Fetched, VaultError> {
         let sources: Vec<SharedStore> = std::iter::once(&self.store).chain(others).cloned().collect();
         let stop = CancellationToken::new();
-        fetch_backup(&Fetch { sources: &sources, identities, stop: &stop }, entry, target, |_| {}).await
+        fetch_backup(&Fetch { sources: &sources, identities, stop: &stop }, entry, EmptyFolder::open(target)?, |_| {})
+            .await
     }
 
     pub(super) async fn catalog(&self, layout: &Layout) -> (Listing, Catalog) {

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use lifeboat::{
     domain::{BackupState, Lsn, RunId, SegmentSize, Timeline},
     vault::{
-        Layout, Listing, Manifest, Object, Receipts, VaultError, WalTarget, WalWriter, put_unreadable, read_back,
-        remembering,
+        Layout, Listing, Manifest, Object, Receipts, VaultError, WalTarget, WalWriter, is_read_back, put_read_back,
+        read_back, remembering,
     },
 };
 
@@ -45,7 +45,8 @@ async fn who_stored_it_sees_every_change_and_another_process_what_the_header_tel
     assert_eq!(told(&fixture, &layout, &manifest, &receipts).await, [""; 0]);
     assert_eq!(told(&fixture, &layout, &manifest, &stranger).await, [""; 0]);
     let (_, catalog) = fixture.catalog(&layout).await;
-    assert_eq!(catalog.entries[0].state, BackupState::WalComplete);
+    assert_eq!(catalog.entries[0].state, BackupState::Uploaded, "it is listed, and nobody signed that it came back");
+    assert!(catalog.entries[0].lists_wal && catalog.entries[0].awaits_read_back());
 
     let tail =
         layout.tail(lifeboat::domain::Segment { timeline: Timeline(1), number: 2 }, SegmentSize::DEFAULT, 0, 0x1000);
@@ -100,19 +101,33 @@ async fn what_an_attempt_before_found_sound_is_not_read_anew_and_bytes_are_told(
 }
 
 #[tokio::test]
-async fn what_was_found_unreadable_is_signed_and_no_listing_hides_it() {
+async fn what_came_of_the_reading_is_signed_and_the_newest_counts() {
     let (fixture, layout, manifest, receipts) = streamed().await;
     let (listing, catalog) = fixture.catalog(&layout).await;
     let sha256 = catalog.entries[0].manifest_sha256.clone();
     assert_eq!(told(&fixture, &layout, &manifest, &receipts).await, [""; 0]);
     let one = lifeboat::vault::Unreadable {
         key: layout.manifest(&manifest.backup),
-        segment: lifeboat::domain::Segment { timeline: Timeline(1), number: 2 },
+        name: "wal/000000010000000000000002".to_owned(),
         what: "is empty".to_owned(),
     };
-    let run = (RunId::from("backup/wallet/manual/1".to_owned()), manifest.finished_at, 86_400);
+    let run = |number: i64| {
+        let at = manifest.finished_at + jiff::SignedDuration::from_secs(number);
+        (RunId::from(format!("backup/wallet/manual/{number}")), at, 86_400)
+    };
     let keys = (&fixture.signer, &fixture.signer.verifier());
-    put_unreadable(fixture.store.as_ref(), &listing, (&manifest, &sha256), &[one], run, keys).await.unwrap();
+    let (store, backup) = (fixture.store.as_ref(), (&manifest, sha256.as_str()));
+    assert!(!is_read_back(store, &listing, backup, keys.1).await.unwrap());
+    put_read_back(store, &listing, backup, &[], run(1), keys).await.unwrap();
+    let (listing, catalog) = fixture.catalog(&layout).await;
+    assert_eq!(catalog.entries[0].state, BackupState::WalComplete);
+    assert!(is_read_back(store, &listing, backup, keys.1).await.unwrap());
+    put_read_back(store, &listing, backup, &[one], run(2), keys).await.unwrap();
+    let (listing, catalog) = fixture.catalog(&layout).await;
+    assert_eq!(catalog.entries[0].state, BackupState::Uploaded);
+    assert!(!is_read_back(store, &listing, backup, keys.1).await.unwrap());
+    // Bytes that come back once more mend nothing: it must be opened.
+    put_read_back(store, &listing, backup, &[], run(3), keys).await.unwrap();
     let (_, catalog) = fixture.catalog(&layout).await;
     assert_eq!(catalog.entries[0].state, BackupState::Uploaded);
     assert!(catalog.entries[0].is_damaged());

@@ -149,14 +149,18 @@ async fn leftovers_of_a_crash_are_removed_after_a_day_and_not_before() {
     let folder = scratch();
     let store = directory(folder.path());
     store.probe().await.unwrap();
-    let (old, fresh) = (folder.path().join(".tmp/old"), folder.path().join(".tmp/fresh"));
+    let [old, fresh, others] =
+        [".tmpAbC123", ".tmpAbC124", "notes.txt"].map(|name| folder.path().join(".tmp").join(name));
+    std::fs::write(&others, "x").unwrap();
     std::fs::write(&old, "x").unwrap();
     std::fs::write(&fresh, "x").unwrap();
     let now = std::fs::metadata(&fresh).unwrap().modified().unwrap();
     let day = Duration::from_secs(25 * 3600);
-    std::fs::File::options().write(true).open(&old).unwrap().set_modified(now - day).unwrap();
+    for old in [&old, &others] {
+        std::fs::File::options().write(true).open(old).unwrap().set_modified(now - day).unwrap();
+    }
     store.probe().await.unwrap();
-    assert!(!old.exists() && fresh.exists());
+    assert!(!old.exists() && fresh.exists() && others.exists(), "what we have not named is not ours");
 }
 
 /// A vault that nobody can walk to the end: its deepest folder has a longer name

@@ -121,7 +121,7 @@ impl Rig {
         let folder = scratch();
         let sources: Vec<SharedStore> = vaults.iter().map(|vault| self.targets[*vault].store.clone()).collect();
         let (identities, stop) = (std::slice::from_ref(&self.identity), &CancellationToken::new());
-        fetch_wal(&Fetch { sources: &sources, identities, stop }, &layout(), selection, folder.path()).await?;
+        fetch_wal(&Fetch { sources: &sources, identities, stop }, &layout(), selection, folder.path(), &|_| ()).await?;
         for piece in &selection.wal {
             let found = std::fs::read(folder.path().join(piece.segment.file_name(size()))).unwrap();
             let start = piece.segment.start(size());

@@ -47,7 +47,7 @@ pub(super) enum Readiness {
     NotYet,
 }
 
-fn failed(error: &sqlx::Error) -> EngineError {
+pub(super) fn failed(error: &sqlx::Error) -> EngineError {
     let why = match error {
         sqlx::Error::Database(answer) => {
             format!("{} (SQLSTATE {})", answer.message(), answer.code().unwrap_or_default())
@@ -89,7 +89,12 @@ impl Session {
         Ok(self)
     }
 
-    async fn connect(&self, dbname: &str) -> Result<PgConnection, sqlx::Error> {
+    /// The database that was found.
+    pub(super) fn dbname(&self) -> &str {
+        &self.dbname
+    }
+
+    pub(super) async fn connect(&self, dbname: &str) -> Result<PgConnection, sqlx::Error> {
         // The address of a Unix socket is at most 107 bytes long, a path is not.
         let folder = File::open(&self.socket)?;
         PgConnectOptions::new_without_pgpass()

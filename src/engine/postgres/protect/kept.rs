@@ -1,7 +1,11 @@
-//! What the primary keeps of its WAL for us, and how much room it has for it.
+//! What each member keeps of its WAL for us, and how much room it has for it.
 //! The slot and its limit every role may see. The size of the WAL folder and
 //! where it is need `pg_monitor`; how full its disk is can be measured where the
 //! server is on this machine. What cannot be seen is left out and never guessed.
+//!
+//! A standby says wrongly how far its slot is from its limit: PostgreSQL counts from
+//! where the server itself writes, which is nowhere during recovery. It is worked out
+//! here from what is kept.
 
 use std::{
     fs,
@@ -10,6 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use futures::future::join_all;
 use sqlx::PgConnection;
 use tokio::task::spawn_blocking;
 
@@ -18,14 +23,18 @@ use super::{
     INSPECT_LIMIT, slot,
 };
 use crate::{
-    domain::{Lsn, SlotState, WalKept},
-    engine::{EngineError, MemberFacts},
+    decide::headroom::limit,
+    domain::{Lsn, MemberName, SlotState, WalKept},
+    engine::{EngineError, MemberFacts, Role},
 };
 
 const ACTION: &str = "the look at the WAL that is kept";
 
-const STATE: &str = "SELECT pg_current_wal_flush_lsn()::text AS written,
+const STATE: &str =
+    "SELECT CASE WHEN pg_is_in_recovery() THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
+            ELSE pg_current_wal_flush_lsn() END::text AS written,
        (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS limit_mb,
+       (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_keep_size') AS keep_mb,
        slot.slot_name IS NOT NULL AS has_slot,
        coalesce(slot.active, false) AS active,
        slot.restart_lsn::text AS restart_lsn,
@@ -36,8 +45,9 @@ LEFT JOIN pg_replication_slots AS slot ON slot.slot_name = $1 AND slot.slot_type
 
 #[derive(Debug, sqlx::FromRow)]
 struct State {
-    written: String,
+    written: Option<String>,
     limit_mb: i64,
+    keep_mb: i64,
     has_slot: bool,
     active: bool,
     restart_lsn: Option<String>,
@@ -45,11 +55,18 @@ struct State {
     safe_bytes: Option<i64>,
 }
 
-pub(super) async fn kept(postgres: &Postgres) -> Result<WalKept, EngineError> {
-    let (member, facts) = postgres.primary(INSPECT_LIMIT).await?;
-    // A server that takes connections and answers nothing is one that is away, and so
-    // is a file system that hangs.
-    slot::in_time(member, look(postgres, member, facts)).await
+pub(super) async fn kept(postgres: &Postgres) -> Vec<(MemberName, Result<WalKept, EngineError>)> {
+    let seen = postgres.look(INSPECT_LIMIT).await.into_iter();
+    join_all(seen.map(|(member, facts)| async move {
+        // A server that takes connections and answers nothing is one that is away, and so
+        // is a file system that hangs.
+        let kept = match facts {
+            Ok(facts) => slot::in_time(member, Box::pin(look(postgres, member, facts))).await,
+            Err(error) => Err(error),
+        };
+        (member.name.clone(), kept)
+    }))
+    .await
 }
 
 async fn look(postgres: &Postgres, member: &Member, facts: MemberFacts) -> Result<WalKept, EngineError> {
@@ -63,22 +80,36 @@ async fn look(postgres: &Postgres, member: &Member, facts: MemberFacts) -> Resul
         None
     };
     let from: Option<Lsn> = state.restart_lsn.as_deref().and_then(|lsn| lsn.parse().ok());
-    let (timeline, lsn, port) = (facts.timeline, facts.lsn, member.port);
+    let is_primary = facts.role == Role::Primary;
+    let (timeline, segment, port) = (facts.timeline, facts.segment_size, member.port);
+    let written = state.written.as_deref().and_then(|lsn| lsn.parse().ok()).unwrap_or(facts.lsn);
     let free_bytes = match data.map(PathBuf::from) {
         Some(data) => spawn_blocking(move || free_beside(&data, &facts, port)).await.ok().flatten(),
         None => None,
     };
+    let megabytes = |megabytes: i64| u64::try_from(megabytes).ok().map(|megabytes| megabytes << 20);
+    let limit_bytes = megabytes(state.limit_mb);
+    let (slot_state, safe_bytes) = match (limit_bytes, from) {
+        (Some(limit), Some(from)) if !is_primary => {
+            let keep = megabytes(state.keep_mb).unwrap_or(0);
+            let safe = limit::safe_on_standby(from, written, limit.max(keep), segment);
+            (limit::state_on_standby(slot_state(&state), safe), Some(safe))
+        }
+        // Below zero where it is over its limit.
+        (Some(_), _) => (slot_state(&state), state.safe_bytes.map(|bytes| u64::try_from(bytes).unwrap_or(0))),
+        (None, _) => (slot_state(&state), None),
+    };
     Ok(WalKept {
         member: member.name.clone(),
+        is_primary,
         slot: postgres.slot(),
-        state: slot_state(&state),
+        state: slot_state,
         is_active: state.active,
         timeline,
-        written: state.written.parse().unwrap_or(lsn),
+        written,
         from,
-        limit_bytes: u64::try_from(state.limit_mb).ok().map(|megabytes| megabytes << 20),
-        // Below zero where it is over its limit.
-        safe_bytes: state.safe_bytes.map(|bytes| u64::try_from(bytes).unwrap_or(0)),
+        limit_bytes,
+        safe_bytes,
         folder_bytes: folder.and_then(|bytes| bytes.parse().ok()),
         free_bytes,
     })

@@ -83,20 +83,22 @@ pub(super) async fn preflight(postgres: &Postgres) -> Result<MemberFacts, Vec<En
             remedy: "remove it from `members`: it belongs to another cluster".to_owned(),
         })
         .collect();
-    let may_replicate = match state(postgres, member).await {
+    let (may_replicate, is_crowded) = match state(postgres, member).await {
         Ok(state) => {
             wrong.extend(judge(postgres, member, &state));
-            state.may_replicate
+            (state.may_replicate, state.senders_max < senders_needed(&state))
         }
         Err(error) => {
             wrong.push(error);
-            false
+            (false, false)
         }
     };
     // Only a login shows whether pg_hba.conf lets replication in.
     if may_replicate {
         match Connection::open(postgres, member).await {
             Ok(connection) => connection.close().await,
+            // Told above, with how many are needed.
+            Err(EngineError::Server { code, .. }) if is_crowded && code == failure::CROWDED => {}
             Err(error) => wrong.push(error),
         }
     }
@@ -127,6 +129,11 @@ async fn state(postgres: &Postgres, member: &Member) -> Result<State, EngineErro
         .map_err(|error| sql::failed(&member.name, ACTION, error))
 }
 
+/// One for the stream, unless it runs already, and one for a backup beside it.
+fn senders_needed(state: &State) -> i64 {
+    state.senders + if state.streams { 1 } else { 2 }
+}
+
 fn judge(postgres: &Postgres, member: &Member, state: &State) -> Vec<EngineError> {
     let unfit = |what: String, remedy: String| EngineError::Unfit { member: member.name.clone(), what, remedy };
     let restart = |setting: &str, value: &str| {
@@ -138,15 +145,14 @@ fn judge(postgres: &Postgres, member: &Member, state: &State) -> Vec<EngineError
     }
     if !state.full_page_writes {
         wrong.push(unfit(
-            "`full_page_writes` is off, so that a backup taken under load can be torn".to_owned(),
+            "`full_page_writes` is off: a backup of the primary forces it on while it runs, but no standby can send one, and a crash can tear the primary's own pages".to_owned(),
             "run `ALTER SYSTEM SET full_page_writes = on` as a superuser and `SELECT pg_reload_conf()`".to_owned(),
         ));
     }
     if !state.may_replicate {
         wrong.push(failure::lacks_replication(postgres, member));
     }
-    // One for the stream, unless it runs already, and one for a backup beside it.
-    let senders_needed = state.senders + if state.streams { 1 } else { 2 };
+    let senders_needed = senders_needed(state);
     if state.senders_max < senders_needed {
         let what = format!("`max_wal_senders` is {} and {} are in use", state.senders_max, state.senders);
         wrong.push(unfit(what, restart("max_wal_senders", &senders_needed.to_string())));

@@ -21,16 +21,18 @@ use crate::{
 };
 
 /// Left by the source or by an earlier start; each would change what recovery does.
-const LEFTOVERS: [&str; 8] = [
+const LEFTOVERS: [&str; 7] = [
     "postgresql.auto.conf",
     "standby.signal",
     "recovery.signal",
     "recovery.conf",
     "recovery.done",
-    "postmaster.pid",
     "postmaster.opts",
     "current_logfiles",
 ];
+/// Where a server says that it runs. `pg_ctl` and the server refuse one in which no
+/// process stands, and the server shows what does.
+pub(super) const START_LOCK: &str = "postmaster.pid";
 /// Emptied: WAL comes from the WAL folder alone, slots would hold WAL back, the
 /// rest belongs to a server that ran.
 const EMPTIED: [&str; 8] =
@@ -58,6 +60,11 @@ pub(super) fn prepare(plan: &RecoveryPlan, account: Option<&Account>) -> Result<
     for name in LEFTOVERS {
         remove(&data.join(name))?;
     }
+    let lock = data.join(START_LOCK);
+    // One that names no process is the restore's, which removes it as its last act.
+    if fs::read_to_string(&lock).is_ok_and(|text| names_process(&text)) {
+        remove(&lock)?;
+    }
     for name in EMPTIED {
         let folder = data.join(name);
         remove(&folder)?;
@@ -68,6 +75,10 @@ pub(super) fn prepare(plan: &RecoveryPlan, account: Option<&Account>) -> Result<
         give(folder, account)?;
     }
     Ok(())
+}
+
+fn names_process(lock: &str) -> bool {
+    lock.lines().next().is_some_and(|line| line.trim().parse::<i64>().is_ok())
 }
 
 /// Keeps the source's own configuration beside the generated one, for people

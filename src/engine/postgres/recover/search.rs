@@ -57,7 +57,7 @@ pub(super) async fn find(
     fs::remove_dir_all(&folder).map_err(file_error("remove", &folder))?;
     let mut lines = lines.lines().filter(|line| sought.is(line));
     let (first, mut at) = match sought {
-        SoughtRecord::LastEnd => lines.by_ref().filter_map(ended).max_by_key(|(_, at)| *at).unzip(),
+        SoughtRecord::LatestEnd => lines.by_ref().filter_map(ended).max_by_key(|(_, at)| *at).unzip(),
         _ => (lines.find_map(record_start), None),
     };
     if first.is_none() && !complaint.trim().is_empty() && !ENDED.iter().any(|words| complaint.contains(words)) {
@@ -84,9 +84,11 @@ fn dump(sought: &SoughtRecord) -> (&'static str, &'static str, Vec<String>) {
         SoughtRecord::RestorePoint(name) => {
             ("--rmgr XLOG", "grep -F -e \"$6\"", vec![format!("desc: RESTORE_POINT {name}")])
         }
-        SoughtRecord::LastEnd => (
+        SoughtRecord::LatestEnd => (
             "--rmgr Transaction",
-            "grep -E -e \"$6\" | tail -n 1000",
+            // Times are written so that they sort as text, with 26 characters.
+            r#"grep -E -e "$6" | awk '{ at = substr($0, index($0, " UTC") - 26, 26)
+if (at > latest) { latest = at; line = $0 } } END { if (line != "") print line }'"#,
             vec![" desc: (COMMIT|ABORT)(_PREPARED [0-9]+:)? ".to_owned()],
         ),
         SoughtRecord::TransactionEnd(xid) => (
@@ -104,7 +106,7 @@ impl SoughtRecord {
             Self::RestorePoint(name) => {
                 line.split_once("desc: RESTORE_POINT ").is_some_and(|(_, told)| told.trim_end() == name.trim_end())
             }
-            Self::Any | Self::Last | Self::LastEnd | Self::TransactionEnd(_) => line.starts_with("rmgr: "),
+            Self::Any | Self::Last | Self::LatestEnd | Self::TransactionEnd(_) => line.starts_with("rmgr: "),
         }
     }
 }
@@ -142,6 +144,25 @@ mod tests {
             assert_eq!(ended(&line(desc)), Some((Lsn(0x300_0148), at)), "{desc}");
         }
         assert_eq!(ended(&line("PREPARE")), None);
+    }
+
+    #[tokio::test]
+    async fn the_latest_end_is_found_although_the_clock_was_set_back() {
+        let line = |nth: u32, time: &str| {
+            format!(
+                "rmgr: Transaction tx: {nth}, lsn: 0/{nth:08X}, prev 0/00000001, desc: COMMIT 2026-11-28 {time} UTC\n"
+            )
+        };
+        let before = [line(1, "16:18:49.000000"), line(2, "16:18:50.123456")].concat();
+        let after: String = (3..1500).map(|nth| line(nth, &format!("15:18:50.{nth:06}"))).collect();
+        let (_, filter, patterns) = dump(&SoughtRecord::LatestEnd);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("lines");
+        fs::write(&file, before + &after).unwrap();
+        let found =
+            Program::new("sh").args(["-c", &format!("cat \"$5\" | {{ {filter}; }}")]).args(["sh", "", "", "", ""]);
+        let found = found.arg(&file).args(patterns).output(LOOK_LIMIT).await.unwrap();
+        assert_eq!(found, line(2, "16:18:50.123456"));
     }
 
     #[test]

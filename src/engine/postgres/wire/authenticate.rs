@@ -3,7 +3,7 @@
 //! A password never goes over a connection that others can read. Channel
 //! binding is not used.
 
-use std::io;
+use std::{io, sync::LazyLock};
 
 use bytes::Bytes;
 use postgres_protocol::{
@@ -14,6 +14,7 @@ use postgres_protocol::{
     message::frontend,
 };
 use secrecy::ExposeSecret;
+use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use super::{
     super::{Member, Postgres, failure},
@@ -77,9 +78,12 @@ pub(super) async fn log_in(
                 let first = exchange.message();
                 connection.send(|buffer| frontend::sasl_initial_response(SCRAM_SHA_256, first, buffer)).await
             }
-            Reply::Authentication(SASL_CONTINUE, data) => match &mut scram {
-                Some(exchange) => match exchange.update(&data) {
-                    Ok(()) => connection.send(|buffer| frontend::sasl_response(exchange.message(), buffer)).await,
+            Reply::Authentication(SASL_CONTINUE, data) => match scram.take() {
+                Some(exchange) => match answered(exchange, data).await {
+                    Ok(exchange) => {
+                        let exchange = scram.insert(exchange);
+                        connection.send(|buffer| frontend::sasl_response(exchange.message(), buffer)).await
+                    }
                     Err(error) => Err(error),
                 },
                 None => Err(nonsense("a SCRAM answer that nobody asked for")),
@@ -95,6 +99,21 @@ pub(super) async fn log_in(
         };
         answered.map_err(|source: io::Error| broken(connection, source))?;
     }
+}
+
+/// Derives the key from the password, which takes thousands of rounds of a digest: no
+/// more at once than there are cores, so that hundreds of logins end one after another
+/// and not all too late, and apart from the tasks that wait. Only this waits for its
+/// turn, and never for a server.
+async fn answered(mut exchange: ScramSha256, challenge: Bytes) -> io::Result<ScramSha256> {
+    static TURNS: LazyLock<Semaphore> =
+        LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)));
+    let turn = TURNS.acquire().await.map_err(io::Error::other)?;
+    let derived = spawn_blocking(move || {
+        let _turn = turn;
+        exchange.update(&challenge).map(|()| exchange)
+    });
+    derived.await.map_err(io::Error::other)?
 }
 
 fn offers_scram(mut mechanisms: Bytes) -> bool {

@@ -89,6 +89,16 @@ async fn reach(postgres: &Postgres, member: &Member) -> Result<(Box<dyn Transpor
     }
 }
 
+/// Whether the member talks TLS at all, within 10 s: the error of one that does not.
+pub(in super::super) async fn offers_tls(member: &Member) -> Result<(), EngineError> {
+    let ask = async {
+        let stream = TcpStream::connect((member.host.as_str(), member.port)).await;
+        ask_for_tls(member, stream.map_err(|source| failure::unreachable(member, source))?).await.map(drop)
+    };
+    let asked = timeout(CONNECT_LIMIT, ask).await;
+    asked.unwrap_or_else(|_| Err(failure::unreachable(member, io::Error::from(io::ErrorKind::TimedOut))))
+}
+
 /// Asks whether the server talks TLS. Exactly one byte is read, so that nothing
 /// sent in the clear can pass for something sent inside.
 async fn ask_for_tls(member: &Member, mut stream: TcpStream) -> Result<TcpStream, EngineError> {

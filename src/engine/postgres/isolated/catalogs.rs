@@ -1,0 +1,130 @@
+//! What the catalogs of a copy say of how its text is sorted, and what `amcheck`
+//! says of its indexes. Each database is asked over a connection of its own;
+//! none that takes connections is left out.
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+
+use super::session::{Session, failed};
+use crate::{
+    decide::{collation::Collation, indexes::LookedAt},
+    engine::EngineError,
+};
+
+/// Databases that take connections; one whose removal was interrupted (-2) takes none.
+const DATABASES: &str =
+    "select datname::text from pg_database where datallowconn and datconnlimit <> -2 order by datname";
+
+/// The collation of each database; of one that takes no connections, such as
+/// template0, only where it tells a version.
+const OF_DATABASES: &str = "select datname::text, null::text, \
+     datlocprovider = 'c' and (lower(datcollate) in ('c', 'posix') or lower(datcollate) like 'c.%'), \
+     datcollversion, pg_database_collation_actual_version(oid) \
+     from pg_database where datconnlimit <> -2 and (datallowconn or datcollversion is not null) order by datname";
+
+/// The further collations of a database by which an index, a partition or a range is sorted.
+const IN_DATABASE: &str = "select current_database()::text, format('%I.%I', nspname, collname), \
+     collprovider = 'c' and (lower(collcollate) in ('c', 'posix') or lower(collcollate) like 'c.%'), \
+     collversion, pg_collation_actual_version(c.oid) \
+     from pg_collation c join pg_namespace n on n.oid = collnamespace \
+     where collprovider <> 'd' \
+     and (exists (select from pg_index where c.oid = any (indcollation)) \
+     or exists (select from pg_partitioned_table where c.oid = any (partcollation)) \
+     or exists (select from pg_range where rngcollation = c.oid) \
+     or exists (select from pg_depend join pg_index on indexrelid = objid \
+     where refclassid = 'pg_collation'::regclass and refobjid = c.oid and classid = 'pg_class'::regclass)) \
+     order by 2";
+
+/// Stronger than what the source may have set per role or database; the step that
+/// waits for the answer has a limit of its own. Triggers on what is made here do nothing.
+const FREE: &str = "set statement_timeout = 0; set default_transaction_read_only = off; \
+     set session_replication_role = replica; set search_path = pg_catalog";
+
+/// The extension as new as it is installed, in a schema of its own where it is not there yet.
+const MAKE_AMCHECK: &str = "create schema if not exists lifeboat_amcheck; \
+     create extension if not exists amcheck with schema lifeboat_amcheck; alter extension amcheck update";
+
+const INDEXES: &str = "select format('`%s` of `%s`', c.oid::regclass, current_database()), \
+     format('select %I.bt_index_check(index => %s::oid::regclass, heapallindexed => true)', e.nspname, c.oid) \
+     from pg_index join pg_class c on c.oid = indexrelid join pg_am a on a.oid = relam, \
+     (select nspname from pg_extension join pg_namespace n on n.oid = extnamespace where extname = 'amcheck') e \
+     where amname = 'btree' and relkind = 'i' and indisvalid and indisready and relpersistence <> 't' order by c.oid";
+
+pub(super) async fn collations(session: &Session) -> Result<Vec<Collation>, EngineError> {
+    let mut connection = session.connect(session.dbname()).await.map_err(|error| failed(&error))?;
+    let mut found = asked(&mut connection, OF_DATABASES).await.map_err(|error| failed(&error))?;
+    for dbname in databases(session).await? {
+        let mut connection = session.connect(&dbname).await.map_err(|error| failed(&error))?;
+        found.extend(asked(&mut connection, IN_DATABASE).await.map_err(|error| failed(&error))?);
+    }
+    Ok(found)
+}
+
+async fn databases(session: &Session) -> Result<Vec<String>, EngineError> {
+    let mut connection = session.connect(session.dbname()).await.map_err(|error| failed(&error))?;
+    sqlx::query_scalar(DATABASES).fetch_all(&mut connection).await.map_err(|error| failed(&error))
+}
+
+async fn asked(connection: &mut PgConnection, sql: &'static str) -> Result<Vec<Collation>, sqlx::Error> {
+    let rows = sqlx::query(sql).fetch_all(connection).await?;
+    let collation = |row: &sqlx::postgres::PgRow| {
+        Ok(Collation {
+            dbname: row.try_get(0)?,
+            name: row.try_get(1)?,
+            is_fixed: row.try_get::<Option<bool>, _>(2)?.unwrap_or(false),
+            recorded: row.try_get(3)?,
+            actual: row.try_get(4)?,
+        })
+    };
+    rows.iter().map(collation).collect()
+}
+
+/// Every B-tree index of every database.
+pub(super) async fn indexes(session: &Session) -> Result<Vec<LookedAt>, EngineError> {
+    let mut looked = Vec::new();
+    for dbname in databases(session).await? {
+        let mut connection = session.connect(&dbname).await.map_err(|error| failed(&error))?;
+        let found = indexes_of(&mut connection, &dbname).await.map_err(|error| failed(&error))?;
+        connection.close().await.map_err(|error| failed(&error))?;
+        looked.push(found);
+    }
+    Ok(looked)
+}
+
+async fn indexes_of(connection: &mut PgConnection, dbname: &str) -> Result<LookedAt, sqlx::Error> {
+    let mut looked = LookedAt::default();
+    sqlx::raw_sql(FREE).execute(&mut *connection).await?;
+    let installed = "select exists (select from pg_available_extensions where name = 'amcheck')";
+    if !sqlx::query_scalar::<_, bool>(installed).fetch_one(&mut *connection).await? {
+        let remedy = "install the server's contrib package on the machine that tests restores";
+        looked.unchecked.push(format!("`{dbname}` was not looked at: amcheck is not installed; {remedy}"));
+        return Ok(looked);
+    }
+    match sqlx::raw_sql(MAKE_AMCHECK).execute(&mut *connection).await {
+        Ok(_) => {}
+        Err(sqlx::Error::Database(answer)) => {
+            looked
+                .unchecked
+                .push(format!("`{dbname}` was not looked at: amcheck cannot be made: {}", answer.message()));
+            return Ok(looked);
+        }
+        Err(error) => return Err(error),
+    }
+    for row in sqlx::query(INDEXES).fetch_all(&mut *connection).await? {
+        let (name, check): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        match sqlx::raw_sql(AssertSqlSafe(check)).execute(&mut *connection).await {
+            Ok(_) => looked.sound += 1,
+            Err(sqlx::Error::Database(answer)) => {
+                let code = answer.code().unwrap_or_default().into_owned();
+                // The server's own findings (XX: corruption, 58: files) quote no rows;
+                // a function of an index may, so that of another error the code alone is told.
+                if code.starts_with("XX") || code.starts_with("58") {
+                    looked.damaged.push(format!("{name} is damaged: {}", answer.message()));
+                } else {
+                    looked.unchecked.push(format!("{name} was not looked at: SQLSTATE {code}"));
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(looked)
+}

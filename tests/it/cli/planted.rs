@@ -1,0 +1,148 @@
+//! Faults that are planted into restore tests that would pass without them: none
+//! of them passes, and each is named.
+
+use std::{fs, os::unix::fs::FileExt, path::PathBuf, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::{
+    journey::{backed_up, streaming},
+    site::{Site, finished, wallet, wallet_in},
+    streaming::{bet, caught_up},
+};
+use crate::support::{Lab, eventually};
+
+const SOON: Duration = Duration::from_secs(60);
+const SCHEDULE: &str = "schedules/wallet.yaml";
+
+async fn tested(site: &Site, target: &[&str], code: i32) -> Value {
+    finished(site.command(&[&["restore-test", "wallet"][..], target].concat())).await.json(code)
+}
+
+/// Verdict of a check, and what was found.
+#[track_caller]
+fn check<'a>(test: &'a Value, name: &str) -> (&'a str, &'a str) {
+    let check = test["checks"].as_array().unwrap().iter().find(|check| check["name"] == name);
+    let check = check.unwrap_or_else(|| panic!("no check `{name}`: {test}"));
+    (check["verdict"].as_str().unwrap(), check["actual"].as_str().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_fault_that_is_planted_passes_a_restore_test() {
+    let lab = wallet("").await;
+    let site = Site::write(lab.port);
+    backed_up(&site).await;
+    let mut daemon = site.serve(&[]);
+    eventually("the daemon streams WAL", SOON, || streaming(&site)).await;
+    for _ in 0..3 {
+        bet(&lab, 50).await;
+        lab.psql("SELECT pg_switch_wal()").await;
+    }
+    let beats = async || lab.psql_in("wallet", "SELECT max(seq) FROM lifeboat.heartbeat").await.parse().unwrap_or(0);
+    let until: i64 = beats().await + 2;
+    eventually("heartbeats are in the open segment", SOON, || async { beats().await >= until }).await;
+    caught_up(&lab, &site).await;
+    assert_eq!(tested(&site, &[], 0).await["verdict"], "PASS", "without a fault it passes");
+    daemon.start_kill().unwrap();
+    daemon.wait().await.unwrap();
+
+    let sql = "select count(*) > 0 from bets";
+    site.edit(SCHEDULE, "expect: \"t\"", "expect: \"f\"");
+    let test = tested(&site, &["--latest"], 1).await;
+    assert_eq!((&test["verdict"], check(&test, sql).0), (&json!("FAIL"), "FAIL"), "a check that fails: {test}");
+    site.edit(SCHEDULE, "expect: \"f\"", "expect: \"t\"");
+
+    site.new_identity("stranger.age");
+    site.edit("lifeboat.yaml", "{file: identity.age}", "{file: stranger.age}");
+    let test = tested(&site, &["--latest"], 1).await;
+    assert_eq!(test["verdict"], "ERROR", "a wrong identity: {test}");
+    assert!(test["findings"].to_string().contains("none of the given identities opens"), "{test}");
+    site.edit("lifeboat.yaml", "{file: stranger.age}", "{file: identity.age}");
+
+    stale_and_missing(&site).await;
+    a_flipped_page(&lab, &site, sql).await;
+}
+
+/// The vault lacks WAL: at its end, so that the newest heartbeats are lost, and in
+/// the middle.
+async fn stale_and_missing(site: &Site) {
+    let mut wal = site.files_in("vault");
+    wal.retain(|path| path.to_string_lossy().contains("/wal/0000"));
+    wal.sort();
+    let is_tail = |path: &PathBuf| path.to_string_lossy().contains(".tail.");
+    let (tails, segments): (Vec<PathBuf>, Vec<PathBuf>) = wal.into_iter().partition(is_tail);
+    for tail in &tails {
+        fs::remove_file(tail).unwrap();
+    }
+    site.edit(SCHEDULE, "rpo: 15s", "rpo: 1s");
+    let test = tested(site, &[], 1).await;
+    assert_eq!((&test["verdict"], check(&test, "heartbeat").0), (&json!("FAIL"), "FAIL"), "stale heartbeats: {test}");
+    assert!(test["lost_commits"].as_u64().unwrap() > 0, "{test}");
+    site.edit(SCHEDULE, "rpo: 1s", "rpo: 15s");
+
+    fs::remove_file(&segments[segments.len() - 2]).unwrap();
+    let test = tested(site, &[], 1).await;
+    assert_eq!(test["verdict"], "ERROR", "a missing segment: {test}");
+    assert!(test["findings"].to_string().contains("is missing"), "{test}");
+}
+
+/// In a page of the primary's, before the backup.
+async fn a_flipped_page(lab: &Lab, site: &Site, sql: &str) {
+    lab.psql_in("wallet", "CREATE TABLE rotten AS SELECT generate_series(1, 10000) AS id").await;
+    lab.psql("CHECKPOINT").await;
+    let file = lab.cluster.data().join(lab.psql_in("wallet", "SELECT pg_relation_filepath('rotten')").await);
+    fs::OpenOptions::new().write(true).open(file).unwrap().write_all_at(b"flipped", 8192 + 4000).unwrap();
+    let backup = site.run(&["backup", "wallet"]).await.json(1);
+    assert_eq!(backup["state"], "DEGRADED", "{backup}");
+    site.edit(SCHEDULE, "from bets", "from rotten");
+    let test = tested(site, &["--latest"], 1).await;
+    let (verdict, actual) = check(&test, &sql.replace("bets", "rotten"));
+    assert_eq!((&test["verdict"], verdict), (&json!("FAIL"), "FAIL"), "a flipped page: {test}");
+    assert!(actual.contains("the query failed"), "{test}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_that_is_sorted_otherwise_and_a_damaged_index_are_found_in_the_copy() {
+    let icu = ["--locale-provider=icu", "--icu-locale=en"];
+    let lab = wallet_in(Lab::start_with(15, &icu, "").await).await;
+    let site = Site::write(lab.port);
+    site.edit(SCHEDULE, "    - heartbeat\n", "    - amcheck\n");
+    let players = "CREATE COLLATION german (provider = icu, locale = 'de'); \
+                   CREATE TABLE players (name text COLLATE german PRIMARY KEY); \
+                   INSERT INTO players SELECT 'player ' || n FROM generate_series(1, 500) n";
+    lab.psql_in("wallet", players).await;
+    // What a cluster looks like that comes from a machine with another ICU.
+    lab.psql_in("wallet", "UPDATE pg_database SET datcollversion = '1.1' WHERE datname = 'wallet'").await;
+    lab.psql_in("wallet", "UPDATE pg_collation SET collversion = '2.2' WHERE collname = 'german'").await;
+    backed_up(&site).await;
+    let test = tested(&site, &["--latest"], 3).await;
+    let (verdict, actual) = check(&test, "collations");
+    assert_eq!((&test["verdict"], verdict), (&json!("INCONCLUSIVE"), "INCONCLUSIVE"), "{test}");
+    for told in ["`wallet` was sorted by version 1.1", "collation public.german of `wallet`", "2.2", "REFRESH VERSION"]
+    {
+        assert!(actual.contains(told), "{told}: {test}");
+    }
+    let (looked, told) = check(&test, "amcheck");
+    assert!(looked == "PASS" && told.contains("indexes in 3 databases agree"), "{test}");
+    assert!(!actual.contains("template1") && !actual.contains("`postgres`"), "{test}");
+
+    lab.psql_in("wallet", "ALTER DATABASE wallet REFRESH COLLATION VERSION").await;
+    lab.psql_in("wallet", "ALTER COLLATION german REFRESH VERSION").await;
+    // A row that the index never learns of.
+    for sql in [
+        "UPDATE pg_index SET indisready = false WHERE indexrelid = 'players_pkey'::regclass",
+        "INSERT INTO players VALUES ('player nobody finds')",
+        "UPDATE pg_index SET indisready = true WHERE indexrelid = 'players_pkey'::regclass",
+    ] {
+        lab.psql_in("wallet", sql).await;
+    }
+    backed_up(&site).await;
+    let test = tested(&site, &["--latest"], 1).await;
+    let (verdict, actual) = check(&test, "amcheck");
+    assert_eq!((&test["verdict"], verdict), (&json!("FAIL"), "FAIL"), "{test}");
+    let (sorted, same) = check(&test, "collations");
+    assert!(sorted == "PASS" && same.contains("which is the same here"), "{test}");
+    let told = "`public.players_pkey` of `wallet` is damaged: heap tuple";
+    assert!(actual.contains(told) && !test.to_string().contains("nobody finds"), "{test}");
+    assert!(test["phases"].to_string().contains("check_indexes"), "{test}");
+}
