@@ -9,7 +9,7 @@ use metrics::gauge;
 use super::App;
 use crate::{
     config::DaemonConfig,
-    db::{DbError, findings, heartbeats},
+    db::{DbError, findings, heartbeats, nodes},
     decide::{
         chain::Break,
         copy::{self, Holding, Lag},
@@ -90,6 +90,7 @@ impl App {
         let runs = self.runner.list(RUNS_SHOWN).await?;
         let node = &self.estate.daemon.node;
         let status = EstateStatus::new(node.name.clone(), node.region.clone(), now, databases, runs, findings);
+        let status = EstateStatus { nodes: nodes::list(&self.resources.db).await?, ..status };
         publish(&status);
         Ok(status)
     }

@@ -9,8 +9,8 @@ use super::words;
 use crate::{
     decide::exposure,
     domain::{
-        Backup, BackupState, DatabaseName, Lsn, MemberName, Objectives, Region, RunId, SlotState, Timeline, VaultName,
-        Verdict,
+        Backup, BackupState, DatabaseName, Lsn, MemberName, Node, Objectives, Region, RunId, SlotState, Timeline,
+        VaultName, Verdict,
     },
     flow::RunSummary,
 };
@@ -28,6 +28,8 @@ pub struct EstateStatus {
     /// Newest first.
     pub runs: Vec<RunSummary>,
     pub findings: Vec<Finding>,
+    /// The daemons that share the state database, by name.
+    pub nodes: Vec<Node>,
 }
 
 /// Something that a person must fix.
@@ -282,7 +284,7 @@ impl EstateStatus {
                 n - of(Verdict::Pass) - of(Verdict::Inconclusive)
             ),
         };
-        Self { node, region, generated_at, verdict, headline, databases, runs, findings }
+        Self { node, region, generated_at, verdict, headline, databases, runs, findings, nodes: Vec::new() }
     }
 }
 

@@ -24,6 +24,7 @@ mod left;
 mod lines;
 mod locks;
 mod many;
+mod nodes;
 mod output;
 mod planted;
 mod points;
