@@ -86,6 +86,8 @@ pub trait Estate: Send + Sync {
     fn client(&self, database: &DatabaseName, probe: &ProbeConfig) -> Result<Arc<dyn Client>, StepError>;
     fn ledger(&self, database: &DatabaseName) -> Result<Arc<dyn Ledger>, StepError>;
     fn recorder(&self) -> Arc<dyn Recorder>;
+    /// What holds drills of a database back at this instant; they begin after it.
+    fn held_by(&self, database: &DatabaseName, at: Timestamp) -> Result<Option<String>, StepError>;
 }
 
 /// The workflow `drill`.
@@ -166,6 +168,11 @@ impl Drill {
 
     pub(crate) fn ledger(&self) -> Result<Arc<dyn Ledger>, StepError> {
         self.estate.ledger(&self.runbook().database)
+    }
+
+    /// What holds this drill back at this instant.
+    pub(crate) fn held_by(&self, at: Timestamp) -> Result<Option<String>, StepError> {
+        self.estate.held_by(&self.runbook().database, at)
     }
 
     pub(crate) fn recorder(&self) -> Arc<dyn Recorder> {

@@ -90,6 +90,9 @@ impl Estate for Lab {
     fn recorder(&self) -> Arc<dyn Recorder> {
         Arc::new(Nowhere)
     }
+    fn held_by(&self, _: &DatabaseName, _: jiff::Timestamp) -> Result<Option<String>, StepError> {
+        Ok(None)
+    }
 }
 
 /// `pg_ctl` as the account that PostgreSQL runs as.
