@@ -90,7 +90,7 @@ impl Estate for Lab {
     fn recorder(&self) -> Arc<dyn Recorder> {
         Arc::new(Nowhere)
     }
-    fn held_by(&self, _: &DatabaseName, _: jiff::Timestamp) -> Result<Option<String>, StepError> {
+    fn held_by(&self, _: &DatabaseName, _: Timestamp) -> Result<Option<String>, StepError> {
         Ok(None)
     }
 }
