@@ -119,7 +119,7 @@ async fn a_restore_test_that_does_not_begin_is_a_finding_until_one_does() {
     site.edit("schedules/wallet.yaml", "0 5 29 2 *", "*/30 * * * * *");
     let mut daemon = site.serve(&[]);
     let message = async || {
-        let findings = site.run(&["findings"]).await.json(0);
+        let findings: serde_json::Value = serde_json::from_str(&site.run(&["findings"]).await.stdout).unwrap();
         let told =
             findings.as_array().unwrap().iter().find(|of| of["message"].as_str().unwrap().contains("restore test due"));
         told.map(|of| of["message"].as_str().unwrap().to_owned())

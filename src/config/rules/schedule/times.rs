@@ -94,10 +94,10 @@ fn never(schedule: Spot<'_>, zone: &str, holds: Vec<Hold>, report: &mut Report<'
             .find(|known| kind == Some(known.as_str()));
         let Some(kind) = kind else { continue };
         let size = Size { kind, standalone: line.get("standalone").text() == Some("true") };
-        push(&mut agenda, "backup", Some(size), line, zone).into_iter().for_each(|()| places.push(line.get("cron")));
+        places.extend(push(&mut agenda, "backup", Some(size), line, zone));
     }
     let test = schedule.get("restore_test");
-    push(&mut agenda, "restore_test", None, test, zone).into_iter().for_each(|()| places.push(test.get("cron")));
+    places.extend(push(&mut agenda, "restore_test", None, test, zone));
     for (line, spot) in places.into_iter().enumerate() {
         let mut counted = 0;
         let mut due = agenda.coming(line, FROM).take(LOOKED_AT).peekable();
@@ -125,7 +125,14 @@ fn never(schedule: Spot<'_>, zone: &str, holds: Vec<Hold>, report: &mut Report<'
     }
 }
 
-fn push(agenda: &mut Agenda, flow: &'static str, backup: Option<Size>, line: Spot<'_>, zone: &str) -> Option<()> {
+/// Adds a line, and answers where its times are written; none where they are not right.
+fn push<'a>(
+    agenda: &mut Agenda,
+    flow: &'static str,
+    backup: Option<Size>,
+    line: Spot<'a>,
+    zone: &str,
+) -> Option<Spot<'a>> {
     let due = Schedule::parse(line.get("cron").text()?, zone).ok()?;
     agenda.lines.push(Line {
         name: String::new(),
@@ -137,5 +144,5 @@ fn push(agenda: &mut Agenda, flow: &'static str, backup: Option<Size>, line: Spo
         start_window: line.get("start_window").parsed::<Span>().and_then(|span| span.as_duration().try_into().ok()),
         catch_up: CatchUp::default(),
     });
-    Some(())
+    Some(line.get("cron"))
 }
