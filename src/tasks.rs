@@ -8,6 +8,7 @@ mod finding;
 pub mod headroom;
 pub mod heartbeat;
 pub mod ledger;
+pub mod lever;
 pub mod locks;
 pub mod prune;
 pub mod rotate;
@@ -22,9 +23,11 @@ use std::sync::Arc;
 
 use crate::{app::App, process::Tasks};
 
-/// Keeps WAL, slots and heartbeats of all databases going, and their metrics, until `tasks` end.
+/// Keeps WAL, slots and heartbeats of all databases going, their metrics, and what the
+/// safety lever says, until `tasks` end.
 pub fn protect(app: &Arc<App>, tasks: &Tasks) {
     tasks.spawn(exposure::run(Arc::clone(app), tasks.stop().clone()));
+    tasks.spawn(lever::run(Arc::clone(app), tasks.stop().clone()));
     for database in app.resources.databases.values() {
         tasks.spawn(wal::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
         tasks.spawn(slots::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));

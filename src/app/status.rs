@@ -89,7 +89,8 @@ impl App {
         }
         let runs = self.runner.list(RUNS_SHOWN).await?;
         let node = &self.estate.daemon.node;
-        let status = EstateStatus::new(node.name.clone(), node.region.clone(), now, databases, runs, findings);
+        let status = EstateStatus::new(node.name.clone(), node.region.clone(), now, databases, runs, findings)
+            .with_lever(self.lever().await?);
         publish(&status);
         Ok(status)
     }

@@ -56,7 +56,7 @@ pub async fn start_api(app: &Arc<App>, tasks: &Tasks) -> Result<SocketAddr> {
         UsageError(format!("cannot listen on {wanted}: {error}; choose another `api.listen` or end who uses it"))
     })?;
     let listen = listener.local_addr()?;
-    let router = api::router(Arc::clone(app) as Arc<dyn api::Source>);
+    let router = api::router(Arc::clone(app) as Arc<dyn api::Source>, Arc::clone(app) as Arc<dyn api::Control>);
     let stop = tasks.stop().clone();
     tasks.spawn(async move {
         if let Err(error) = api::serve(listener, router, stop).await {

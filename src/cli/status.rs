@@ -60,6 +60,9 @@ fn text(status: &EstateStatus) -> String {
         ]);
     }
     let mut text = format!("{}\n{table}", status.headline);
+    if status.lever.on {
+        text = format!("{text}\nSAFETY LEVER {}: no drill runs", status.lever);
+    }
     for database in &status.databases {
         text = format!("{text}\n{}: {}", database.database, database.headline);
     }

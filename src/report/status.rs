@@ -9,8 +9,8 @@ use super::words;
 use crate::{
     decide::exposure,
     domain::{
-        Backup, BackupState, DatabaseName, Lsn, MemberName, Objectives, Region, RunId, SlotState, Timeline, VaultName,
-        Verdict,
+        Backup, BackupState, DatabaseName, Lever, Lsn, MemberName, Objectives, Region, RunId, SlotState, Timeline,
+        VaultName, Verdict,
     },
     flow::RunSummary,
 };
@@ -28,6 +28,8 @@ pub struct EstateStatus {
     /// Newest first.
     pub runs: Vec<RunSummary>,
     pub findings: Vec<Finding>,
+    /// While it is on no drill runs.
+    pub lever: Lever,
 }
 
 /// Something that a person must fix.
@@ -282,7 +284,15 @@ impl EstateStatus {
                 n - of(Verdict::Pass) - of(Verdict::Inconclusive)
             ),
         };
-        Self { node, region, generated_at, verdict, headline, databases, runs, findings }
+        let lever = Lever::default();
+        Self { node, region, generated_at, verdict, headline, databases, runs, findings, lever }
+    }
+
+    /// Says how the safety lever stands.
+    #[must_use]
+    pub fn with_lever(mut self, lever: Lever) -> Self {
+        self.lever = lever;
+        self
     }
 }
 

@@ -1,0 +1,30 @@
+//! Carries out what the safety lever says, whoever turned it and on whatever
+//! node: drills are asked to stop, and each turn gets its evidence record.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{app::App, domain::with_causes};
+
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Looks until told to stop.
+pub async fn run(app: Arc<App>, stop: CancellationToken) {
+    let mut ticker = tokio::time::interval(EVERY);
+    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut told = String::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = ticker.tick() => {}
+        }
+        let heeded = app.heed_lever().await.map_err(|error| with_causes(&error));
+        let recorded = app.record_turns().await.map_err(|error| with_causes(&error));
+        let error = heeded.and(recorded).err().unwrap_or_default();
+        if !error.is_empty() && error != told {
+            tracing::error!(error, "what the safety lever says could not be carried out; trying again");
+        }
+        told = error;
+    }
+}
