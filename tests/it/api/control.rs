@@ -100,7 +100,13 @@ async fn pages_ask_for_a_name_and_a_confirmation_and_know_their_own_forms() {
     let page = server.get(&path).await.body;
     let policy = server.get(&path).await.headers["content-security-policy"].clone();
     assert!(policy.contains("form-action 'self'") && !policy.contains("unsafe"), "{policy}");
-    assert!(!page.contains("<script") && !page.contains(" onclick") && !page.contains(" style=") && !page.contains("http-equiv"), "{page}");
+    assert!(
+        !page.contains("<script")
+            && !page.contains(" onclick")
+            && !page.contains(" style=")
+            && !page.contains("http-equiv"),
+        "{page}"
+    );
     let own = token(&page);
     assert!(own.len() >= 32, "{own}");
     let other = Server::start(false).await;
