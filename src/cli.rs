@@ -160,7 +160,7 @@ impl UsageError {
 /// Runs what the arguments ask for.
 pub async fn run(arguments: Arguments) -> ExitCode {
     let invocation = Invocation { config: file_of(arguments.config), json: arguments.json };
-    match dispatch(arguments.command, &invocation).await {
+    match Box::pin(dispatch(arguments.command, &invocation)).await {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let text = with_causes(error.as_ref());

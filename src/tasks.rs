@@ -10,10 +10,12 @@ pub mod heartbeat;
 pub mod ledger;
 pub mod lever;
 pub mod locks;
+pub mod presence;
 pub mod prune;
 pub mod rotate;
 pub mod schedule;
 pub mod slots;
+pub mod stranded;
 pub mod tails;
 pub mod vault;
 pub mod verify;
@@ -21,14 +23,13 @@ pub mod wal;
 
 use std::sync::Arc;
 
-use crate::{app::App, process::Tasks};
+use crate::{app::App, flows::Database, process::Tasks};
 
-/// Keeps WAL, slots and heartbeats of all databases going, their metrics, and what the
-/// safety lever says, until `tasks` end.
+/// Keeps WAL, slots and heartbeats of all databases going whose data may be where
+/// this node stands, and their metrics, until `tasks` end.
 pub fn protect(app: &Arc<App>, tasks: &Tasks) {
     tasks.spawn(exposure::run(Arc::clone(app), tasks.stop().clone()));
-    tasks.spawn(lever::run(Arc::clone(app), tasks.stop().clone()));
-    for database in app.resources.databases.values() {
+    for database in near(app) {
         tasks.spawn(wal::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
         tasks.spawn(slots::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
         tasks.spawn(chain::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
@@ -37,13 +38,26 @@ pub fn protect(app: &Arc<App>, tasks: &Tasks) {
     }
 }
 
-/// Takes care of the vaults until `tasks` end: each is watched; what one lacks is
-/// copied from another; what they hold is verified, what is kept is locked, what
-/// is superseded or due goes; and keys are rotated.
+/// Takes care of the vaults until `tasks` end: each is watched; what they hold of
+/// heartbeats is merged, what is kept is locked, what is superseded goes.
 pub fn care(app: &Arc<App>, tasks: &Tasks) {
     for vault in app.vaults.values() {
         tasks.spawn(vault::run(Arc::clone(app), Arc::clone(vault), tasks.stop().clone()));
     }
+    for database in near(app) {
+        for vault in &database.vaults {
+            let vault = vault.clone();
+            tasks.spawn(ledger::run(Arc::clone(app), Arc::clone(database), vault, tasks.stop().clone()));
+        }
+        tasks.spawn(tails::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
+        tasks.spawn(locks::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
+    }
+}
+
+/// Asks for runs until `tasks` end, besides those of the schedules: what a vault
+/// lacks is copied from another, what they hold is verified, what is due goes,
+/// and keys are rotated. Nodes that ask for the same get one run.
+pub fn ask(app: &Arc<App>, tasks: &Tasks) {
     tasks.spawn(prune::run(Arc::clone(app), tasks.stop().clone()));
     tasks.spawn(rotate::run(Arc::clone(app), tasks.stop().clone()));
     for database in app.resources.databases.values() {
@@ -51,12 +65,12 @@ pub fn care(app: &Arc<App>, tasks: &Tasks) {
             let to = vault.store.place().vault.clone();
             tasks.spawn(copy::run(Arc::clone(app), Arc::clone(database), to, tasks.stop().clone()));
         }
-        for vault in &database.vaults {
-            let vault = vault.clone();
-            tasks.spawn(ledger::run(Arc::clone(app), Arc::clone(database), vault, tasks.stop().clone()));
-        }
         tasks.spawn(verify::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
-        tasks.spawn(tails::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
-        tasks.spawn(locks::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
     }
+}
+
+/// The databases whose data may be where this node stands.
+fn near(app: &App) -> impl Iterator<Item = &Arc<Database>> {
+    let region = &app.estate.daemon.node.region;
+    app.resources.databases.values().filter(|database| database.placement([]).allows(region))
 }

@@ -85,7 +85,7 @@ impl Estate {
         }
     }
 
-    async fn start(major: u32) -> Self {
+    pub(crate) async fn start(major: u32) -> Self {
         let folder = tempfile::Builder::new().prefix("lifeboat-bench-").tempdir_in("/var/tmp").unwrap();
         std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let account = Account::for_postgres().unwrap();
@@ -133,7 +133,20 @@ impl Estate {
     }
 
     pub(crate) async fn psql(&self, sql: &str) -> String {
-        let psql = self.program("psql").args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql]);
+        self.psql_in("postgres", sql).await
+    }
+
+    pub(crate) async fn psql_in(&self, dbname: &str, sql: &str) -> String {
+        let psql = self.program("psql").env("PGDATABASE", dbname).args([
+            "-X",
+            "-A",
+            "-t",
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-c",
+            sql,
+        ]);
         psql.output(LIMIT).await.unwrap().trim().to_owned()
     }
 

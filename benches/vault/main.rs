@@ -21,6 +21,7 @@ mod daemon;
 mod emulator;
 mod estate;
 mod measure;
+mod nodes;
 mod recovery_point;
 mod table;
 mod wal;
@@ -42,8 +43,9 @@ const PEERS: &str = "peers";
 const RECOVERY_POINT: &str = "recovery-point";
 const CATCH_UP: &str = "catch-up";
 const WAL: &str = "wal";
+const NODES: &str = "nodes";
 const RELATIONS: &str = "relations";
-const ALL: [&str; 5] = [PEERS, RECOVERY_POINT, CATCH_UP, WAL, RELATIONS];
+const ALL: [&str; 6] = [PEERS, RECOVERY_POINT, CATCH_UP, WAL, NODES, RELATIONS];
 
 /// What can be asked for.
 struct Options {
@@ -87,6 +89,10 @@ impl Options {
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    // A node that the section `nodes` has started.
+    if let Some((url, name)) = nodes::asked() {
+        return runtime.block_on(nodes::serve(&url, &name));
+    }
     runtime.block_on(run(Options::read()));
 }
 
@@ -106,6 +112,9 @@ async fn run(options: Options) {
             options.tell(WAL, &table::figures(&wal::measure(&estate, options.scale).await));
         }
         estate.end().await;
+    }
+    if options.wants(NODES) {
+        options.tell(NODES, &table::figures(&nodes::measure().await));
     }
     if options.wants(RELATIONS) && options.relations > 0 {
         let mut table = Table::default();

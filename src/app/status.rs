@@ -9,7 +9,7 @@ use metrics::gauge;
 use super::App;
 use crate::{
     config::DaemonConfig,
-    db::{DbError, findings, heartbeats},
+    db::{DbError, findings, heartbeats, nodes},
     decide::{
         chain::Break,
         copy::{self, Holding, Lag},
@@ -89,8 +89,9 @@ impl App {
         }
         let runs = self.runner.list(RUNS_SHOWN).await?;
         let node = &self.estate.daemon.node;
-        let status = EstateStatus::new(node.name.clone(), node.region.clone(), now, databases, runs, findings)
-            .with_lever(self.lever().await?);
+        let status = EstateStatus::new(node.name.clone(), node.region.clone(), now, databases, runs, findings);
+        let (nodes, lever) = (nodes::list(&self.resources.db).await?, self.lever().await?);
+        let status = EstateStatus { nodes, lever, ..status };
         publish(&status);
         Ok(status)
     }

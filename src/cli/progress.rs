@@ -7,9 +7,12 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::broadcast;
 
-use super::{interrupt::Interrupt, output};
+use super::{UsageError, interrupt::Interrupt, output};
 use crate::{
     app::App,
+    db::nodes,
+    decide::placement,
+    domain::{Placement, Region},
     flow::{NewRun, Progress, RunSummary},
 };
 
@@ -66,6 +69,23 @@ fn describe(progress: &Progress) -> String {
     }
 }
 
+/// Whether another node must drive such a run; refused when none could.
+async fn is_elsewhere(app: &App, placement: &Placement) -> Result<bool> {
+    let here = &app.estate.daemon.node.region;
+    if placement.allows(here) {
+        return Ok(false);
+    }
+    if placement::has_node(placement, &nodes::list(&app.resources.db).await?) {
+        return Ok(true);
+    }
+    let regions: Vec<&str> = placement.regions.iter().map(Region::as_str).collect();
+    Err(UsageError(format!(
+        "the residency allows {} and this node stands in {here}; give the command there, or start `lifeboat serve` there, which takes it up",
+        regions.join(" and ")
+    ))
+    .into())
+}
+
 /// Submits a run, drives it in this process and shows its progress. An interrupt
 /// aborts it; a second one leaves it to be resumed.
 pub async fn drive(app: &App, run: NewRun) -> Result<RunSummary> {
@@ -74,6 +94,9 @@ pub async fn drive(app: &App, run: NewRun) -> Result<RunSummary> {
     let line = Line::start(format!("{id}"));
     let mut progress = app.runner.progress();
     app.settle().await?;
+    if is_elsewhere(app, &run.placement).await? {
+        line.keep("another node drives it, as this one stands outside of its residency");
+    }
     app.runner.submit(run).await.context("submit the run")?;
     let driving = app.runner.drive(&id);
     tokio::pin!(driving);

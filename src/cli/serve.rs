@@ -8,8 +8,9 @@ use super::{Invocation, UsageError, interrupt::Interrupt, open};
 use crate::{
     api,
     app::{App, Role},
+    domain::NodeRole,
     process::Tasks,
-    tasks::{self, schedule},
+    tasks::{self, exposure, lever, presence, schedule, stranded},
     telemetry,
 };
 
@@ -20,23 +21,29 @@ pub async fn run(invocation: &Invocation) -> Result<u8> {
     let background = Tasks::new();
     app.settle().await?;
     // First, as it is what a second daemon fails at.
+    let node = &app.estate.daemon.node;
+    let has = |role| node.roles.contains(&role);
     let listen = match &app.estate.daemon.api {
-        Some(_) => Some(start_api(&app, &background).await?),
-        None => None,
+        Some(_) if has(NodeRole::Api) => Some(start_api(&app, &background).await?),
+        Some(_) | None => None,
     };
-    tasks::protect(&app, &background);
-    tasks::care(&app, &background);
-    let (runner, runs_max) = (Arc::clone(&app.runner), app.estate.daemon.node.runs_max.get() as usize);
-    let stop = background.stop().clone();
-    background.spawn(async move { runner.serve(stop, runs_max).await });
-    let (scheduled, stop) = (Arc::clone(&app), background.stop().clone());
-    background.spawn(async move {
-        if let Err(error) = schedule::run(scheduled, stop).await {
-            tracing::error!(%error, "the scheduler stopped; restart the daemon");
-        }
-    });
+    // A worker publishes the metrics among the rest.
+    if has(NodeRole::Api) && !has(NodeRole::Worker) {
+        background.spawn(exposure::run(Arc::clone(&app), background.stop().clone()));
+    }
+    // Before a run waits for a node.
+    presence::tell(&app).await;
+    background.spawn(presence::run(Arc::clone(&app), background.stop().clone()));
+    background.spawn(stranded::run(Arc::clone(&app), background.stop().clone()));
+    background.spawn(lever::run(Arc::clone(&app), background.stop().clone()));
+    if has(NodeRole::Worker) {
+        work(&app, &background);
+    }
+    if has(NodeRole::Scheduler) {
+        schedule(&app, &background);
+    }
     tracing::info!(
-        node = app.estate.daemon.node.name,
+        node = node.name,
         databases = app.resources.databases.len(),
         fingerprint = app.signer.verifier().fingerprint(),
         page = listen.map(|listen| format!("http://{listen}/")),
@@ -47,6 +54,26 @@ pub async fn run(invocation: &Invocation) -> Result<u8> {
     background.shut_down().await;
     app.resources.db.close().await;
     Ok(0)
+}
+
+/// Drives runs, streams WAL and takes care of the vaults.
+fn work(app: &Arc<App>, background: &Tasks) {
+    tasks::protect(app, background);
+    tasks::care(app, background);
+    let runs_max = usize::try_from(app.estate.daemon.node.runs_max.get()).unwrap_or(usize::MAX);
+    let (runner, stop) = (Arc::clone(&app.runner), background.stop().clone());
+    background.spawn(async move { runner.serve(stop, runs_max).await });
+}
+
+/// Stores the runs that are due.
+fn schedule(app: &Arc<App>, background: &Tasks) {
+    tasks::ask(app, background);
+    let (scheduled, stop) = (Arc::clone(app), background.stop().clone());
+    background.spawn(async move {
+        if let Err(error) = schedule::run(scheduled, stop).await {
+            tracing::error!(%error, "the scheduler stopped; restart the daemon");
+        }
+    });
 }
 
 /// Starts the status API and page; answers where they listen.

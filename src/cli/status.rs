@@ -6,7 +6,7 @@ use anyhow::Result;
 use super::{Invocation, age, open};
 use crate::{
     app::Role,
-    domain::Verdict,
+    domain::{Node, Verdict},
     report::{
         status::{DatabaseStatus, EstateStatus},
         words,
@@ -87,10 +87,24 @@ fn text(status: &EstateStatus) -> String {
             );
         }
     }
+    text += &nodes(status);
     for finding in &status.findings {
         text = format!("{text}\nFINDING {}: {}", finding.subject, finding.message);
     }
     text
+}
+
+/// A line for each node where there are several, or one is silent.
+fn nodes(status: &EstateStatus) -> String {
+    let is_worth_a_line = |node: &&Node| status.nodes.len() > 1 || !node.is_alive;
+    let line = |node: &Node| {
+        let roles: Vec<String> = node.roles.iter().map(ToString::to_string).collect();
+        let seen = age(status.generated_at.duration_since(node.seen_at));
+        let alive = if node.is_alive { "alive".to_owned() } else { format!("SILENT, last heard {seen} ago") };
+        let (name, region, version) = (&node.name, &node.region, &node.version);
+        format!("\nnode {name} ({region}, {}, version {version}): {alive}", roles.join(" and "))
+    };
+    status.nodes.iter().filter(is_worth_a_line).map(line).collect()
 }
 
 /// When it was last proven, and how a test ended since.

@@ -55,7 +55,6 @@ use Document::{Daemon, Runbook, Schedule};
 
 const POSTGRES: &str = "use `engine: postgres`";
 const FULL: &str = "use `kind: full`";
-const BLACKOUT: &str = "remove it, and choose a cron expression that keeps out of the hours to spare";
 const HEARTBEAT_OR_SQL: &str = "use `heartbeat`, `amcheck` or a check with `sql`";
 const NO_NOTIFY: &str = "remove it, and watch `lifeboat findings` or /metrics";
 const STEPS: &str = "use the steps `fence`, `promote`, `dns`, `observe` and `rejoin`";
@@ -74,11 +73,9 @@ static UNBUILT: &[Unbuilt] = &[
     key(Schedule, "", "region", "name the servers under `members`"),
     value(Schedule, "/backups/*/kind", "snapshot", FULL),
     value(Schedule, "/backups/*/kind", "logical", FULL),
-    key(Schedule, "/restore_test", "start_window", "remove it: a test starts when it is due"),
     value(Schedule, "/restore_test/target/kind", "rds", "use `kind: local`"),
     value(Schedule, "/restore_test/checks/*", "page_checksums", HEARTBEAT_OR_SQL),
     key(Schedule, "/restore_test/checks/*", "witness", HEARTBEAT_OR_SQL),
-    key(Schedule, "", "blackouts", BLACKOUT),
     key(Schedule, "", "notify", NO_NOTIFY),
     value(Runbook, "/mode", "failover", "use `mode: switchover`"),
     value(Runbook, "/path", "data_plane", "use `path: control_plane`"),

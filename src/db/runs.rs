@@ -285,6 +285,7 @@ pub async fn claim(db: &Db, claim: Claim<'_>, has_room: Option<HasRoom<'_>>) -> 
                 sqlx::query_as(AssertSqlSafe(driven)).bind(claim.id).fetch_all(&mut *transaction).await?;
             let driven: Vec<Placement> = rows.into_iter().map(PlacementRow::read).collect::<Result<_, _>>()?;
             if !has_room(&driven) {
+                transaction.rollback().await?;
                 return Ok(None);
             }
         }

@@ -184,16 +184,20 @@ pub fn free_from<'a>(holds: &'a [Hold], flow: &str, at: Timestamp) -> (Option<Ti
     let mut free = at;
     let mut held: Vec<&Hold> = Vec::new();
     let year = at.checked_add(SignedDuration::from_hours(366 * 24)).unwrap_or(Timestamp::MAX);
-    while let Some((hold, end)) =
-        holds.iter().filter(|hold| hold.holds(flow)).find_map(|hold| Some((hold, hold.ends(free)?)))
-    {
-        if !held.iter().any(|known| std::ptr::eq(*known, hold)) {
-            held.push(hold);
+    loop {
+        let in_force = holds.iter().filter(|hold| hold.holds(flow)).filter_map(|hold| Some((hold, hold.ends(free)?)));
+        let mut last = None;
+        for (hold, end) in in_force {
+            last = last.max(Some(end));
+            if !held.iter().any(|known| std::ptr::eq(*known, hold)) {
+                held.push(hold);
+            }
         }
-        if end > year {
-            return (None, held);
+        match last {
+            None => break,
+            Some(end) if end > year => return (None, held),
+            Some(end) => free = end,
         }
-        free = end;
     }
     (Some(free), held)
 }

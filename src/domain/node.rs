@@ -1,5 +1,7 @@
 //! Nodes that serve one state database, and where a run may be driven.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,16 @@ pub enum NodeRole {
 
 impl NodeRole {
     pub const ALL: [Self; 3] = [Self::Scheduler, Self::Worker, Self::Api];
+}
+
+impl fmt::Display for NodeRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Scheduler => "scheduler",
+            Self::Worker => "worker",
+            Self::Api => "api",
+        })
+    }
 }
 
 /// A node as it told of itself.

@@ -69,7 +69,7 @@ impl Survey {
 
 /// Whether a rule keeps the object of this name.
 pub fn is_needed(needs: &Needs, layout: &Layout, size: SegmentSize, key: &ObjectKey) -> bool {
-    if let Some(backup) = layout.parse_backup(key) {
+    if let Some(backup) = layout.parse_backup(key).or_else(|| layout.parse_verification(key)) {
         return needs.backup(&backup);
     }
     if let Some((first, number)) = layout.parse_wal_key(key, size) {

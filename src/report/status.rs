@@ -9,8 +9,8 @@ use super::words;
 use crate::{
     decide::exposure,
     domain::{
-        Backup, BackupState, DatabaseName, Lever, Lsn, MemberName, Objectives, Region, RunId, SlotState, Timeline,
-        VaultName, Verdict,
+        Backup, BackupState, DatabaseName, Lever, Lsn, MemberName, Node, Objectives, Region, RunId, SlotState,
+        Timeline, VaultName, Verdict,
     },
     flow::RunSummary,
 };
@@ -30,6 +30,8 @@ pub struct EstateStatus {
     pub findings: Vec<Finding>,
     /// While it is on no drill runs.
     pub lever: Lever,
+    /// The daemons that share the state database, by name.
+    pub nodes: Vec<Node>,
 }
 
 /// Something that a person must fix.
@@ -284,15 +286,8 @@ impl EstateStatus {
                 n - of(Verdict::Pass) - of(Verdict::Inconclusive)
             ),
         };
-        let lever = Lever::default();
-        Self { node, region, generated_at, verdict, headline, databases, runs, findings, lever }
-    }
-
-    /// Says how the safety lever stands.
-    #[must_use]
-    pub fn with_lever(mut self, lever: Lever) -> Self {
-        self.lever = lever;
-        self
+        let (nodes, lever) = (Vec::new(), Lever::default());
+        Self { node, region, generated_at, verdict, headline, databases, runs, findings, nodes, lever }
     }
 }
 

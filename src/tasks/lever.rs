@@ -19,12 +19,19 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
             () = stop.cancelled() => break,
             _ = ticker.tick() => {}
         }
-        let heeded = app.heed_lever().await.map_err(|error| with_causes(&error));
-        let recorded = app.record_turns().await.map_err(|error| with_causes(&error));
-        let error = heeded.and(recorded).err().unwrap_or_default();
+        // May be dropped anywhere: all of it is done again.
+        let Some(outcome) = stop.run_until_cancelled(carry_out(&app)).await else { break };
+        let error = outcome.err().unwrap_or_default();
         if !error.is_empty() && error != told {
             tracing::error!(error, "what the safety lever says could not be carried out; trying again");
         }
         told = error;
     }
+}
+
+/// Evidence that cannot be written keeps no drill going.
+async fn carry_out(app: &App) -> Result<(), String> {
+    let heeded = app.heed_lever().await.map_err(|error| with_causes(&error));
+    let recorded = app.record_turns().await.map_err(|error| with_causes(&error));
+    heeded.and(recorded)
 }

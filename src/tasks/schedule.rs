@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::App,
     db::agenda::{self, MarkRow},
-    decide::agenda::{Agenda, Due, Look, Mark, Missed},
+    decide::agenda::{Agenda, Due, Mark, Missed},
     domain::{RunId, with_causes},
     flow::NewRun,
     flows::{Database, backup, missed, restore_test},
@@ -94,8 +94,8 @@ impl Scheduler {
             self.is_ready = true;
         }
         let mut due = Vec::new();
-        while let Some(Reverse((_, table))) = self.queue.pop_if_due(now) {
-            due.push(table);
+        while self.queue.peek().is_some_and(|Reverse((at, _))| *at <= now) {
+            due.extend(self.queue.pop().map(|Reverse((_, table))| table));
         }
         // Another node may have dealt with what looks missed from here.
         if due.iter().any(|table| self.tables.get(*table).is_some_and(|table| table.looks_missed(now))) {
@@ -125,41 +125,44 @@ impl Scheduler {
         agenda::marks(&self.app.resources.db).await.map_err(|error| with_causes(&error))
     }
 
-    /// Stores the runs and marks of some schedules, all of them or none.
+    /// Stores the runs and marks of some schedules, all of them or none. A run that
+    /// cannot be made yet keeps its own line from moving on, and nothing else.
     async fn settle(&mut self, tables: &[usize], now: Timestamp) -> Result<(), String> {
-        let (mut runs, mut marks, mut settled) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut runs, mut rows, mut settled) = (Vec::new(), Vec::new(), Vec::new());
         for place in tables {
             let Some(table) = self.tables.get(*place) else { continue };
             let look = table.agenda.look(&table.marks, now);
+            let mut marks: Vec<Mark> =
+                look.through.iter().map(|through| Mark { through: *through, is_promised: true }).collect();
+            let mut again_at = look.again_at;
             for due in &look.start {
-                runs.extend(table.due_run(due).await?);
+                match table.due_run(due).await {
+                    Ok(run) => runs.extend(run),
+                    Err(error) => {
+                        tracing::warn!(database = %table.database.name, error, "a due run cannot be stored; trying again");
+                        if let (Some(mark), Some(before)) = (marks.get_mut(due.line), table.marks.get(due.line)) {
+                            *mark = *before;
+                        }
+                        again_at = again_at.into_iter().chain([now + RETRY]).min();
+                    }
+                }
             }
             for missed in &look.missed {
                 runs.push(table.missed_run(missed)?);
             }
-            marks.extend(table.moved(&look));
-            settled.push((*place, look.through, look.again_at));
+            rows.extend(table.moved(&marks));
+            settled.push((*place, marks, again_at));
         }
-        if !runs.is_empty() || !marks.is_empty() {
-            self.app.runner.submit_due(runs, &marks).await.map_err(|error| with_causes(&error))?;
+        if !runs.is_empty() || !rows.is_empty() {
+            self.app.runner.submit_due(runs, &rows).await.map_err(|error| with_causes(&error))?;
         }
-        for (place, through, again_at) in settled {
+        for (place, marks, again_at) in settled {
             if let Some(table) = self.tables.get_mut(place) {
-                table.marks = through.into_iter().map(|through| Mark { through, is_promised: true }).collect();
+                table.marks = marks;
             }
             self.queue.extend(again_at.map(|again_at| Reverse((again_at, place))));
         }
         Ok(())
-    }
-}
-
-trait PopIfDue {
-    fn pop_if_due(&mut self, now: Timestamp) -> Option<Reverse<(Timestamp, usize)>>;
-}
-
-impl PopIfDue for BinaryHeap<Reverse<(Timestamp, usize)>> {
-    fn pop_if_due(&mut self, now: Timestamp) -> Option<Reverse<(Timestamp, usize)>> {
-        if self.peek().is_some_and(|Reverse((at, _))| *at <= now) { self.pop() } else { None }
     }
 }
 
@@ -184,15 +187,15 @@ impl Table {
         !self.agenda.look(&self.marks, now).missed.is_empty()
     }
 
-    /// The marks that a look moves on.
-    fn moved(&self, look: &Look<'_>) -> Vec<MarkRow> {
-        let lines = self.agenda.lines.iter().zip(&self.marks).zip(&look.through);
+    /// Those of these marks that are further on than before.
+    fn moved(&self, marks: &[Mark]) -> Vec<MarkRow> {
+        let lines = self.agenda.lines.iter().zip(&self.marks).zip(marks);
         lines
-            .filter(|((_, mark), through)| mark.through != **through)
-            .map(|((line, _), through)| MarkRow {
+            .filter(|((_, before), mark)| before.through != mark.through)
+            .map(|((line, _), mark)| MarkRow {
                 database: self.database.name.to_string(),
                 line: line.name.clone(),
-                through: *through,
+                through: mark.through,
             })
             .collect()
     }

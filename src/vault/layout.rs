@@ -148,6 +148,12 @@ impl Layout {
         format!("{}verifications/{backup}/", self.prefix())
     }
 
+    /// The backup that a verification is about.
+    pub fn parse_verification(&self, key: &ObjectKey) -> Option<BackupId> {
+        let rest = key.as_str().strip_prefix(&self.prefix())?.strip_prefix("verifications/")?;
+        rest.split_once('/')?.0.parse().ok()
+    }
+
     pub fn verification(&self, backup: &BackupId, run: &RunId, at: Timestamp) -> Result<ObjectKey, VaultError> {
         let (at, run) = (at.strftime("%Y%m%dt%H%M%S%.9fz"), run.as_str().replace(['/', ':'], "_"));
         Ok(ObjectKey::new(format!("{}{at}-{run}.json", self.verifications_prefix(backup)))?)

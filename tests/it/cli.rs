@@ -1,6 +1,7 @@
 //! The command line as an operator uses it: the real program as a child
 //! process, files that an operator would write, a real PostgreSQL 15.
 
+mod agenda;
 mod ahead;
 mod alone;
 mod beats;
@@ -24,6 +25,7 @@ mod lever;
 mod lines;
 mod locks;
 mod many;
+mod nodes;
 mod output;
 mod planted;
 mod points;

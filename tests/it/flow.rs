@@ -9,8 +9,11 @@
 
 mod cases;
 mod crash;
+mod fleet;
 pub(crate) mod generic;
+mod nodes;
 mod partition;
+mod short;
 mod speed;
 mod state;
 mod tables;

@@ -279,7 +279,9 @@ fn copy(schedule: Spot<'_>, report: &mut Report<'_>) {
 
 fn restore_test(daemon: Spot<'_>, schedule: Spot<'_>, test: Spot<'_>, report: &mut Report<'_>) {
     let place = schedule.key("restore_test");
-    if daemon.get("keys").exists() && !daemon.get("keys").get("identity").exists() {
+    let roles = daemon.get("node").get("roles");
+    let is_worker = !roles.exists() || roles.items().any(|role| role.text() == Some("worker"));
+    if is_worker && daemon.get("keys").exists() && !daemon.get("keys").get("identity").exists() {
         report.add(
             place,
             "a restore test needs an age identity, and this node has none",
@@ -296,7 +298,9 @@ fn restore_test(daemon: Spot<'_>, schedule: Spot<'_>, test: Spot<'_>, report: &m
     }
     report.refuse_twins(checks);
     report.refuse_zero(test, "limit", "write how long recovery may take, such as `1h`");
-    if let Some(outside) = outside(schedule, daemon.get("node").get("region")) {
+    // Nodes that share a state leave it to one that stands inside.
+    let is_alone = daemon.get("state").get("url").text().is_none_or(|url| url.starts_with("sqlite:"));
+    if let Some(outside) = outside(schedule, daemon.get("node").get("region")).filter(|_| is_alone) {
         let Outside { region, jurisdiction, allowed } = outside;
         report.add(
             place,

@@ -15,7 +15,7 @@ use crate::{
     flows::restore_test,
 };
 
-const EVERY: SignedDuration = SignedDuration::from_secs(30);
+const EVERY: SignedDuration = SignedDuration::from_secs(10);
 
 /// How far back a test that never began is looked for.
 const BACK: SignedDuration = SignedDuration::from_hours(400 * 24);

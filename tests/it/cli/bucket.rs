@@ -87,7 +87,7 @@ async fn what_is_wrong_with_a_bucket_is_one_sentence() {
     told(&["`backups` keeps no versions", "remove `object_lock`"]).await;
     site.edit("lifeboat.yaml", ", object_lock: {mode: compliance}", "");
     std::fs::remove_file(site.path("s3.secret")).unwrap();
-    told(&["no credentials for `backups`", "s3.secret", "set `credentials`"]).await;
+    told(&["no credentials for `backups`", "s3.secret", "write `credentials`"]).await;
     // A backup ends the same way, and leaves nothing.
     let ran = site.run(&["backup", "wallet"]).await;
     let verdict = ran.json(1)["verdict"].clone();
@@ -118,7 +118,7 @@ async fn credentials_come_from_the_environment_where_none_are_written() {
     let without = look(&[]).await.json(2);
     super::site::tells(
         without["problems"][0].as_str().unwrap(),
-        &["no credentials for `backups`", "neither environment", "set `credentials`"],
+        &["no credentials for `backups`", "neither environment", "write `credentials`"],
     );
     let with = look(&[("AWS_ACCESS_KEY_ID", KEY_ID), ("AWS_SECRET_ACCESS_KEY", SECRET)]).await;
     assert_eq!(with.json(0)["problems"], serde_json::json!([]));

@@ -43,29 +43,36 @@ async fn good_files_are_checked_planned_and_described() {
 #[tokio::test]
 async fn what_was_missed_is_planned_and_a_secret_that_all_can_read_is_told_once() {
     let site = Site::write(1);
-    assert_eq!(site.run(&["plan"]).await.json(0)["missed"], serde_json::json!([]), "nothing was due");
+    assert_eq!(site.run(&["plan"]).await.json(0)["overdue"], serde_json::json!([]), "nothing was due");
     site.edit("schedules/wallet.yaml", "0 2 29 2 *", "0 2 * * *");
     site.edit("schedules/wallet.yaml", "0 5 29 2 *", "0 5 * * *");
     let planned = site.run(&["plan"]).await.json(0);
     // A restore test has nothing to test yet.
-    let [missed] = &planned["missed"].as_array().unwrap()[..] else { panic!("{planned}") };
-    assert_eq!(
-        (&missed["flow"], &missed["kind"], &missed["cron"]),
-        (&"backup".into(), &"full".into(), &"0 2 * * *".into())
-    );
-    let due: jiff::Timestamp = missed["due"].as_str().unwrap().parse().unwrap();
+    let [overdue] = &planned["overdue"].as_array().unwrap()[..] else { panic!("{planned}") };
+    assert_eq!((&overdue["flow"], &overdue["kind"]), (&"backup".into(), &"full".into()));
+    let due: jiff::Timestamp = overdue["due"].as_str().unwrap().parse().unwrap();
     let since = lifeboat::clock::Clock::system().now().duration_since(due);
     assert!((0..=25).contains(&since.as_hours()), "the last one stands for all: {planned}");
     let shown = site.shown(&["plan"]).await;
-    assert!(shown.contains("missed: backup (full) of wallet, due"), "{shown}");
-    // What was started is not missed.
+    assert!(shown.contains("overdue: backup (full) of wallet, due") && shown.contains("starts it at once"), "{shown}");
+    // What was dealt with is not overdue; what a daemon slept through is told with what becomes of it.
     let db = lifeboat::db::Db::open(&format!("sqlite:{}", site.path("lifeboat.db").display())).await.unwrap();
-    let id = format!("backup/wallet/full/{due}");
-    let sql = "INSERT INTO runs (id, flow, subject, params, requester, created_ms, state, fence, lease_until_ms) \
-               VALUES ($1, 'backup', 'wallet', '{}', 'schedule', 0, 'done', 0, 0)";
     let lifeboat::db::Db::Sqlite(pool) = &db else { panic!() };
-    sqlx::query(sql).bind(id).execute(pool).await.unwrap();
-    assert_eq!(site.run(&["plan"]).await.json(0)["missed"], serde_json::json!([]));
+    for (days, overdue) in [(0, 0), (3, 3)] {
+        for (line, hour) in [("backup/full", 2), ("restore_test/local", 5)] {
+            let mark = due.as_millisecond() - days * 86_400_000;
+            let sql = "INSERT INTO agenda_marks VALUES ('wallet', $1, $2) ON CONFLICT DO UPDATE SET through_ms = excluded.through_ms";
+            sqlx::query(sql)
+                .bind(format!("{line} `0 {hour} * * *` Europe/Malta"))
+                .bind(mark)
+                .execute(pool)
+                .await
+                .unwrap();
+        }
+        let planned = site.run(&["plan"]).await.json(0);
+        let told = planned["overdue"].as_array().unwrap().iter().filter(|one| one["flow"] == "backup").count();
+        assert_eq!(told, overdue, "{planned}");
+    }
 
     std::fs::set_permissions(site.path("wallet.password"), std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .unwrap();

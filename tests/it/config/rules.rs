@@ -115,6 +115,11 @@ fn names_and_amounts() {
             "`b.example.`",
         ),
         (&[(D, "name: mt-1, region: eu-south-1", "name: mt-1, region: ‸EU")], "not a valid region", "a-z"),
+        (&[(D, "name: mt-1", "name: mt-1, roles: ‸[]")], "this node would do nothing", "name `scheduler`"),
+        (&[(D, "name: mt-1", "name: mt-1, roles: [worker, ‸worker]")], "listed twice", "keep one"),
+        (&[(D, "name: mt-1", "name: mt-1, roles: [‸works]")], "`works`", "worker"),
+        (&[(D, "name: mt-1", "name: mt-1, runs_max: ‸0")], "0", "1"),
+        (&[(S, "timezone:", "runs_max: ‸0\ntimezone:")], "0", "1"),
         (&[(S, "cron: \"0 5 1 * *\"", "cron: ‸\"0 5 1 *\"")], "not a cron expression", "0 2 * * *"),
         (&[(S, "cron: \"0 5 1 * *\"", "cron: ‸\"0 61 1 * *\"")], "not a cron expression", "0 2 * * *"),
         (&[(S, "cron: \"0 5 1 * *\"", "cron: ‸\"0 0 30 2 *\"")], "never falls due", "day or the month"),
@@ -233,6 +238,58 @@ fn rules_of_a_schedule() {
         ),
         (&[(S, "- heartbeat", "- heartbeat\n    - ‸heartbeat")], "listed twice", "keep one"),
         (&[(S, "{file: /run/secrets/wallet}", "{command: ‸[]}")], "command is empty", "/path/to/program"),
+    ]);
+}
+
+#[test]
+fn rules_of_when_runs_begin() {
+    let line = "cron: \"0 5 1 * *\"";
+    assert_each(&[
+        (&[(S, line, "cron: \"0 5 1 * *\"\n  start_window: ‸0s")], "`start_window` is zero", "6h"),
+        (&[(S, line, "cron: \"0 5 1 * *\"\n  start_window: 1h\n  jitter: ‸1h")], "after its start window", "shorter"),
+        (&[(S, line, "cron: \"0 5 1 * *\"\n  catch_up: ‸later")], "`later`", "run_once"),
+        (
+            &[(S, "timezone:", "blackouts: [{start: ‸Saturday, end: \"Sun 23:59\"}]\ntimezone:")],
+            "no weekday with a time",
+            "Sat 12:00",
+        ),
+        (
+            &[(S, "timezone:", "blackouts: [{start: \"Sat 12:00\", end: ‸\"2026-12-27 12:00\"}]\ntimezone:")],
+            "does not",
+            "both with a weekday",
+        ),
+        (
+            &[(S, "timezone:", "blackouts: [{start: \"2026-12-27 12:00\", end: ‸\"2026-12-27 11:00\"}]\ntimezone:")],
+            "ends before it begins",
+            "correct one",
+        ),
+        (
+            &[(S, "timezone:", "blackouts: [{start: \"Sat 12:00\", end: \"Sun 12:00\", holds: ‸[]}]\ntimezone:")],
+            "holds nothing",
+            "remove `holds`",
+        ),
+        (
+            &[
+                (S, "timezone:", "blackouts: [{start: \"Sat 12:00\", end: \"Sun 12:00\"}]\ntimezone:"),
+                (S, line, "cron: ‸\"0 13 * * 6\"\n  start_window: 2h"),
+            ],
+            "holds every run of this line",
+            "another time",
+        ),
+        (
+            &[(
+                S,
+                "  - {kind: full, cron: \"0 2 * * *\"",
+                "  - {kind: incremental, cron: ‸\"0 2 * * 1\"}\n  - {kind: full, cron: \"0 2 * * *\"",
+            )],
+            "no run of this line ever begins",
+            "remove the line",
+        ),
+        (
+            &[(D, "api:", "maintenance: [{reason: new disks, start: \"Sun 02:00\", end: ‸\"Sun 02:00\"}]\napi:")],
+            "lasts no time",
+            "correct one",
+        ),
     ]);
 }
 
@@ -434,10 +491,8 @@ fn vocabulary_that_is_not_built_is_refused_by_name() {
         (&[(D, "\"127.0.0.1:8080\"", "\"127.0.0.1:8080\", ‸tls: {}")], "`tls` is not built", "proxy"),
         (&[(D, "\"127.0.0.1:8080\"", "\"127.0.0.1:8080\", ‸tokens: {file: t}")], "`tokens` is not built", "loopback"),
         (&[(S, "{kind: local}", "{kind: ‸rds, ttl: 8h}")], "`rds` is not built", "kind: local"),
-        (&[(S, "  target:", "  ‸start_window: 5d\n  target:")], "`start_window` is not built", "remove"),
         (&[(S, "- heartbeat", "- ‸page_checksums")], "`page_checksums` is not built", "heartbeat"),
         (&[(S, "- heartbeat", "- {‸witness: \"select 1\", dbname: wallet}")], "`witness` is not built", "sql"),
-        (&[(S, "wal: {", "‸blackouts: []\nwal: {")], "`blackouts` is not built", "cron"),
         (&[(S, "wal: {", "‸notify: [dba]\nwal: {")], "`notify` is not built", "findings"),
         (&[(R, "mode: switchover", "mode: ‸failover")], "`failover` is not built", "switchover"),
         (&[(R, "path: control_plane", "path: ‸data_plane")], "`data_plane` is not built", "control_plane"),

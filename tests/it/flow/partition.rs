@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     cases::{count, events},
-    state::{State, TTL, runner},
+    state::{State, TTL, off_by, runner, with_clock},
     toy::{Act, Toy, effects, step},
 };
 use crate::support::{Lab, eventually};
@@ -95,7 +95,8 @@ async fn driven_through(
     effects_wanted: u32,
 ) -> (Arc<Runner>, lifeboat::domain::RunId, tokio::task::JoinHandle<RunState>) {
     let url = format!("postgres://postgres@127.0.0.1:{}/{}", network.port, state.url.rsplit_once('/').unwrap().1);
-    let node = runner(&url, "a", TTL).await;
+    // Its clock is an hour behind, which changes nothing.
+    let node = with_clock(&url, "a", TTL, off_by(-1)).await;
     let steps = [
         step("one", Act::Make),
         step("two", Act::Effects { count: effects_wanted, pause_ms: 50 }),
@@ -179,7 +180,8 @@ async fn a_node_behind_a_partition_acts_last_before_the_other_acts_first() {
     let (state, network, tasks) = (State::postgres(&lab, "partition").await, Network::to(lab.port).await, Tasks::new());
     let (_node, id, driven) = driven_through(&network, &state, &tasks, 80).await;
     network.becomes(Weather::BlackHole);
-    let run = tokio::time::timeout(SOON, state.runner("b").await.drive(&id)).await.unwrap().unwrap();
+    let other = with_clock(&state.url, "b", TTL, off_by(1)).await;
+    let run = tokio::time::timeout(SOON, other.drive(&id)).await.unwrap().unwrap();
     assert_eq!(run.state, RunState::Done);
     let acted = effects(state.folder.path());
     let first_of_b = acted.iter().position(|line| line.starts_with("b ")).unwrap();

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::SignedDuration;
 use lifeboat::{clock::Clock, db::Db, flow::Runner};
 
 use super::toy::ToyFlow;
@@ -40,7 +41,16 @@ impl State {
 }
 
 pub(super) async fn runner(url: &str, node: &str, ttl: Duration) -> Arc<Runner> {
-    let runner = Runner::new(Db::open(url).await.unwrap(), node, Clock::system(), ttl);
+    with_clock(url, node, ttl, Clock::system()).await
+}
+
+/// A clock that is wrong by so many hours.
+pub(super) fn off_by(hours: i64) -> Clock {
+    Clock::held_at(Clock::system().now() + SignedDuration::from_hours(hours))
+}
+
+pub(super) async fn with_clock(url: &str, node: &str, ttl: Duration, clock: Clock) -> Arc<Runner> {
+    let runner = Runner::new(Db::open(url).await.unwrap(), node, clock, ttl);
     runner.register(Arc::new(ToyFlow { node: node.to_owned() }));
     runner
 }
