@@ -91,7 +91,7 @@ impl App {
         let node = &self.estate.daemon.node;
         let status = EstateStatus::new(node.name.clone(), node.region.clone(), now, databases, runs, findings);
         let (nodes, lever) = (nodes::list(&self.resources.db).await?, self.lever().await?);
-        let status = EstateStatus { nodes, lever, ..status };
+        let status = EstateStatus { lever, nodes, ..status };
         publish(&status);
         Ok(status)
     }

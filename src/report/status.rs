@@ -287,7 +287,7 @@ impl EstateStatus {
             ),
         };
         let (nodes, lever) = (Vec::new(), Lever::default());
-        Self { node, region, generated_at, verdict, headline, databases, runs, findings, nodes, lever }
+        Self { node, region, generated_at, verdict, headline, databases, runs, findings, lever, nodes }
     }
 }
 
