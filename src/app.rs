@@ -358,6 +358,8 @@ async fn open_database(
     Ok(Database::new(Parts {
         engine: open_engine(&schedule.config).await?,
         schedule: schedule.clone(),
+        // What was loaded has one.
+        agenda: schedule.config.agenda(daemon).unwrap_or_default(),
         vaults,
         keys,
         region: daemon.node.region.clone(),

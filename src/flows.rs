@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{
     config::{Loaded, ScheduleConfig, SecretError, SecretRef, vault::Durability},
     db::{Db, DbError},
-    decide::retention::locks::Reach,
+    decide::{agenda::Agenda, retention::locks::Reach},
     dns::{Dns, DnsError},
     domain::{
         Check, DatabaseName, EvidenceRecord, Opener, Phase, Placement, Region, VaultName, Verdict,
@@ -71,6 +71,8 @@ pub struct Database {
     pub name: DatabaseName,
     pub engine: Arc<dyn Engine>,
     pub schedule: Loaded<ScheduleConfig>,
+    /// What of the schedule runs when, and what holds it.
+    pub agenda: Agenda,
     /// Where its backups and WAL go, the first one first.
     pub vaults: Vec<Vault>,
     pub keys: Keys,
@@ -159,6 +161,7 @@ pub enum KeyError {
 pub struct Parts {
     pub engine: Arc<dyn Engine>,
     pub schedule: Loaded<ScheduleConfig>,
+    pub agenda: Agenda,
     pub vaults: Vec<Vault>,
     pub keys: Keys,
     pub region: Region,
@@ -167,11 +170,12 @@ pub struct Parts {
 
 impl Database {
     pub fn new(parts: Parts) -> Self {
-        let Parts { engine, schedule, vaults, keys, region, scratch } = parts;
+        let Parts { engine, schedule, agenda, vaults, keys, region, scratch } = parts;
         Self {
             name: schedule.config.database.clone(),
             engine,
             schedule,
+            agenda,
             vaults,
             keys,
             region,

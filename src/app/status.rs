@@ -8,7 +8,6 @@ use metrics::gauge;
 
 use super::App;
 use crate::{
-    config::DaemonConfig,
     db::{DbError, findings, heartbeats, nodes},
     decide::{
         chain::Break,
@@ -151,7 +150,7 @@ impl App {
             last_restore_test,
             last_proven,
             last_drill: self.last_drill(&database.name, entries),
-            next_runs: next_runs(&self.estate.daemon, database, now),
+            next_runs: next_runs(database, now),
             findings: findings
                 .iter()
                 .filter(|f| f.subject == database.name.as_str())
@@ -376,10 +375,9 @@ fn estimate(entries: &[Entry], database: &DatabaseName) -> Option<f64> {
     entries.iter().rev().filter(of_database).find_map(|entry| entry.record.measured.restore_seconds)
 }
 
-fn next_runs(daemon: &DaemonConfig, database: &Database, now: Timestamp) -> Vec<NextRun> {
+fn next_runs(database: &Database, now: Timestamp) -> Vec<NextRun> {
     let config = &database.schedule.config;
-    // What was loaded has an agenda.
-    let agenda = config.agenda(daemon).unwrap_or_default();
+    let agenda = &database.agenda;
     let scheduled = agenda.lines.iter().enumerate().filter_map(|(place, line)| {
         let what = if line.backup.is_some() { format!("{} backup", line.kind) } else { "restore test".to_owned() };
         let at = agenda.coming(place, now).take(LOOKED_AHEAD).find_map(|due| due.begins())?;

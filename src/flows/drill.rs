@@ -89,6 +89,8 @@ pub trait Estate: Send + Sync {
     fn recorder(&self) -> Arc<dyn Recorder>;
     /// How the safety lever stands now.
     async fn lever(&self) -> Result<Lever, StepError>;
+    /// What holds drills of a database back at this instant; they begin after it.
+    fn held_by(&self, database: &DatabaseName, at: Timestamp) -> Result<Option<String>, StepError>;
 }
 
 /// The workflow `drill`.
@@ -169,6 +171,11 @@ impl Drill {
 
     pub(crate) fn ledger(&self) -> Result<Arc<dyn Ledger>, StepError> {
         self.estate.ledger(&self.runbook().database)
+    }
+
+    /// What holds this drill back at this instant.
+    pub(crate) fn held_by(&self, at: Timestamp) -> Result<Option<String>, StepError> {
+        self.estate.held_by(&self.runbook().database, at)
     }
 
     pub(crate) fn recorder(&self) -> Arc<dyn Recorder> {

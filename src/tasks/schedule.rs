@@ -64,7 +64,6 @@ type Stored = BTreeMap<String, BTreeMap<String, Timestamp>>;
 /// The schedule of one database, and how far it was dealt with.
 struct Table {
     database: Arc<Database>,
-    agenda: Agenda,
     marks: Vec<Mark>,
 }
 
@@ -79,7 +78,7 @@ struct Scheduler {
 
 impl Scheduler {
     fn new(app: &Arc<App>) -> Self {
-        let tables = app.resources.databases.values().filter_map(|database| Table::new(app, database)).collect();
+        let tables = app.resources.databases.values().map(Table::new).collect();
         Self { app: Arc::clone(app), tables, queue: BinaryHeap::new(), is_ready: false }
     }
 
@@ -88,7 +87,7 @@ impl Scheduler {
         if !self.is_ready {
             let marks = self.stored().await?;
             for table in &mut self.tables {
-                table.marks = table.agenda.take_up(marks.get(table.database.name.as_str()), now);
+                table.marks = table.agenda().take_up(marks.get(table.database.name.as_str()), now);
             }
             self.queue = (0..self.tables.len()).map(|table| Reverse((now, table))).collect();
             self.is_ready = true;
@@ -131,7 +130,7 @@ impl Scheduler {
         let (mut runs, mut rows, mut settled) = (Vec::new(), Vec::new(), Vec::new());
         for place in tables {
             let Some(table) = self.tables.get(*place) else { continue };
-            let look = table.agenda.look(&table.marks, now);
+            let look = table.agenda().look(&table.marks, now);
             let mut marks: Vec<Mark> =
                 look.through.iter().map(|through| Mark { through: *through, is_promised: true }).collect();
             let mut again_at = look.again_at;
@@ -167,16 +166,18 @@ impl Scheduler {
 }
 
 impl Table {
-    fn new(app: &App, database: &Arc<Database>) -> Option<Self> {
-        // What was loaded has an agenda.
-        let agenda = database.schedule.config.agenda(&app.estate.daemon).ok()?;
-        Some(Self { database: Arc::clone(database), agenda, marks: Vec::new() })
+    fn new(database: &Arc<Database>) -> Self {
+        Self { database: Arc::clone(database), marks: Vec::new() }
+    }
+
+    fn agenda(&self) -> &Agenda {
+        &self.database.agenda
     }
 
     /// Moves on to what other nodes have dealt with.
     fn follow(&mut self, stored: &Stored) {
         let stored = stored.get(self.database.name.as_str());
-        for (line, mark) in self.agenda.lines.iter().zip(&mut self.marks) {
+        for (line, mark) in self.database.agenda.lines.iter().zip(&mut self.marks) {
             if let Some(through) = stored.and_then(|stored| stored.get(&line.name)) {
                 mark.through = mark.through.max(*through);
             }
@@ -184,12 +185,12 @@ impl Table {
     }
 
     fn looks_missed(&self, now: Timestamp) -> bool {
-        !self.agenda.look(&self.marks, now).missed.is_empty()
+        !self.agenda().look(&self.marks, now).missed.is_empty()
     }
 
     /// Those of these marks that are further on than before.
     fn moved(&self, marks: &[Mark]) -> Vec<MarkRow> {
-        let lines = self.agenda.lines.iter().zip(&self.marks).zip(marks);
+        let lines = self.agenda().lines.iter().zip(&self.marks).zip(marks);
         lines
             .filter(|((_, before), mark)| before.through != mark.through)
             .map(|((line, _), mark)| MarkRow {
@@ -204,7 +205,7 @@ impl Table {
     /// has nothing to test.
     async fn due_run(&self, due: &Due<'_>) -> Result<Option<NewRun>, String> {
         let (database, schedule) = (&self.database, &self.database.schedule.config);
-        let Some(line) = self.agenda.lines.get(due.line) else { return Ok(None) };
+        let Some(line) = self.agenda().lines.get(due.line) else { return Ok(None) };
         let id = RunId::new(line.flow, database.name.as_str(), &line.kind, &due.due_at.to_string());
         let run = match schedule.backups.get(due.line) {
             Some(entry) => {
@@ -233,7 +234,7 @@ impl Table {
 
     fn missed_run(&self, missed: &Missed) -> Result<NewRun, String> {
         let Missed { line, why, due } = missed;
-        let (flow, kind) = self.agenda.lines.get(*line).map_or(("", ""), |line| (line.flow, line.kind.as_str()));
+        let (flow, kind) = self.agenda().lines.get(*line).map_or(("", ""), |line| (line.flow, line.kind.as_str()));
         let last = due.last().map(ToString::to_string).unwrap_or_default();
         let params = missed::Params {
             database: self.database.name.clone(),

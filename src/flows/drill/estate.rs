@@ -6,10 +6,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{DrillParams, Estate, Ledger, Recorder, client::ServiceClient};
+use super::{DrillParams, Estate, Ledger, NAME, Recorder, client::ServiceClient};
 use crate::{
     config::{Loaded, RunbookConfig, runbook::ProbeConfig},
     db::{heartbeats, lever},
+    decide::hold::{Hold, free_from},
     dns::{Dns, observer::Client},
     domain::{Beat, DatabaseName, EvidenceRecord, Lever, Lsn, MemberName, SiteName},
     engine::Engine,
@@ -67,6 +68,14 @@ impl Estate for Resources {
 
     async fn lever(&self) -> Result<Lever, StepError> {
         Ok(lever::current(&self.db).await?)
+    }
+
+    fn held_by(&self, database: &DatabaseName, at: Timestamp) -> Result<Option<String>, StepError> {
+        let database = self.database(database)?;
+        let (free, holds) = free_from(&database.agenda.holds, NAME, at);
+        let until = free.map_or_else(|| "nobody knows when".to_owned(), |free| free.to_string());
+        let holds: Vec<String> = holds.into_iter().map(Hold::in_words).collect();
+        Ok((!holds.is_empty()).then(|| format!("{} until {until}", holds.join(" and "))))
     }
 }
 

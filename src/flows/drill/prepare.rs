@@ -105,6 +105,7 @@ pub async fn look(drill: &Drill, clock: &Clock) -> Result<Guarded, StepError> {
     checks.push(role(&members, &to, Role::Standby));
     checks.push(following(engine.as_ref(), &to).await);
     checks.push(lag(drill, &members, &to, clock.now()).await?);
+    checks.push(unheld(drill, clock.now())?);
     let (record, new_identity) = traffic(drill, &mut checks).await?;
     Ok(Guarded { checks, record, new_identity })
 }
@@ -124,6 +125,12 @@ fn role(members: &Seen, name: &MemberName, wanted: Role) -> Check {
     let holds = found == Ok(wanted);
     let found = found.map_or_else(|error| error, |role| format!("{role:?}"));
     Check::judge(format!("role of {name}"), format!("{wanted:?}"), found, holds)
+}
+
+fn unheld(drill: &Drill, now: Timestamp) -> Result<Check, StepError> {
+    let held = drill.held_by(now)?;
+    let holds = held.is_none();
+    Ok(Check::judge("no blackout", "none", held.unwrap_or_else(|| "none".to_owned()), holds))
 }
 
 async fn following(engine: &dyn Engine, to: &MemberName) -> Check {

@@ -58,8 +58,8 @@ impl LateTests {
 
 /// The newest due time of the restore test that should have begun by now.
 fn worrying(table: &Table, now: Timestamp) -> Option<Due<'_>> {
-    let (line, of) = table.agenda.lines.iter().enumerate().find(|(_, line)| line.flow == restore_test::NAME)?;
-    let due = table.agenda.at(line, of.due.latest_due(now - BACK, now)?)?;
+    let (line, of) = table.agenda().lines.iter().enumerate().find(|(_, line)| line.flow == restore_test::NAME)?;
+    let due = table.agenda().at(line, of.due.latest_due(now - BACK, now)?)?;
     (due.worrying_from() <= now || due.begins().is_none()).then_some(due)
 }
 

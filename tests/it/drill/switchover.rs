@@ -100,6 +100,9 @@ impl Estate for Lab {
     async fn lever(&self) -> Result<Lever, StepError> {
         Ok(self.lever.lock().unwrap().clone())
     }
+    fn held_by(&self, _: &DatabaseName, _: Timestamp) -> Result<Option<String>, StepError> {
+        Ok(None)
+    }
 }
 
 /// `pg_ctl` as the account that PostgreSQL runs as.

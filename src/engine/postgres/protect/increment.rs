@@ -108,8 +108,8 @@ fn first_missing(summaries: &[Summary], parent: Parent) -> Option<Lsn> {
         }
         reached = reached.max(*end);
     }
-    // None at all: only where older ones end there does the next one begin there.
-    let follows = |(_, _, end): &Summary| *end == parent.start_lsn;
+    // None yet: the next one begins where the newest older one ends, however far behind that is.
+    let follows = |(_, _, end): &Summary| *end <= parent.start_lsn;
     (ranges.is_empty() && !summaries.iter().any(follows)).then_some(reached)
 }
 
@@ -127,6 +127,7 @@ mod tests {
         assert_eq!(missing(&[(2, 150, 200), (2, 90, 150)]), None);
         assert_eq!(missing(&[(2, 90, 150), (3, 150, 200)]), None, "another timeline goes on");
         assert_eq!(missing(&[(2, 50, 100)]), None, "the next one begins there");
+        assert_eq!(missing(&[(2, 50, 90)]), None, "the server is behind with them");
         assert_eq!(missing(&[(2, 90, 150), (2, 151, 200)]), Some(150));
         assert_eq!(missing(&[(2, 101, 200)]), Some(100), "they were removed");
         assert_eq!(missing(&[(1, 90, 200)]), Some(100), "not of its line");
