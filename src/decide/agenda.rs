@@ -258,7 +258,7 @@ impl Agenda {
                             break;
                         }
                         Some(starts_at) if now > of.latest_start(&one, starts_at) => {
-                            missed.push((Why::Down, one.due_at))
+                            missed.push((Why::Down, one.due_at));
                         }
                         Some(_) => look.start.push(one.clone()),
                     }

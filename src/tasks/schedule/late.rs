@@ -74,14 +74,14 @@ async fn is_settled(app: &App, table: &Table, due: &Due<'_>) -> Result<bool, Str
 }
 
 fn told(name: &DatabaseName, due: &Due<'_>, now: Timestamp) -> String {
-    let head = format!("the restore test due {} has not begun", due.due_at);
+    let late = format!("the restore test due {} has not begun", due.due_at);
     let holds: Vec<String> = due.held_by.iter().map(|hold| hold.in_words()).collect();
     let held = if holds.is_empty() { String::new() } else { format!(", held by {}", holds.join(" and ")) };
     if due.closes_at <= now || due.begins().is_none() {
-        return format!("{head} within its window{held}; run `lifeboat restore-test {name}` to make up for it");
+        return format!("{late} within its window{held}; run `lifeboat restore-test {name}` to make up for it");
     }
     format!(
-        "{head}{held}; its window ends {}: see that a node of its region is free, or run `lifeboat restore-test {name}`",
+        "{late}{held}; its window ends {}: see that a node of its region is free, or run `lifeboat restore-test {name}`",
         due.closes_at
     )
 }

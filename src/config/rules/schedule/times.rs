@@ -94,10 +94,14 @@ fn never(schedule: Spot<'_>, zone: &str, holds: Vec<Hold>, report: &mut Report<'
             .find(|known| kind == Some(known.as_str()));
         let Some(kind) = kind else { continue };
         let size = Size { kind, standalone: line.get("standalone").text() == Some("true") };
-        push(&mut agenda, "backup", Some(size), line, zone).into_iter().for_each(|()| places.push(line.get("cron")));
+        if push(&mut agenda, "backup", Some(size), line, zone).is_some() {
+            places.push(line.get("cron"));
+        }
     }
     let test = schedule.get("restore_test");
-    push(&mut agenda, "restore_test", None, test, zone).into_iter().for_each(|()| places.push(test.get("cron")));
+    if push(&mut agenda, "restore_test", None, test, zone).is_some() {
+        places.push(test.get("cron"));
+    }
     for (line, spot) in places.into_iter().enumerate() {
         let mut counted = 0;
         let mut due = agenda.coming(line, FROM).take(LOOKED_AT).peekable();
