@@ -1,6 +1,6 @@
-//! The status API and its pages, for people, monitors and auditors. It only
-//! shows: `Source` is all it knows of the rest, and there is no script, no
-//! cookie and nothing fetched from elsewhere.
+//! The status API and its pages, for people, monitors and auditors. `Source` is
+//! what it shows, `Control` the little that it does; it knows nothing else of
+//! the rest. There is no script, no cookie and nothing fetched from elsewhere.
 //!
 //! Every answer that is no success is problem details (RFC 9457), also for paths
 //! and methods that do not exist. What went wrong inside is logged here and not
@@ -9,7 +9,12 @@
 use std::{io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use axum::{Router, middleware, routing::get};
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, FromRef},
+    middleware,
+    routing::get,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -20,12 +25,16 @@ use crate::{
     report::{EstateStatus, Report},
 };
 
+pub mod control;
+mod forms;
 pub mod headers;
+mod origin;
 pub mod pages;
 pub mod problem;
 mod source;
 pub mod v1;
 
+pub use control::{Control, ControlError};
 pub use problem::Problem;
 
 /// Why the source could not answer.
@@ -73,11 +82,44 @@ pub trait Source: Send + Sync {
 
 pub(crate) type Shared = Arc<dyn Source>;
 
+/// What handlers need that do something.
+#[derive(Clone)]
+struct Acting {
+    control: Arc<dyn Control>,
+    /// Of this process; a form without it is not ours.
+    token: Arc<str>,
+}
+
+/// What all handlers need.
+#[derive(Clone)]
+struct Served {
+    source: Shared,
+    acting: Acting,
+}
+
+impl FromRef<Served> for Shared {
+    fn from_ref(served: &Served) -> Self {
+        Arc::clone(&served.source)
+    }
+}
+
+impl FromRef<Served> for Acting {
+    fn from_ref(served: &Served) -> Self {
+        served.acting.clone()
+    }
+}
+
+/// No request needs more.
+const BODY_MAX: usize = 16 * 1024;
+
 /// All routes.
-pub fn router(source: Arc<dyn Source>) -> Router {
+pub fn router(source: Arc<dyn Source>, control: Arc<dyn Control>) -> Router {
+    let acting = Acting { control, token: hex::encode(rand::random::<[u8; 32]>()).into() };
     Router::new()
         .route("/", get(pages::status))
         .route("/reports", get(pages::report))
+        .route("/runs/{*id}", get(forms::run).post(forms::signal))
+        .route("/lever", get(forms::lever).post(forms::turn_lever))
         .route("/style.css", get(pages::style))
         .route("/healthz", get(v1::healthz))
         .route("/readyz", get(v1::readyz))
@@ -86,12 +128,15 @@ pub fn router(source: Arc<dyn Source>) -> Router {
         .route("/api/v1/databases", get(v1::databases))
         .route("/api/v1/backups", get(v1::backups))
         .route("/api/v1/runs", get(v1::runs))
-        .route("/api/v1/runs/{*id}", get(v1::run))
+        .route("/api/v1/runs/{*id}", get(v1::run).post(control::signal))
+        .route("/api/v1/lever", get(control::lever).post(control::turn_lever))
         .route("/api/v1/evidence", get(v1::evidence))
         .fallback(problem::unknown_path)
         .method_not_allowed_fallback(problem::unknown_method)
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(middleware::from_fn(origin::guard))
         .layer(middleware::map_response(headers::protect))
-        .with_state(source)
+        .with_state(Served { source, acting })
 }
 
 /// How long open requests may take to end after the stop.

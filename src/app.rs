@@ -42,6 +42,7 @@ use crate::{
     },
 };
 
+pub mod control;
 mod known;
 pub mod rebuild;
 pub mod secrets;

@@ -28,6 +28,7 @@ pub mod drill;
 pub mod evidence;
 pub mod interrupt;
 pub mod keygen;
+pub mod lever;
 pub mod output;
 pub mod plan;
 pub mod progress;
@@ -95,6 +96,8 @@ enum Command {
     Abort(runs::SignalOptions),
     /// Help a holding run forward, after what stopped it was mended.
     Resume(runs::SignalOptions),
+    /// Show or turn the safety lever: while it is on, no drill runs.
+    Lever(lever::Options),
     /// List runs, or show one.
     Runs(runs::Options),
     /// Are we recoverable?
@@ -220,6 +223,7 @@ async fn dispatch(command: Command, invocation: &Invocation) -> anyhow::Result<u
         Command::Approve(options) => runs::signal("approve", options, invocation).await,
         Command::Abort(options) => runs::signal("abort", options, invocation).await,
         Command::Resume(options) => runs::signal("resume", options, invocation).await,
+        Command::Lever(options) => lever::run(options, invocation).await,
         Command::Runs(options) => runs::run(options, invocation).await,
         Command::Status => status::run(invocation).await,
         Command::Findings => status::findings(invocation).await,

@@ -22,6 +22,7 @@ pub mod changes;
 pub mod evidence;
 pub mod findings;
 pub mod heartbeats;
+pub mod lever;
 pub mod nodes;
 pub mod runs;
 pub mod vaults;

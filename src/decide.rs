@@ -13,6 +13,7 @@ pub mod exposure;
 pub mod headroom;
 pub mod hold;
 pub mod indexes;
+pub mod lever;
 pub mod lineage;
 pub mod member;
 pub mod parent;

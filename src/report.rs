@@ -9,6 +9,7 @@ pub mod build;
 pub mod csv;
 pub mod draw;
 pub mod figures;
+pub mod forms;
 pub mod html;
 pub mod page;
 pub mod status;

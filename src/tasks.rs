@@ -8,6 +8,7 @@ mod finding;
 pub mod headroom;
 pub mod heartbeat;
 pub mod ledger;
+pub mod lever;
 pub mod locks;
 pub mod presence;
 pub mod prune;

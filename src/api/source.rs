@@ -1,11 +1,11 @@
-//! The app as the API's source.
+//! The app as the API's source and control.
 
 use async_trait::async_trait;
 
-use super::{Source, SourceError};
+use super::{Control, ControlError, Source, SourceError, control::Word};
 use crate::{
     app::App,
-    domain::{Backup, DatabaseName, RunId},
+    domain::{Attribution, Backup, DatabaseName, Lever, RunId},
     evidence::{Entry, Filter, Month},
     flow::{RunSummary, runner::FlowError},
     report::{EstateStatus, Report},
@@ -56,4 +56,28 @@ impl Source for App {
     fn metrics_text(&self) -> String {
         telemetry::metrics_handle().map(|handle| handle.render()).unwrap_or_default()
     }
+}
+
+#[async_trait]
+impl Control for App {
+    async fn signal(&self, run: &RunId, word: Word, by: &Attribution) -> Result<(), ControlError> {
+        App::signal(self, run, word.as_str(), by).await.map_err(|error| match error {
+            FlowError::NoSuchRun(id) => ControlError::NoSuchRun(id),
+            FlowError::Ended(id) => ControlError::Ended(id),
+            error => failed("send this to the run")(error),
+        })
+    }
+
+    async fn lever(&self) -> Result<Lever, ControlError> {
+        App::lever(self).await.map_err(failed("read the safety lever"))
+    }
+
+    async fn turn_lever(&self, to_on: bool, by: &Attribution) -> Result<Lever, ControlError> {
+        App::turn_lever(self, to_on, by).await.map_err(failed("turn the safety lever"))
+    }
+}
+
+/// For `map_err`: names what was being done.
+fn failed<E: std::error::Error + Send + Sync + 'static>(action: &'static str) -> impl FnOnce(E) -> ControlError {
+    move |source| ControlError::Failed { action, source: Box::new(source) }
 }

@@ -89,7 +89,8 @@ impl App {
         let runs = self.runner.list(RUNS_SHOWN).await?;
         let node = &self.estate.daemon.node;
         let status = EstateStatus::new(node.name.clone(), node.region.clone(), now, databases, runs, findings);
-        let status = EstateStatus { nodes: nodes::list(&self.resources.db).await?, ..status };
+        let (nodes, lever) = (nodes::list(&self.resources.db).await?, self.lever().await?);
+        let status = EstateStatus { lever, nodes, ..status };
         publish(&status);
         Ok(status)
     }

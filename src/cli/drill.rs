@@ -6,6 +6,7 @@ use clap::Args;
 use super::{Invocation, UsageError, open, progress, who};
 use crate::{
     app::Role,
+    decide::lever,
     domain::{RunId, RunbookName},
     flow::NewRun,
     flows::drill,
@@ -30,6 +31,9 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     }
     let app = open(invocation, Role::Everything).await?;
     let runbook = app.runbook(&options.runbook)?;
+    if let Some(why) = lever::refusal(&app.lever().await?, drill::NAME) {
+        return Err(UsageError(why).into());
+    }
     let params = drill::DrillParams::manual(runbook, app.jurisdiction(&runbook.config.database));
     let id = RunId::new(drill::NAME, options.runbook.as_str(), "manual", &app.stamp());
     let placement = app.database(&runbook.config.database)?.placement([]);

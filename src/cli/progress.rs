@@ -97,9 +97,8 @@ pub async fn drive(app: &App, run: NewRun) -> Result<RunSummary> {
     if is_elsewhere(app, &run.placement).await? {
         line.keep("another node drives it, as this one stands outside of its residency");
     }
-    app.runner.submit(run).await.context("submit the run")?;
-    let driving = app.runner.drive(&id);
-    tokio::pin!(driving);
+    Box::pin(app.runner.submit(run)).await.context("submit the run")?;
+    let mut driving = Box::pin(app.runner.drive(&id));
     let mut was_interrupted = false;
     loop {
         tokio::select! {

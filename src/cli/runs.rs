@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::{Invocation, UsageError, open, who};
 use crate::{
     app::{App, Role},
-    domain::RunId,
-    flow::{RunSummary, Signal, runner::FlowError},
+    domain::{Attribution, RunId},
+    flow::{RunSummary, runner::FlowError},
     report::words,
 };
 
@@ -71,12 +71,8 @@ pub async fn signal(name: &str, options: SignalOptions, invocation: &Invocation)
     if found(&app, &id).await?.state.is_final() {
         return Err(UsageError(format!("run `{id}` has ended; nothing can be sent to it")).into());
     }
-    if name == "abort" {
-        app.runner.abort(&id, &who(), &options.reason).await?;
-    } else {
-        let signal = Signal { name: name.to_owned(), who: who(), payload: Value::String(options.reason) };
-        app.runner.signal(&id, signal).await?;
-    }
+    let by = Attribution::new(&who(), &options.reason).map_err(|error| UsageError(error.to_string()))?;
+    app.signal(&id, name, &by).await?;
     invocation.print(&serde_json::json!({"run_id": id, "sent": name}), |_| format!("sent `{name}` to {id}"))?;
     Ok(0)
 }

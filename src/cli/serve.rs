@@ -10,7 +10,7 @@ use crate::{
     app::{App, Role},
     domain::NodeRole,
     process::Tasks,
-    tasks::{self, exposure, presence, schedule, stranded},
+    tasks::{self, exposure, lever, presence, schedule, stranded},
     telemetry,
 };
 
@@ -35,6 +35,7 @@ pub async fn run(invocation: &Invocation) -> Result<u8> {
     presence::tell(&app).await;
     background.spawn(presence::run(Arc::clone(&app), background.stop().clone()));
     background.spawn(stranded::run(Arc::clone(&app), background.stop().clone()));
+    background.spawn(lever::run(Arc::clone(&app), background.stop().clone()));
     if has(NodeRole::Worker) {
         work(&app, &background);
     }
@@ -82,7 +83,7 @@ pub async fn start_api(app: &Arc<App>, tasks: &Tasks) -> Result<SocketAddr> {
         UsageError(format!("cannot listen on {wanted}: {error}; choose another `api.listen` or end who uses it"))
     })?;
     let listen = listener.local_addr()?;
-    let router = api::router(Arc::clone(app) as Arc<dyn api::Source>);
+    let router = api::router(Arc::clone(app) as Arc<dyn api::Source>, Arc::clone(app) as Arc<dyn api::Control>);
     let stop = tasks.stop().clone();
     tasks.spawn(async move {
         if let Err(error) = api::serve(listener, router, stop).await {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use super::{Invocation, age, open};
 use crate::{
     app::Role,
-    domain::{Node, Verdict},
+    domain::{Lever, Node, Verdict},
     report::{
         status::{DatabaseStatus, EstateStatus},
         words,
@@ -59,7 +59,7 @@ fn text(status: &EstateStatus) -> String {
             database.would_take_seconds.map_or("unknown".to_owned(), |seconds| format!("about {seconds:.0} s")),
         ]);
     }
-    let mut text = format!("{}\n{table}", status.headline);
+    let mut text = format!("{}\n{table}{}", status.headline, lever_line(&status.lever));
     for database in &status.databases {
         text = format!("{text}\n{}: {}", database.database, database.headline);
     }
@@ -102,6 +102,11 @@ fn nodes(status: &EstateStatus) -> String {
         format!("\nnode {name} ({region}, {}, version {version}): {alive}", roles.join(" and "))
     };
     status.nodes.iter().filter(is_worth_a_line).map(line).collect()
+}
+
+/// Nothing while the lever is off.
+fn lever_line(lever: &Lever) -> String {
+    if lever.on { format!("\nSAFETY LEVER {lever}: no drill runs") } else { String::new() }
 }
 
 /// When it was last proven, and how a test ended since.

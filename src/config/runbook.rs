@@ -83,9 +83,21 @@ pub struct Guards {
 pub struct Approvals {
     /// How many approvals a live drill waits for (`lifeboat approve RUN`).
     pub required: u32,
+    /// Whose approval does not count. A person counts once in any case.
+    #[serde(default)]
+    pub distinct_from: DistinctFrom,
     /// Demanded when `required` is 0.
     #[schemars(extend("format" = "filled"))]
     pub reason: Option<String>,
+}
+
+/// Whose approval of a drill does not count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DistinctFrom {
+    /// Who asked for the drill.
+    #[default]
+    Requester,
 }
 
 /// A client's look at the service: resolves `record` afresh, connects to

@@ -92,6 +92,5 @@ static UNBUILT: &[Unbuilt] = &[
     key(Runbook, "/probes/*", "http", "use `record`, `port` and `dbname`"),
     key(Runbook, "/probes/*", "status", "use `record`, `port` and `dbname`"),
     key(Runbook, "/probes/*", "p95", "use `record`, `port` and `dbname`"),
-    key(Runbook, "/approvals", "distinct_from", "remove it"),
     key(Runbook, "/steps/*", "handover", STEPS),
 ];

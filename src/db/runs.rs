@@ -164,6 +164,13 @@ pub async fn list(db: &Db, limit: i64) -> Result<Vec<RunRow>, DbError> {
         .map_err(DbError::query("list runs"))
 }
 
+/// The runs that have not ended, oldest first.
+pub async fn unfinished(db: &Db) -> Result<Vec<RunRow>, DbError> {
+    let sql = format!("SELECT {RUN_COLUMNS} FROM runs WHERE finished_ms IS NULL ORDER BY created_ms, id");
+    on!(db, pool => sqlx::query_as(AssertSqlSafe(sql)).fetch_all(pool).await)
+        .map_err(DbError::query("list runs that have not ended"))
+}
+
 /// The runs that nobody drives and that may be driven now, oldest first.
 pub async fn claimable(db: &Db) -> Result<Vec<Claimable>, DbError> {
     let sql = format!(

@@ -15,6 +15,8 @@ pub const RECORD_SCHEMA: u32 = 1;
 pub mod kind {
     pub const BACKUP: &str = "backup";
     pub const DRILL: &str = "drill";
+    /// A turn of the safety lever, which is about no database.
+    pub const LEVER: &str = "lever";
     pub const RESTORE_TEST: &str = "restore_test";
 }
 

@@ -177,6 +177,17 @@ impl Runner {
         self.signal(run_id, Signal { name: "abort".to_owned(), who: who.to_owned(), payload }).await
     }
 
+    /// The same once per nonce, however often it is asked for; a run that has ended
+    /// needs none.
+    pub async fn abort_once(&self, run_id: &RunId, who: &str, reason: &str, nonce: &str) -> Result<(), FlowError> {
+        let payload = json!({ "reason": reason });
+        let event = Event::Signalled(Signal { name: "abort".to_owned(), who: who.to_owned(), payload }).to_json()?;
+        if runs::append_signal(&self.db, run_id.as_str(), nonce, &event).await? {
+            self.wake.ring();
+        }
+        Ok(())
+    }
+
     pub async fn get(&self, run_id: &RunId) -> Result<RunSummary, FlowError> {
         let row = runs::get(&self.db, run_id.as_str()).await?;
         Ok(summary(row.ok_or_else(|| FlowError::NoSuchRun(run_id.clone()))?)?)
@@ -185,6 +196,12 @@ impl Runner {
     /// The newest runs, newest first.
     pub async fn list(&self, limit: usize) -> Result<Vec<RunSummary>, FlowError> {
         let rows = runs::list(&self.db, i64::try_from(limit).unwrap_or(i64::MAX)).await?;
+        Ok(rows.into_iter().map(summary).collect::<Result<_, _>>()?)
+    }
+
+    /// The runs that have not ended, oldest first.
+    pub async fn unfinished(&self) -> Result<Vec<RunSummary>, FlowError> {
+        let rows = runs::unfinished(&self.db).await?;
         Ok(rows.into_iter().map(summary).collect::<Result<_, _>>()?)
     }
 

@@ -20,7 +20,7 @@ use crate::{
     decide::drill::{StepKind, refuse_order},
     dns::{Dns, observer::Client},
     domain::{
-        Beat, DatabaseName, EvidenceRecord, Lsn, MemberName, SiteName,
+        Beat, DatabaseName, EvidenceRecord, Lever, Lsn, MemberName, SiteName,
         record::{PlanFile, kind},
     },
     engine::Engine,
@@ -77,6 +77,7 @@ pub trait Recorder: Send + Sync {
 }
 
 /// What a drill finds by name. An unknown name is a permanent error.
+#[async_trait]
 pub trait Estate: Send + Sync {
     fn engine(&self, database: &DatabaseName) -> Result<Arc<dyn Engine>, StepError>;
     /// The member of `database` that stands at `site`.
@@ -86,6 +87,8 @@ pub trait Estate: Send + Sync {
     fn client(&self, database: &DatabaseName, probe: &ProbeConfig) -> Result<Arc<dyn Client>, StepError>;
     fn ledger(&self, database: &DatabaseName) -> Result<Arc<dyn Ledger>, StepError>;
     fn recorder(&self) -> Arc<dyn Recorder>;
+    /// How the safety lever stands now.
+    async fn lever(&self) -> Result<Lever, StepError>;
     /// What holds drills of a database back at this instant; they begin after it.
     fn held_by(&self, database: &DatabaseName, at: Timestamp) -> Result<Option<String>, StepError>;
 }
@@ -177,6 +180,10 @@ impl Drill {
 
     pub(crate) fn recorder(&self) -> Arc<dyn Recorder> {
         self.estate.recorder()
+    }
+
+    pub(crate) async fn lever(&self) -> Result<Lever, StepError> {
+        self.estate.lever().await
     }
 
     /// The primary before the drill.

@@ -190,7 +190,8 @@ pub(super) fn measures_rto(kind: &str) -> bool {
 
 fn subjects(period: &[&Entry], databases: &BTreeMap<String, Objectives>) -> Vec<Subject> {
     let mut names: BTreeSet<(bool, &str)> = databases.keys().map(|name| (false, name.as_str())).collect();
-    names.extend(period.iter().map(|entry| (measures_rto(&entry.record.kind), entry.record.subject.as_str())));
+    let of_one = period.iter().filter(|entry| entry.record.kind != kind::LEVER);
+    names.extend(of_one.map(|entry| (measures_rto(&entry.record.kind), entry.record.subject.as_str())));
     names
         .into_iter()
         .map(|(is_runbook, name)| subject(period, is_runbook, name, databases.get(name).copied()))
@@ -297,7 +298,10 @@ fn coverage(period: &[&Entry], databases: &BTreeMap<String, Objectives>) -> Cove
         .keys()
         .map(String::as_str)
         .chain(
-            period.iter().filter(|entry| !measures_rto(&entry.record.kind)).map(|entry| entry.record.subject.as_str()),
+            period
+                .iter()
+                .filter(|entry| !measures_rto(&entry.record.kind) && entry.record.kind != kind::LEVER)
+                .map(|entry| entry.record.subject.as_str()),
         )
         .collect();
     let (proven, not_proven) = all.into_iter().map(str::to_owned).partition(|name| tested.contains(name.as_str()));

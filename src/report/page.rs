@@ -22,7 +22,7 @@ pub fn page(status: &EstateStatus) -> Result<String, askama::Error> {
 }
 
 /// The badge of a run: its verdict when judged, else where it is.
-fn badge(run: &RunSummary) -> (&'static str, String) {
+pub(super) fn badge(run: &RunSummary) -> (&'static str, String) {
     match (&run.conclusion, run.state) {
         (Some(conclusion), _) => (conclusion.verdict.as_str(), conclusion.verdict.to_string()),
         (None, RunState::Pending) => ("RUNNING", "pending".to_owned()),

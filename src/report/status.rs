@@ -9,8 +9,8 @@ use super::words;
 use crate::{
     decide::exposure,
     domain::{
-        Backup, BackupState, DatabaseName, Lsn, MemberName, Node, Objectives, Region, RunId, SlotState, Timeline,
-        VaultName, Verdict,
+        Backup, BackupState, DatabaseName, Lever, Lsn, MemberName, Node, Objectives, Region, RunId, SlotState,
+        Timeline, VaultName, Verdict,
     },
     flow::RunSummary,
 };
@@ -28,6 +28,8 @@ pub struct EstateStatus {
     /// Newest first.
     pub runs: Vec<RunSummary>,
     pub findings: Vec<Finding>,
+    /// While it is on no drill runs.
+    pub lever: Lever,
     /// The daemons that share the state database, by name.
     pub nodes: Vec<Node>,
 }
@@ -284,7 +286,8 @@ impl EstateStatus {
                 n - of(Verdict::Pass) - of(Verdict::Inconclusive)
             ),
         };
-        Self { node, region, generated_at, verdict, headline, databases, runs, findings, nodes: Vec::new() }
+        let (nodes, lever) = (Vec::new(), Lever::default());
+        Self { node, region, generated_at, verdict, headline, databases, runs, findings, lever, nodes }
     }
 }
 

@@ -1,11 +1,17 @@
 //! The API through its real router over a real socket, in plain HTTP/1.1.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+mod control;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use lifeboat::{
-    api::{self, Source, SourceError},
-    domain::{Backup, DatabaseName, RunId},
+    api::{self, Control, ControlError, Source, SourceError, control::Word},
+    domain::{Attribution, Backup, DatabaseName, Lever, RunId},
     evidence::{Entry, Filter, Month},
     flow::RunSummary,
     process::Tasks,
@@ -76,6 +82,37 @@ impl Source for Samples {
     }
 }
 
+/// Does nothing, and tells what it was asked to do.
+#[derive(Default)]
+struct Deeds {
+    told: Mutex<Vec<String>>,
+    lever: Mutex<Lever>,
+}
+
+#[async_trait]
+impl Control for Deeds {
+    async fn signal(&self, run: &RunId, word: Word, by: &Attribution) -> Result<(), ControlError> {
+        let runs = sample::estate().runs;
+        let run = runs.iter().find(|known| known.run_id == *run).ok_or(ControlError::NoSuchRun(run.clone()))?;
+        if run.state.is_final() {
+            return Err(ControlError::Ended(run.run_id.clone()));
+        }
+        self.told.lock().unwrap().push(format!("{} {}: {}", word.as_str(), by.who, by.reason));
+        Ok(())
+    }
+
+    async fn lever(&self) -> Result<Lever, ControlError> {
+        Ok(self.lever.lock().unwrap().clone())
+    }
+
+    async fn turn_lever(&self, to_on: bool, by: &Attribution) -> Result<Lever, ControlError> {
+        let since = Some("2026-11-21T05:41:12Z".parse().unwrap());
+        let lever = Lever { on: to_on, who: Some(by.who.clone()), reason: Some(by.reason.clone()), since };
+        *self.lever.lock().unwrap() = lever.clone();
+        Ok(lever)
+    }
+}
+
 struct Answer {
     status: u16,
     headers: BTreeMap<String, String>,
@@ -98,6 +135,7 @@ impl Answer {
 struct Server {
     address: std::net::SocketAddr,
     tasks: Tasks,
+    deeds: Arc<Deeds>,
 }
 
 impl Server {
@@ -106,14 +144,22 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tasks = Tasks::new();
-        let router = api::router(Arc::new(Samples { report, down }));
+        let deeds = Arc::new(Deeds::default());
+        let router = api::router(Arc::new(Samples { report, down }), Arc::clone(&deeds) as Arc<_>);
         tasks.spawn(api::serve(listener, router, tasks.stop().clone()));
-        Self { address, tasks }
+        Self { address, tasks, deeds }
     }
 
     async fn ask(&self, method: &str, path: &str) -> Answer {
+        self.send(method, path, &[("Host", "localhost")], "").await
+    }
+
+    async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: lifeboat\r\nConnection: close\r\n\r\n");
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let length = body.len();
+        let request =
+            format!("{method} {path} HTTP/1.1\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
         tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut text)).await.unwrap().unwrap();
@@ -190,7 +236,7 @@ async fn pages_hold_no_script_and_nothing_unescaped() {
 #[tokio::test]
 async fn every_answer_forbids_caching_guessing_and_scripts() {
     let server = Server::start(false).await;
-    for path in ["/", "/reports", "/style.css", "/api/v1/status", "/metrics", "/nothing"] {
+    for path in ["/", "/reports", "/lever", "/style.css", "/api/v1/status", "/metrics", "/nothing"] {
         let headers = server.ask("GET", path).await.headers;
         assert_eq!(headers["cache-control"], "no-store", "{path}");
         assert_eq!(headers["x-content-type-options"], "nosniff", "{path}");
@@ -207,6 +253,7 @@ async fn what_cannot_be_answered_is_a_problem_with_its_status() {
         ("GET", "/nothing/here", 404, "there is nothing at /nothing/here"),
         ("GET", "/api/v1/runs/no/such/run", 404, "there is no run `no/such/run`"),
         ("POST", "/api/v1/status", 405, "POST cannot be done"),
+        ("GET", "/runs/no/such/run", 404, "there is no run `no/such/run`"),
         ("GET", "/api/v1/runs?limit=many", 400, "limit"),
         ("GET", "/api/v1/runs?colour=red", 400, "colour"),
         ("GET", "/reports?month=november", 400, "write it like `2026-11`"),

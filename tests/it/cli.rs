@@ -21,6 +21,7 @@ mod increments;
 mod journey;
 mod keys;
 mod left;
+mod lever;
 mod lines;
 mod locks;
 mod many;

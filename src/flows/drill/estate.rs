@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use super::{DrillParams, Estate, Ledger, NAME, Recorder, client::ServiceClient};
 use crate::{
     config::{Loaded, RunbookConfig, runbook::ProbeConfig},
-    db::heartbeats,
+    db::{heartbeats, lever},
     decide::hold::{Hold, free_from},
     dns::{Dns, observer::Client},
-    domain::{Beat, DatabaseName, EvidenceRecord, Lsn, MemberName, SiteName},
+    domain::{Beat, DatabaseName, EvidenceRecord, Lever, Lsn, MemberName, SiteName},
     engine::Engine,
     evidence::EvidenceRef,
     flow::StepError,
@@ -28,6 +28,7 @@ impl DrillParams {
     }
 }
 
+#[async_trait]
 impl Estate for Resources {
     fn engine(&self, database: &DatabaseName) -> Result<Arc<dyn Engine>, StepError> {
         Ok(Arc::clone(&self.database(database)?.engine))
@@ -63,6 +64,10 @@ impl Estate for Resources {
 
     fn recorder(&self) -> Arc<dyn Recorder> {
         Arc::clone(&self.evidence) as Arc<_>
+    }
+
+    async fn lever(&self) -> Result<Lever, StepError> {
+        Ok(lever::current(&self.db).await?)
     }
 
     fn held_by(&self, database: &DatabaseName, at: Timestamp) -> Result<Option<String>, StepError> {

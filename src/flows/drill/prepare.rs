@@ -10,7 +10,10 @@ use serde_json::Value;
 use super::{Drill, dns_failed, output, probe};
 use crate::{
     clock::Clock,
-    decide::drill::{guard_lag, refusal, replica_lag},
+    decide::{
+        drill::{guard_lag, refusal, replica_lag},
+        lever,
+    },
     dns::RecordSet,
     domain::{Check, MemberName},
     engine::{Engine, MemberFacts, Role},
@@ -96,6 +99,7 @@ pub async fn look(drill: &Drill, clock: &Clock) -> Result<Guarded, StepError> {
     let engine = drill.engine()?;
     let (from, to) = (drill.from()?, drill.to()?);
     let mut checks = probe::steady_state(drill, Duration::ZERO).await?;
+    checks.push(lever::guard(&drill.lever().await?));
     let members = engine.inspect().await;
     checks.push(role(&members, &from, Role::Primary));
     checks.push(role(&members, &to, Role::Standby));

@@ -330,7 +330,8 @@ fn rules_of_a_runbook() {
         (&[(R, "\nto: mt-b", "\nto: ‸mt-a")], "the same site", "takes over"),
         (&[(R, "steady_state: [bets]", "steady_state: ‸[]")], "when the service is healthy", "probe"),
         (&[(R, "steady_state: [bets]", "steady_state: [‸best]")], "probe `best` does not exist", "did you mean"),
-        (&[(R, "{required: 2}", "‸{required: 0}")], "nobody has to approve", "reason"),
+        (&[(R, "{required: 2, distinct_from: requester}", "‸{required: 0}")], "nobody has to approve", "reason"),
+        (&[(R, "distinct_from: requester", "distinct_from: ‸anybody")], "anybody", "requester"),
         (
             &[
                 (R, "records: [wallet.example.]", "records: [other.example.]"),

@@ -11,10 +11,13 @@ use lifeboat::{
     app::Role,
     cli::demo::estate::{ADDRESSES, RECORD, SITES},
     config::{daemon::DnsConfig, runbook::StepConfig},
+    db::evidence,
     dns::query::{Question, Transport, ask},
+    domain::RunId,
     flow::RunState,
     process::{Program, Tasks},
 };
+use serde_json::{Value, json};
 
 use super::lab::{LIMIT, Lab, wallet};
 use crate::support::eventually;
@@ -176,17 +179,88 @@ async fn aborts_and_undos_of_a_drill() {
     assert!(!lab.writes(0).await && !lab.writes(1).await);
     Program::new(lab.estate.folder().join("release-a")).output(LIMIT).await.unwrap();
 
-    // After the promotion an abort is refused, and the drill goes forward.
     lab.follows(1).await;
-    lab.protected().await;
-    let run = lab.submit(lab.drill("wallet-switchover", |_| {})).await;
+    the_lever_stops_a_drill_that_waits(&mut lab).await;
+
+    // After the promotion an abort is refused, and the drill goes forward.
+    let run = approved_after_a_kill(&mut lab).await;
     lab.until_step(&run, "observe").await;
     lab.app.runner.abort(&run, "tester", "too late").await.unwrap();
     let run = lab.ended(&run).await;
-    lab.assert_ended("abort after the promotion", &run, RunState::Done, "PASS").await;
+    let record = lab.assert_ended("abort after the promotion", &run, RunState::Done, "PASS").await;
+    let approvals = record["safety"].as_array().unwrap().iter().find(|check| check["name"] == "approvals").unwrap();
+    assert_eq!(approvals["actual"], "ann, bob", "the requester does not count, and nobody counts twice");
     let journal = lab.journal(&run.run_id).await;
     assert!(journal.iter().any(|event| event["event"] == "abort_refused"), "{journal:?}");
     assert_moved(&lab, "abort after the promotion", 1).await;
     assert_eq!(witness.told().await, Vec::<String>::new());
     lab.tear_down(None).await;
+}
+
+/// A drill that waits for `required` approvals.
+async fn waiting(lab: &Lab, required: u32) -> RunId {
+    let run = lab.submit(lab.drill("wallet-switchover", |runbook| runbook.approvals.required = required)).await;
+    eventually("the drill waits for approvals", LIMIT, || async {
+        lab.app.runner.get(&run).await.unwrap().state == RunState::Waiting
+    })
+    .await;
+    run
+}
+
+/// Turned on while no daemon lives: the next one ends what waits, nothing new
+/// begins, and backups go on.
+async fn the_lever_stops_a_drill_that_waits(lab: &mut Lab) {
+    let run = waiting(lab, 1).await;
+    lab.kill().await;
+    let args = ["lever", "on", "--who", "eve", "--reason", "a match"];
+    lab.command(&args).await.unwrap();
+    let refused = lab.command(&["drill", "wallet-switchover", "--live"]).await.unwrap_err();
+    for word in ["safety lever is on", "eve: a match", "lifeboat lever off"] {
+        assert!(refused.contains(word), "{word} is not in {refused}");
+    }
+    lab.serve(None);
+    let ended = lab.ended(&run).await;
+    let record = lab.assert_ended("lever", &ended, RunState::Unwound, "ABORTED").await;
+    assert!(record["findings"].to_string().contains("`eve` aborted the drill: safety lever: a match"), "{record:#}");
+    let later = lab.submit(lab.drill("wallet-switchover", |_| {})).await;
+    let later = lab.ended(&later).await;
+    lab.assert_ended("a drill from elsewhere", &later, RunState::Unwound, "ABORTED").await;
+    assert!(lab.writes(0).await && !lab.writes(1).await, "nothing was touched");
+    let backup = lab.submit(lab.backup()).await;
+    assert_eq!(lab.ended(&backup).await.state, RunState::Done, "the lever stops no backup");
+    let lever = json!({"on": false, "who": "bob", "reason": "the match is over"});
+    assert_eq!(lab.post("/api/v1/lever", &lever).await, 200);
+    eventually("both turns are in the evidence", LIMIT, || async {
+        let rows = evidence::rows_from(&lab.app.resources.db, 0).await.unwrap();
+        let entries: Vec<Value> = rows.iter().map(|row| serde_json::from_str(&row.entry).unwrap()).collect();
+        let turns: Vec<&Value> = entries.iter().filter(|entry| entry["record"]["kind"] == "lever").collect();
+        let who: Vec<&Value> = turns.iter().map(|turn| &turn["record"]["why"]["requester"]).collect();
+        who == ["eve", "bob"]
+    })
+    .await;
+}
+
+/// The daemon is killed while a drill waits; the next one takes approvals by the API.
+async fn approved_after_a_kill(lab: &mut Lab) -> RunId {
+    let run = waiting(lab, 2).await;
+    lab.kill().await;
+    lab.serve(None);
+    lab.protected().await;
+    let path = format!("/api/v1/runs/{run}/approve");
+    for who in ["tester", "ann", "ann"] {
+        assert_eq!(lab.post(&path, &json!({"who": who, "reason": "it is time"})).await, 202);
+    }
+    eventually("three approvals are read", LIMIT, || async {
+        lab.journal(&run).await.iter().filter(|event| event["event"] == "wait_ended").count() == 3
+    })
+    .await;
+    assert!(!lab.journal(&run).await.iter().any(|event| event["event"] == "step_succeeded"), "one person is not two");
+    assert_eq!(lab.post(&path, &json!({"who": "bob", "reason": ""})).await, 202);
+    let journal = lab.journal(&run).await;
+    let signals = journal.iter().filter(|event| event["event"] == "signalled" && event["name"] == "approve");
+    assert_eq!(
+        signals.map(|event| event["who"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["tester", "ann", "ann", "bob"]
+    );
+    run
 }

@@ -14,12 +14,13 @@ use lifeboat::{
     clock::Clock,
     config,
     db::{evidence, heartbeats},
-    domain::{BackupKind, DatabaseName, RunId, SegmentSize},
+    domain::{BackupKind, DatabaseName, RunId, SegmentSize, with_causes},
     flow::{NewRun, RunState, RunSummary},
     flows::{backup, drill, restore_test},
     process::{Program, Tasks},
 };
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{demo::processes_of, support::eventually};
 
@@ -132,6 +133,27 @@ impl Lab {
 
     pub(super) fn logged(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// What a command on the estate's files prints, or why it failed.
+    pub(super) async fn command(&self, args: &[&str]) -> Result<String, String> {
+        let program = Program::new(env!("CARGO_BIN_EXE_lifeboat")).arg("--config").arg(self.estate.config_file());
+        program.args(args).folder(self.estate.folder()).output(LIMIT).await.map_err(|error| with_causes(&error))
+    }
+
+    /// The status with which the daemon answers a JSON document.
+    pub(super) async fn post(&self, path: &str, body: &Value) -> u16 {
+        let address = self.app.estate.daemon.api.as_ref().unwrap().listen;
+        let body = body.to_string();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        let mut answer = String::new();
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split(' ').nth(1).unwrap().parse().unwrap_or_else(|error| panic!("{error}: {answer}"))
     }
 
     /// Kills the daemon with SIGKILL.

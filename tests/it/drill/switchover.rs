@@ -1,6 +1,11 @@
 //! A whole switchover, step by step, and drills that are refused or unwound.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -12,7 +17,7 @@ use lifeboat::{
         Dns, EmbeddedDns,
         observer::{Client, Watch},
     },
-    domain::{Beat, Check, DatabaseName, EvidenceRecord, Lsn, MemberName, SiteName, Verdict, record::PlanFile},
+    domain::{Beat, Check, DatabaseName, EvidenceRecord, Lever, Lsn, MemberName, SiteName, Verdict, record::PlanFile},
     engine::{
         Engine,
         postgres::{Postgres, cluster::LocalCluster},
@@ -37,6 +42,7 @@ struct Lab {
     engine: Arc<Postgres>,
     dns: Arc<EmbeddedDns>,
     beats: Vec<Beat>,
+    lever: Mutex<Lever>,
 }
 
 impl Lab {
@@ -45,7 +51,7 @@ impl Lab {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let dns = EmbeddedDns::start(listen, "example.", &records, 60, None, Clock::system()).await.unwrap();
         let engine = Arc::new(pair.postgres.clone());
-        Arc::new(Self { engine, dns: Arc::new(dns), beats: pair.beats.clone() })
+        Arc::new(Self { engine, dns: Arc::new(dns), beats: pair.beats.clone(), lever: Mutex::default() })
     }
 }
 
@@ -70,6 +76,7 @@ impl Recorder for Nowhere {
     }
 }
 
+#[async_trait]
 impl Estate for Lab {
     fn engine(&self, _: &DatabaseName) -> Result<Arc<dyn Engine>, StepError> {
         Ok(self.engine.clone())
@@ -89,6 +96,9 @@ impl Estate for Lab {
     }
     fn recorder(&self) -> Arc<dyn Recorder> {
         Arc::new(Nowhere)
+    }
+    async fn lever(&self) -> Result<Lever, StepError> {
+        Ok(self.lever.lock().unwrap().clone())
     }
     fn held_by(&self, _: &DatabaseName, _: Timestamp) -> Result<Option<String>, StepError> {
         Ok(None)
@@ -262,6 +272,12 @@ async fn guards_refuse_what_they_do_not_know() {
     };
     let guarded = prepare::look(&drill, &Clock::system()).await.unwrap();
     assert_eq!(failed(guarded.checks), ["replica_lag"]);
+
+    // A drill that was asked for before the lever was turned on.
+    lab.lever.lock().unwrap().on = true;
+    let guarded = prepare::look(&drill, &Clock::system()).await.unwrap();
+    assert_eq!(failed(guarded.checks), ["safety lever", "replica_lag"]);
+    lab.lever.lock().unwrap().on = false;
 
     // Somebody moved the record: it points to the standby already.
     let old = lab.dns.read(RECORD).await.unwrap();

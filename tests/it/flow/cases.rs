@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use lifeboat::{
+    db::Db,
     domain::{RunId, Verdict},
     flow::{FlowError, RunState, Runner, Signal, Submitted},
     process::Tasks,
@@ -45,6 +46,7 @@ cases!(
     a_signal_sent_before_the_wait_is_received,
     signals_are_read_one_by_one_and_again_the_same_after_a_restart,
     a_wait_ends_at_its_limit_and_pauses_the_step_limit,
+    a_wait_lasts_for_days_in_which_nobody_serves,
     an_abort_never_overlaps_the_step,
     an_abort_past_the_point_of_no_return_is_refused,
     a_run_holds_past_the_point_of_no_return_and_resumes,
@@ -170,6 +172,46 @@ async fn a_wait_ends_at_its_limit_and_pauses_the_step_limit(state: &State) {
     assert_eq!(run.state, RunState::Done, "{run:?}");
     let output = events(state, &id).await.into_iter().find(|event| event["event"] == "step_succeeded").unwrap();
     assert_eq!(output["output"], json!([null]));
+}
+
+/// Its limit is counted by the database's clock, not by how long a process lives.
+async fn a_wait_lasts_for_days_in_which_nobody_serves(state: &State) {
+    const HOUR_MS: u64 = 3_600_000;
+    for (hours_down, expected) in [(71, json!(["ann"])), (73, json!([null]))] {
+        let (runner, tasks) = (state.runner("a").await, Tasks::new());
+        let wait = Act::Wait { name: "approve".to_owned(), count: 1, limit_ms: 72 * HOUR_MS };
+        let run = Toy::new(state.folder.path(), [step("one", wait)]).run("wallet", &hours_down.to_string());
+        let id = run.id.clone();
+        runner.submit(run).await.unwrap();
+        let driven = driving(&tasks, &runner, &id);
+        until_state(&runner, &id, RunState::Waiting).await;
+        runner.shut_down().await;
+        assert!(matches!(driven.await.unwrap(), Err(FlowError::Interrupted(_))));
+        age(state, &id, hours_down * HOUR_MS).await;
+
+        let other = state.runner("b").await;
+        let driven = driving(&tasks, &other, &id);
+        eventually("another node took the run", SOON, || async { count(state, &id, "taken").await == 2 }).await;
+        if expected == json!(["ann"]) {
+            assert_eq!(other.get(&id).await.unwrap().state, RunState::Waiting, "it still waits");
+            other.signal(&id, signal("approve", "ann")).await.unwrap();
+        }
+        let run = tokio::time::timeout(SOON, driven).await.unwrap().unwrap().unwrap();
+        assert_eq!(run.state, RunState::Done, "{hours_down} h: {run:?}");
+        let output = events(state, &id).await.into_iter().find(|event| event["event"] == "step_succeeded").unwrap();
+        assert_eq!(output["output"], expected, "{hours_down} h");
+    }
+}
+
+/// Makes what the journal of a run tells so much older.
+async fn age(state: &State, id: &RunId, by_ms: u64) {
+    let sql = "UPDATE journal SET at_ms = at_ms - $1 WHERE run_id = $2";
+    let by_ms = i64::try_from(by_ms).unwrap();
+    let aged = match state.db().await {
+        Db::Sqlite(pool) => sqlx::query(sql).bind(by_ms).bind(id.as_str()).execute(&pool).await.map(drop),
+        Db::Postgres(pool) => sqlx::query(sql).bind(by_ms).bind(id.as_str()).execute(&pool).await.map(drop),
+    };
+    aged.unwrap();
 }
 
 async fn an_abort_never_overlaps_the_step(state: &State) {

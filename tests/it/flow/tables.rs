@@ -2,8 +2,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 use lifeboat::{
-    db::{Db, findings, heartbeats},
-    domain::{Beat, DatabaseName, Lsn, Timeline},
+    db::{Db, findings, heartbeats, lever},
+    domain::{Attribution, Beat, DatabaseName, Lsn, Timeline},
 };
 
 use super::state::State;
@@ -24,6 +24,7 @@ async fn findings_and_heartbeats_are_kept_on_sqlite() {
     let db = state.db().await;
     findings_open_and_close(&db).await;
     heartbeats_keep_microseconds(&db).await;
+    the_lever_is_turned_once(&db).await;
 }
 
 #[tokio::test]
@@ -32,6 +33,27 @@ async fn findings_and_heartbeats_are_kept_on_postgresql() {
     let db = State::postgres(&lab, "tables").await.db().await;
     findings_open_and_close(&db).await;
     heartbeats_keep_microseconds(&db).await;
+    the_lever_is_turned_once(&db).await;
+}
+
+async fn the_lever_is_turned_once(db: &Db) {
+    let by = |who: &str| Attribution::new(who, "a match").unwrap();
+    assert!(!lever::current(db).await.unwrap().on, "it is off before anybody turns it");
+    assert!(!lever::turn(db, false, &by("ann")).await.unwrap());
+    let people: Vec<Attribution> = (0..8).map(|number| by(&format!("person {number}"))).collect();
+    let turned = futures::future::join_all(people.iter().map(|by| lever::turn(db, true, by))).await;
+    let turned: Vec<bool> = turned.into_iter().map(Result::unwrap).collect();
+    assert_eq!(turned.iter().filter(|turned| **turned).count(), 1, "{turned:?}");
+    let who = &people[turned.iter().position(|turned| *turned).unwrap()].who;
+    let stands = lever::current(db).await.unwrap();
+    assert_eq!((stands.on, stands.who.as_ref(), stands.reason.as_deref()), (true, Some(who), Some("a match")));
+    assert!(lever::turn(db, false, &by("eve")).await.unwrap());
+    let turns = lever::unrecorded(db).await.unwrap();
+    assert_eq!(turns.iter().map(|turn| turn.on).collect::<Vec<_>>(), [true, false]);
+    lever::note_recorded(db, turns[0].seq).await.unwrap();
+    let left = lever::unrecorded(db).await.unwrap();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].by.who, "eve");
 }
 
 async fn findings_open_and_close(db: &Db) {
