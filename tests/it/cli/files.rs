@@ -63,7 +63,7 @@ async fn what_was_missed_is_planned_and_a_secret_that_all_can_read_is_told_once(
     let id = format!("backup/wallet/full/{due}");
     let sql = "INSERT INTO runs (id, flow, subject, params, requester, created_ms, state, fence, lease_until_ms) \
                VALUES ($1, 'backup', 'wallet', '{}', 'schedule', 0, 'done', 0, 0)";
-    let lifeboat::db::Db::Sqlite(pool) = &db else { panic!() };
+    let lifeboat::db::Db::Sqlite { state: pool, .. } = &db else { panic!() };
     sqlx::query(sql).bind(id).execute(pool).await.unwrap();
     assert_eq!(site.run(&["plan"]).await.json(0)["missed"], serde_json::json!([]));
 

@@ -93,7 +93,7 @@ async fn a_backup_whose_run_is_gone_for_ever_is_completed_by_a_verification() {
     command.env("LIFEBOAT_FAULT", "kill@flow.step_succeeded.before:4");
     assert_eq!(finished(command).await.code, -1);
     for file in fs::read_dir(site.path("")).unwrap().map(|file| file.unwrap().path()) {
-        if file.to_string_lossy().contains("lifeboat.db") {
+        if file.to_string_lossy().contains(".db") {
             fs::remove_file(file).unwrap();
         }
     }
