@@ -75,13 +75,12 @@ impl App {
         for schedule in &estate.schedules {
             let (name, origin) = (&schedule.config.database, Origin::of(&estate, schedule).await?);
             let same = self.resources.databases.get(name).filter(|_| self.origins.get(name) == Some(&origin));
-            let database = match same {
-                Some(same) => Arc::clone(same),
-                None => {
-                    let mut database = open_database(&estate, schedule, &shared, &self.signer).await?;
-                    self.hand_streaming_to(&mut database);
-                    Arc::new(database)
-                }
+            let database = if let Some(same) = same {
+                Arc::clone(same)
+            } else {
+                let mut database = open_database(&estate, schedule, &shared, &self.signer).await?;
+                self.hand_streaming_to(&mut database);
+                Arc::new(database)
             };
             databases.insert(name.clone(), database);
             origins.insert(name.clone(), origin);

@@ -75,8 +75,7 @@ pub async fn drive(app: &App, run: NewRun) -> Result<RunSummary> {
     let mut progress = app.runner.progress();
     app.settle().await?;
     app.runner.submit(run).await.context("submit the run")?;
-    let driving = app.runner.drive(&id);
-    tokio::pin!(driving);
+    let mut driving = Box::pin(app.runner.drive(&id));
     let mut was_interrupted = false;
     loop {
         tokio::select! {

@@ -21,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("dns", &["domain", "clock", "durable", "process", "decide"]),
     ("engine", &["domain", "clock", "durable", "process", "fault", "decide"]),
     ("vault", &["domain", "clock", "durable", "process", "fault", "decide"]),
-    ("db", &["domain", "clock"]),
+    ("db", &["domain", "clock", "durable"]),
     ("flow", &["domain", "decide", "clock", "db", "fault", "process", "telemetry"]),
     ("evidence", &["domain", "clock", "db", "durable", "fault", "vault"]),
     ("report", &["domain", "evidence", "decide", "clock", "flow"]),

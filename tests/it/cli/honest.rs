@@ -42,7 +42,7 @@ fn spoil(path: &Path, spoilt: Spoil) {
 }
 
 fn backup_run(runs: &Value) -> Value {
-    let is_backup = |run: &&Value| run["run_id"].as_str().unwrap().starts_with("backup/");
+    let is_backup = |run: &&Value| run["run_id"].as_str().unwrap().starts_with("backup/wallet/manual/");
     runs.as_array().unwrap().iter().find(is_backup).unwrap().clone()
 }
 
@@ -74,7 +74,7 @@ async fn wal_that_is_spoilt_before_it_was_read_back_makes_no_backup_complete() {
         .await;
         daemon.kill().await.unwrap();
         let run = backup_run(&site.run(&["runs"]).await.json(0));
-        let finding = run["conclusion"]["output"]["findings"][0].as_str().unwrap().to_owned();
+        let finding = run["conclusion"]["output"]["findings"][0].as_str().unwrap_or_else(|| panic!("{run}")).to_owned();
         assert!(finding.contains("cannot be read back from vault `primary`") && finding.contains(told), "{run}");
         assert_eq!(
             (&run["conclusion"]["verdict"], &run["conclusion"]["output"]["state"]),
