@@ -44,12 +44,15 @@ use crate::{
 
 pub mod control;
 mod known;
+pub mod live;
 pub mod rebuild;
+mod reopen;
 pub mod secrets;
 pub mod status;
 mod stores;
 
 use known::{KnownVaults, NothingKnown};
+use reopen::Origin;
 use stores::{open_stores, owned, shared};
 
 /// Why nothing was started. All of it is the caller's to mend: exit code 2.
@@ -75,6 +78,8 @@ pub enum SetUpError {
         #[source]
         source: SecretError,
     },
+    #[error("{what} cannot change while the daemon runs; write it as it was, or restart the daemon")]
+    Fixed { what: String },
     #[error("no schedule names the database `{name}`; {known}")]
     NoDatabase { name: String, known: String },
     #[error("no runbook is named `{name}`; {known}")]
@@ -107,6 +112,8 @@ pub struct App {
     pub vaults: BTreeMap<VaultName, Arc<Owned>>,
     pub resources: Arc<Resources>,
     pub runner: Arc<Runner>,
+    /// What each database was opened from.
+    origins: BTreeMap<DatabaseName, Origin>,
 }
 
 impl App {
@@ -126,8 +133,11 @@ impl App {
         let vaults = owned(opened, Some(&signer), &known);
         let stores = shared(&vaults);
         let mut databases = BTreeMap::new();
+        let mut origins = BTreeMap::new();
         for schedule in &estate.schedules {
+            let origin = Origin::of(&estate, schedule).await?;
             let database = open_database(&estate, schedule, &stores, &signer).await?;
+            origins.insert(database.name.clone(), origin);
             databases.insert(database.name.clone(), Arc::new(database));
         }
         let mirrors = stores.values().map(|store| (Arc::clone(store), String::new())).collect();
@@ -141,21 +151,29 @@ impl App {
             Station {
                 node: estate.daemon.node.name.clone(),
                 region: Some(estate.daemon.node.region.clone()),
-                limits: limits(&estate),
+                limits: Limits::default(),
             },
             clock.clone(),
             estate.daemon.node.lease.as_duration(),
         );
         let resources = Arc::new(Resources { databases, dns, evidence, db });
-        runner.register(Arc::new(BackupFlow::new(Arc::clone(&resources))));
-        runner.register(Arc::new(PruneFlow::new(Arc::clone(&resources))));
-        runner.register(Arc::new(CopyFlow::new(Arc::clone(&resources))));
-        runner.register(Arc::new(MissedFlow::new(Arc::clone(&resources))));
-        runner.register(Arc::new(RestoreTestFlow::new(Arc::clone(&resources))));
-        runner.register(Arc::new(RotateKeysFlow::new(Arc::clone(&resources))));
-        runner.register(Arc::new(VerifyFlow::new(Arc::clone(&resources))));
-        runner.register(Arc::new(DrillFlow::new(Arc::clone(&resources) as Arc<_>)));
-        Ok(Arc::new(Self { estate, clock, signer, vaults, resources, runner }))
+        let app = Self { estate, clock, signer, vaults, resources, runner, origins };
+        app.take_charge();
+        Ok(Arc::new(app))
+    }
+
+    /// Has runs that begin from now on work with what is open here.
+    pub fn take_charge(&self) {
+        let resources = &self.resources;
+        self.runner.register(Arc::new(BackupFlow::new(Arc::clone(resources))));
+        self.runner.register(Arc::new(PruneFlow::new(Arc::clone(resources))));
+        self.runner.register(Arc::new(CopyFlow::new(Arc::clone(resources))));
+        self.runner.register(Arc::new(MissedFlow::new(Arc::clone(resources))));
+        self.runner.register(Arc::new(RestoreTestFlow::new(Arc::clone(resources))));
+        self.runner.register(Arc::new(RotateKeysFlow::new(Arc::clone(resources))));
+        self.runner.register(Arc::new(VerifyFlow::new(Arc::clone(resources))));
+        self.runner.register(Arc::new(DrillFlow::new(Arc::clone(resources) as Arc<_>)));
+        self.runner.limit(limits(&self.estate));
     }
 
     pub fn database(&self, name: &DatabaseName) -> Result<&Arc<Database>, SetUpError> {

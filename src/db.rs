@@ -4,9 +4,15 @@
 //!
 //! Statements are written once for both: numbered placeholders, TEXT and BIGINT
 //! columns only, instants as milliseconds since 1970 by the *database's* clock
-//! (`Db::now_ms`).
+//! (`Db::now_ms`). On SQLite the evidence is in a file of its own: what spoils the
+//! journal of the runs does not take it along, and no transaction needs both.
 
-use std::{io, str::FromStr, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use sqlx::{
@@ -18,9 +24,11 @@ use sqlx::{
 use crate::durable;
 
 pub mod agenda;
+mod apart;
 pub mod changes;
 pub mod evidence;
 pub mod findings;
+pub mod forget;
 pub mod heartbeats;
 pub mod lever;
 pub mod nodes;
@@ -62,11 +70,42 @@ const IDLE_IN_TRANSACTION: &str = "5s";
 /// SQLite's code for a file that another one holds, in the lowest byte of what it tells.
 const BUSY: u32 = 5;
 
-async fn open_sqlite(url: &str, options: SqliteConnectOptions) -> Result<SqlitePool, DbError> {
+/// Both files, brought up to date.
+async fn open_sqlite(url: &str, options: &SqliteConnectOptions) -> Result<Db, DbError> {
     let opened = |source| DbError::Open { url: redacted(url), source };
-    let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(opened)?;
-    sqlx::migrate!("migrations/sqlite").set_ignore_missing(true).run(&pool).await.map_err(DbError::Migrate)?;
-    Ok(pool)
+    let beside = evidence_file(options.get_filename());
+    // Heartbeats and evidence are nobody else's; SQLite gives its other files the same mode.
+    for file in [options.get_filename(), &beside] {
+        match durable::create_private(file, &[]) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(opened(sqlx::Error::Io(error))),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    let pool = |max, options| SqlitePoolOptions::new().max_connections(max).connect_with(options);
+    let state = pool(4, options.clone()).await.map_err(opened)?;
+    sqlx::migrate!("migrations/sqlite").set_ignore_missing(true).run(&state).await.map_err(DbError::Migrate)?;
+    let evidence = pool(2, options.clone().filename(&beside)).await.map_err(opened)?;
+    sqlx::migrate!("migrations/sqlite-evidence")
+        .set_ignore_missing(true)
+        .run(&evidence)
+        .await
+        .map_err(DbError::Migrate)?;
+    apart::move_out(&state, &evidence).await?;
+    Ok(Db::Sqlite { state, evidence })
+}
+
+/// Where the evidence of a SQLite state is: beside the rest, as `NAME-evidence.db`.
+pub fn evidence_file(state: &Path) -> PathBuf {
+    let mut name = state.file_stem().unwrap_or_default().to_owned();
+    name.push("-evidence");
+    let mut file = state.with_file_name(name);
+    if let Some(extension) = state.extension() {
+        let mut name = file.into_os_string();
+        name.push(".");
+        name.push(extension);
+        file = name.into();
+    }
+    file
 }
 
 /// Whether another process may have been in the way.
@@ -116,7 +155,11 @@ impl DbError {
 /// An open state database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub enum Db {
-    Sqlite(SqlitePool),
+    /// Two files; `evidence` holds the table of that name and nothing else.
+    Sqlite {
+        state: SqlitePool,
+        evidence: SqlitePool,
+    },
     Postgres(PgPool),
 }
 
@@ -124,12 +167,23 @@ pub enum Db {
 macro_rules! on {
     ($db:expr, $pool:ident => $body:expr) => {
         match $db {
-            $crate::db::Db::Sqlite($pool) => $body,
+            $crate::db::Db::Sqlite { state: $pool, .. } => $body,
             $crate::db::Db::Postgres($pool) => $body,
         }
     };
 }
 pub(crate) use on;
+
+/// The same on where the evidence is.
+macro_rules! on_evidence {
+    ($db:expr, $pool:ident => $body:expr) => {
+        match $db {
+            $crate::db::Db::Sqlite { evidence: $pool, .. } => $body,
+            $crate::db::Db::Postgres($pool) => $body,
+        }
+    };
+}
+pub(crate) use on_evidence;
 
 impl Db {
     /// Opens the database, makes it if it is a SQLite file that does not exist,
@@ -145,20 +199,13 @@ impl Db {
                 .synchronous(SqliteSynchronous::Full)
                 .foreign_keys(true)
                 .busy_timeout(Duration::from_secs(10));
-            // Heartbeats and evidence are nobody else's; SQLite gives its other files the same mode.
-            match durable::create_private(options.get_filename(), &[]) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(opened(sqlx::Error::Io(error)));
-                }
-                Ok(()) | Err(_) => {}
-            }
             for _ in 1..OPENED_MAX {
-                match open_sqlite(url, options.clone()).await {
+                match open_sqlite(url, &options).await {
                     Err(error) if is_contended(&error) => tokio::time::sleep(OPEN_PAUSE).await,
-                    opened => return opened.map(Self::Sqlite),
+                    opened => return opened,
                 }
             }
-            open_sqlite(url, options).await.map(Self::Sqlite)
+            open_sqlite(url, &options).await
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             // A node that is cut off or stopped in the middle of a transaction must not keep its locks.
             let options = PgConnectOptions::from_str(url)
@@ -193,7 +240,7 @@ impl Db {
     /// The SQL expression for now, in milliseconds since 1970, by the database's clock.
     pub(crate) const fn now_ms(&self) -> &'static str {
         match self {
-            Self::Sqlite(_) => "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
+            Self::Sqlite { .. } => "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
             Self::Postgres(_) => "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
         }
     }
@@ -207,7 +254,7 @@ impl Db {
         call: impl Future<Output = Result<T, DbError>>,
     ) -> Result<T, DbError> {
         match self {
-            Self::Sqlite(_) => call.await,
+            Self::Sqlite { .. } => call.await,
             Self::Postgres(_) => {
                 tokio::time::timeout(limit, call).await.unwrap_or(Err(DbError::Silent { action, limit }))
             }
@@ -217,6 +264,7 @@ impl Db {
     /// Closes all connections; later calls fail.
     pub async fn close(&self) {
         on!(self, pool => pool.close().await);
+        on_evidence!(self, pool => pool.close().await);
     }
 }
 
@@ -242,5 +290,16 @@ mod tests {
     fn a_password_never_stands_in_an_error() {
         assert_eq!(super::redacted("postgres://u:p@ss@h/db"), "postgres://u:***@h/db");
         assert_eq!(super::redacted("postgres://u@h/db"), "postgres://u@h/db");
+    }
+
+    #[test]
+    fn evidence_is_beside_the_state() {
+        for (state, evidence) in [
+            ("/var/lib/lifeboat/lifeboat.db", "/var/lib/lifeboat/lifeboat-evidence.db"),
+            ("state", "state-evidence"),
+            ("a.b/state.v2.sqlite", "a.b/state.v2-evidence.sqlite"),
+        ] {
+            assert_eq!(super::evidence_file(state.as_ref()), std::path::Path::new(evidence), "{state}");
+        }
     }
 }

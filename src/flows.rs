@@ -81,7 +81,7 @@ pub struct Database {
     /// Where isolated instances are made.
     pub scratch: std::path::PathBuf,
     /// What WAL streaming of this process has reached.
-    pub streaming: stream::Streaming,
+    pub streaming: Arc<stream::Streaming>,
     /// What this process has stored of the WAL in the first vault.
     pub receipts: Arc<Receipts>,
     /// What its primary keeps for us, as this process saw it last.
@@ -180,7 +180,7 @@ impl Database {
             keys,
             region,
             scratch,
-            streaming: stream::Streaming::default(),
+            streaming: Arc::default(),
             receipts: Arc::default(),
             watched: headroom::Watched::default(),
         }

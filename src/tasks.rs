@@ -5,6 +5,7 @@ pub mod chain;
 pub mod copy;
 pub mod exposure;
 mod finding;
+pub mod forget;
 pub mod headroom;
 pub mod heartbeat;
 pub mod ledger;
@@ -12,7 +13,9 @@ pub mod lever;
 pub mod locks;
 pub mod presence;
 pub mod prune;
+pub mod reload;
 pub mod rotate;
+pub mod running;
 pub mod schedule;
 pub mod slots;
 pub mod stranded;
@@ -30,12 +33,18 @@ use crate::{app::App, flows::Database, process::Tasks};
 pub fn protect(app: &Arc<App>, tasks: &Tasks) {
     tasks.spawn(exposure::run(Arc::clone(app), tasks.stop().clone()));
     for database in near(app) {
-        tasks.spawn(wal::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
-        tasks.spawn(slots::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
-        tasks.spawn(chain::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
-        tasks.spawn(headroom::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
-        tasks.spawn(heartbeat::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
+        protect_one(app, database, tasks);
     }
+}
+
+/// The same for one database. These tasks go on while others are edited: of the app
+/// they use no more than what every edit leaves as it is.
+fn protect_one(app: &Arc<App>, database: &Arc<Database>, tasks: &Tasks) {
+    tasks.spawn(wal::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
+    tasks.spawn(slots::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
+    tasks.spawn(chain::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
+    tasks.spawn(headroom::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
+    tasks.spawn(heartbeat::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
 }
 
 /// Takes care of the vaults until `tasks` end: each is watched; what they hold of

@@ -50,7 +50,15 @@ impl Contender {
         match self {
             Self::Lifeboat(site) => {
                 let folder = &site.folder;
-                for left in ["vault", "lifeboat.db", "lifeboat.db-wal", "lifeboat.db-shm"] {
+                for left in [
+                    "vault",
+                    "lifeboat.db",
+                    "lifeboat.db-wal",
+                    "lifeboat.db-shm",
+                    "lifeboat-evidence.db",
+                    "lifeboat-evidence.db-wal",
+                    "lifeboat-evidence.db-shm",
+                ] {
                     remove(&folder.join(left));
                 }
                 measured(site.program().args(["backup", "wallet"]), &folder.join("log")).await

@@ -1,10 +1,10 @@
-//! The app as the API's source and control.
+//! The app that serves at the moment as the API's source and control.
 
 use async_trait::async_trait;
 
 use super::{Control, ControlError, Source, SourceError, control::Word};
 use crate::{
-    app::App,
+    app::live::Live,
     domain::{Attribution, Backup, DatabaseName, Lever, RunId},
     evidence::{Entry, Filter, Month},
     flow::{RunSummary, runner::FlowError},
@@ -13,21 +13,21 @@ use crate::{
 };
 
 #[async_trait]
-impl Source for App {
+impl Source for Live {
     async fn ready(&self) -> Result<(), SourceError> {
-        self.runner.list(1).await.map(drop).map_err(SourceError::reading("the state database"))
+        self.app().runner.list(1).await.map(drop).map_err(SourceError::reading("the state database"))
     }
 
     async fn status(&self) -> Result<EstateStatus, SourceError> {
-        App::status(self).await.map_err(SourceError::reading("the status"))
+        self.app().status().await.map_err(SourceError::reading("the status"))
     }
 
     async fn runs(&self, limit: usize) -> Result<Vec<RunSummary>, SourceError> {
-        self.runner.list(limit).await.map_err(SourceError::reading("the runs"))
+        self.app().runner.list(limit).await.map_err(SourceError::reading("the runs"))
     }
 
     async fn run(&self, id: &RunId) -> Result<Option<RunSummary>, SourceError> {
-        match self.runner.get(id).await {
+        match self.app().runner.get(id).await {
             Ok(run) => Ok(Some(run)),
             Err(FlowError::NoSuchRun(_)) => Ok(None),
             Err(error) => Err(SourceError::reading("the run")(error)),
@@ -35,10 +35,10 @@ impl Source for App {
     }
 
     async fn backups(&self, database: Option<&DatabaseName>) -> Result<Vec<Backup>, SourceError> {
-        let mut backups = Vec::new();
-        for (name, known) in &self.resources.databases {
+        let (app, mut backups) = (self.app(), Vec::new());
+        for (name, known) in &app.resources.databases {
             if database.is_none_or(|wanted| wanted == name) {
-                backups.extend(self.held(known).await.map_err(SourceError::reading("the backups"))?.backups);
+                backups.extend(app.held(known).await.map_err(SourceError::reading("the backups"))?.backups);
             }
         }
         backups.sort_by_key(|backup| std::cmp::Reverse(backup.finished_at));
@@ -46,11 +46,11 @@ impl Source for App {
     }
 
     async fn evidence(&self, filter: &Filter) -> Result<Vec<Entry>, SourceError> {
-        self.resources.evidence.records(filter).await.map_err(SourceError::reading("the evidence"))
+        self.app().resources.evidence.records(filter).await.map_err(SourceError::reading("the evidence"))
     }
 
     async fn report(&self, month: Option<Month>) -> Result<Report, SourceError> {
-        App::report(self, month).await.map_err(SourceError::reading("the report"))
+        self.app().report(month).await.map_err(SourceError::reading("the report"))
     }
 
     fn metrics_text(&self) -> String {
@@ -59,9 +59,9 @@ impl Source for App {
 }
 
 #[async_trait]
-impl Control for App {
+impl Control for Live {
     async fn signal(&self, run: &RunId, word: Word, by: &Attribution) -> Result<(), ControlError> {
-        App::signal(self, run, word.as_str(), by).await.map_err(|error| match error {
+        self.app().signal(run, word.as_str(), by).await.map_err(|error| match error {
             FlowError::NoSuchRun(id) => ControlError::NoSuchRun(id),
             FlowError::Ended(id) => ControlError::Ended(id),
             error => failed("send this to the run")(error),
@@ -69,11 +69,11 @@ impl Control for App {
     }
 
     async fn lever(&self) -> Result<Lever, ControlError> {
-        App::lever(self).await.map_err(failed("read the safety lever"))
+        self.app().lever().await.map_err(failed("read the safety lever"))
     }
 
     async fn turn_lever(&self, to_on: bool, by: &Attribution) -> Result<Lever, ControlError> {
-        App::turn_lever(self, to_on, by).await.map_err(failed("turn the safety lever"))
+        self.app().turn_lever(to_on, by).await.map_err(failed("turn the safety lever"))
     }
 }
 

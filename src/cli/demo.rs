@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::{Invocation, UsageError, interrupt::Interrupt, output, progress::Line};
 use crate::{
-    app::App,
+    app::{App, live::Live},
     domain::{Phase, Verdict},
     process::{self, Tasks},
 };
@@ -145,7 +145,7 @@ async fn show(
 ) -> Result<Verdict> {
     invocation.print(shown, summary)?;
     if options.keep {
-        let listen = super::serve::start_api(app, tasks).await?;
+        let listen = super::serve::start_api(&Live::new(Arc::clone(app)), tasks).await?;
         output::say(&format!(
             "The estate stays up: status page on http://{listen}/ , files in {}. Ctrl-C removes it all.",
             estate.folder().display()

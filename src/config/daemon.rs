@@ -95,6 +95,14 @@ pub struct StateConfig {
     /// `sqlite:PATH` or `postgres://…`.
     #[schemars(extend("format" = "state-url"))]
     pub url: String,
+    /// How long runs that are over, their journals and closed findings stay; `400d`
+    /// when absent. The newest of each series stays longer, and evidence for ever.
+    #[serde(default = "keep")]
+    pub keep: Span,
+}
+
+pub(super) fn keep() -> Span {
+    Span::from_secs(400 * 86_400)
 }
 
 /// Who can open backups, and who signs.

@@ -29,7 +29,7 @@ impl Estate {
                 scratch: None,
                 lease: Span::from_secs(15),
             },
-            state: StateConfig { url: String::new() },
+            state: StateConfig { url: String::new(), keep: super::daemon::keep() },
             keys: KeysConfig {
                 recipients: Vec::new(),
                 single_recipient_reason: None,

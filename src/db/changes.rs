@@ -19,7 +19,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 pub async fn listen(db: &Db, heard: impl Fn()) -> Result<(), DbError> {
     let listening = async {
         match db {
-            Db::Sqlite(pool) => pool.close_event().do_until(sqlite(pool, &heard)).await?,
+            Db::Sqlite { state: pool, .. } => pool.close_event().do_until(sqlite(pool, &heard)).await?,
             Db::Postgres(pool) => postgres(PgListener::connect_with(pool).await?, &heard).await,
         }
     };

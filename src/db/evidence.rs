@@ -5,7 +5,7 @@ use std::path::Path;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
-use super::{Db, DbError, on};
+use super::{Db, DbError, evidence_file, on_evidence};
 
 /// One row, as it stands. Nothing in it is to be trusted before it is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,8 +77,9 @@ pub async fn append<E: From<DbError>>(
     make: impl FnOnce(Option<Row>) -> Result<Row, E>,
 ) -> Result<Row, E> {
     match db {
-        Db::Sqlite(pool) => {
-            let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.map_err(DbError::query("lock the evidence log"))?;
+        Db::Sqlite { evidence, .. } => {
+            let mut tx =
+                evidence.begin_with("BEGIN IMMEDIATE").await.map_err(DbError::query("lock the evidence log"))?;
             append_in!(tx, run_id, make)
         }
         Db::Postgres(pool) => {
@@ -94,7 +95,7 @@ pub async fn append<E: From<DbError>>(
 
 /// All rows from `index` on, in order.
 pub async fn rows_from(db: &Db, index: u64) -> Result<Vec<Row>, DbError> {
-    let columns: Vec<Columns> = on!(db, pool => {
+    let columns: Vec<Columns> = on_evidence!(db, pool => {
         sqlx::query_as("SELECT idx, run_id, entry, leaf_hash, signature FROM evidence WHERE idx >= $1 ORDER BY idx")
             .bind(column(index)?)
             .fetch_all(pool)
@@ -106,7 +107,7 @@ pub async fn rows_from(db: &Db, index: u64) -> Result<Vec<Row>, DbError> {
 
 /// The row of one run.
 pub async fn by_run(db: &Db, run_id: &str) -> Result<Option<Row>, DbError> {
-    let columns: Option<Columns> = on!(db, pool => {
+    let columns: Option<Columns> = on_evidence!(db, pool => {
         sqlx::query_as("SELECT idx, run_id, entry, leaf_hash, signature FROM evidence WHERE run_id = $1")
             .bind(run_id)
             .fetch_optional(pool)
@@ -118,7 +119,7 @@ pub async fn by_run(db: &Db, run_id: &str) -> Result<Option<Row>, DbError> {
 
 /// The row at one index.
 pub async fn by_index(db: &Db, index: u64) -> Result<Option<Row>, DbError> {
-    let columns: Option<Columns> = on!(db, pool => {
+    let columns: Option<Columns> = on_evidence!(db, pool => {
         sqlx::query_as("SELECT idx, run_id, entry, leaf_hash, signature FROM evidence WHERE idx = $1")
             .bind(column(index)?)
             .fetch_optional(pool)
@@ -128,13 +129,16 @@ pub async fn by_index(db: &Db, index: u64) -> Result<Option<Row>, DbError> {
     columns.map(Row::from_columns).transpose()
 }
 
-/// Opens a SQLite state database to look at it: nothing is created or migrated.
+/// Opens the evidence of a SQLite state database to look at it: nothing is created,
+/// migrated or moved. It may be beside `path`, or still in that file.
 pub async fn open_file(path: &Path) -> Result<Db, DbError> {
-    let options = SqliteConnectOptions::new().filename(path).read_only(true);
+    let beside = evidence_file(path);
+    let file = if beside.exists() { &beside } else { path };
+    let options = SqliteConnectOptions::new().filename(file).read_only(true);
     let pool = SqlitePoolOptions::new()
         .max_connections(1)
         .connect_with(options)
         .await
-        .map_err(|source| DbError::Open { url: format!("sqlite:{}", path.display()), source })?;
-    Ok(Db::Sqlite(pool))
+        .map_err(|source| DbError::Open { url: format!("sqlite:{}", file.display()), source })?;
+    Ok(Db::Sqlite { state: pool.clone(), evidence: pool })
 }

@@ -272,7 +272,7 @@ pub async fn claim(db: &Db, claim: Claim<'_>, has_room: Option<HasRoom<'_>>) -> 
     let append = insert_entry(db);
     // SQLite has one writer; a transaction that begins as one reads nothing stale.
     let (begin, turn) = match db {
-        Db::Sqlite(_) => ("BEGIN IMMEDIATE", None),
+        Db::Sqlite { .. } => ("BEGIN IMMEDIATE", None),
         Db::Postgres(_) => ("BEGIN", Some(CLAIMING)),
     };
     let claimed: Result<Option<i64>, ClaimError> = on!(db, pool => async {

@@ -96,6 +96,8 @@ struct Candidate {
 pub struct Runner {
     db: Db,
     station: Station,
+    /// In place of those of the station, once they were edited.
+    limits: RwLock<Limits>,
     clock: Clock,
     ttl: Duration,
     flows: RwLock<HashMap<&'static str, Arc<dyn Flow>>>,
@@ -119,9 +121,11 @@ impl Drop for Runner {
 impl Runner {
     /// `ttl` is usually `DEFAULT_TTL`.
     pub fn new(db: Db, station: impl Into<Station>, clock: Clock, ttl: Duration) -> Arc<Self> {
+        let station = station.into();
         Arc::new(Self {
             db,
-            station: station.into(),
+            limits: RwLock::new(station.limits.clone()),
+            station,
             clock,
             ttl,
             flows: RwLock::default(),
@@ -131,9 +135,16 @@ impl Runner {
         })
     }
 
-    /// Makes this node able to drive runs of `flow`.
+    /// Makes this node able to drive runs of `flow`, in place of the one that it had by
+    /// that name; a run under way goes on with what it began with.
     pub fn register(&self, flow: Arc<dyn Flow>) {
         self.flows.write().unwrap_or_else(PoisonError::into_inner).insert(flow.name(), flow);
+        self.wake.ring();
+    }
+
+    /// From now on these limits hold for what this node takes.
+    pub fn limit(&self, limits: Limits) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
         self.wake.ring();
     }
 
@@ -353,7 +364,7 @@ impl Runner {
         let event = Event::Taken { node: self.station.node.clone() };
         crate::fault::point("flow.taken.before");
         let (json, nonce) = (event.to_json()?, nonce());
-        let limits = &self.station.limits;
+        let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner).clone();
         let has_room = |driven: &[Placement]| limits.leave_room(placement, driven);
         let claim = Claim {
             id: run_id.as_str(),

@@ -32,6 +32,7 @@ mod points;
 mod prune;
 mod recovery_kit;
 mod refusals;
+mod reload;
 mod restoring;
 mod secrets;
 mod shared_state;

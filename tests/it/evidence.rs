@@ -166,7 +166,7 @@ impl World {
     }
 
     async fn sql(&self, statement: &'static str) {
-        let Db::Sqlite(pool) = &self.db else { panic!("this is SQLite") };
+        let Db::Sqlite { evidence: pool, .. } = &self.db else { panic!("this is SQLite") };
         let done = sqlx::query(statement).execute(pool).await.unwrap();
         assert!(done.rows_affected() > 0, "changed nothing: {statement}");
     }
@@ -263,8 +263,12 @@ async fn a_foreign_key_is_named() {
 async fn an_old_database_put_back_is_named_and_does_not_overwrite_the_vault() {
     let world = World::new(2).await;
     let old = world.folder.path().join("old.db");
-    let Db::Sqlite(pool) = &world.db else { panic!("this is SQLite") };
-    sqlx::query("VACUUM INTO $1").bind(old.to_str().unwrap()).execute(pool).await.unwrap();
+    let Db::Sqlite { evidence: pool, .. } = &world.db else { panic!("this is SQLite") };
+    sqlx::query("VACUUM INTO $1")
+        .bind(lifeboat::db::evidence_file(&old).to_str().unwrap())
+        .execute(pool)
+        .await
+        .unwrap();
     for record in &sample::month()[2..5] {
         world.log.append(record).await.unwrap();
     }

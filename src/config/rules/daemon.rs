@@ -9,6 +9,7 @@ use crate::{
 };
 
 const LEASE_MIN: Span = Span::from_secs(1);
+const KEEP_MIN: Span = Span::from_secs(35 * 86_400);
 const ROTATE_MIN: Span = Span::from_secs(86_400);
 /// A segment of WAL would take longer than four minutes.
 const RATE_MIN: u64 = 64 << 10;
@@ -21,6 +22,14 @@ pub(super) fn check(root: Spot<'_>, report: &mut Report<'_>) {
             lease.place,
             "a busy node could not keep its runs for so short",
             format!("write at least `{LEASE_MIN}`"),
+        );
+    }
+    let keep = root.get("state").get("keep");
+    if keep.parsed::<Span>().is_some_and(|keep| keep < KEEP_MIN) {
+        report.add(
+            keep.place,
+            "runs would be gone before anybody has looked at the month",
+            format!("write at least `{KEEP_MIN}`"),
         );
     }
     let roles = root.get("node").get("roles");

@@ -200,7 +200,8 @@ async fn evidence_is_verified_and_tampering_found(site: &Site, tested: &Value) {
     assert_eq!(outside["size"], verified["size"]);
     assert_eq!(outside["head"], verified["head"]);
     let index = tested["evidence"]["index"].as_i64().unwrap();
-    let db = sqlx::SqlitePool::connect(&format!("sqlite:{}", site.path("lifeboat.db").display())).await.unwrap();
+    let db =
+        sqlx::SqlitePool::connect(&format!("sqlite:{}", site.path("lifeboat-evidence.db").display())).await.unwrap();
     let changed = sqlx::query("UPDATE evidence SET entry = replace(entry, 'PASS', 'FAIL') WHERE idx = $1");
     assert_eq!(changed.bind(index).execute(&db).await.unwrap().rows_affected(), 1);
     db.close().await;

@@ -57,7 +57,7 @@ async fn what_was_missed_is_planned_and_a_secret_that_all_can_read_is_told_once(
     assert!(shown.contains("overdue: backup (full) of wallet, due") && shown.contains("starts it at once"), "{shown}");
     // What was dealt with is not overdue; what a daemon slept through is told with what becomes of it.
     let db = lifeboat::db::Db::open(&format!("sqlite:{}", site.path("lifeboat.db").display())).await.unwrap();
-    let lifeboat::db::Db::Sqlite(pool) = &db else { panic!() };
+    let lifeboat::db::Db::Sqlite { state: pool, .. } = &db else { panic!() };
     for (days, overdue) in [(0, 0), (3, 3)] {
         for (line, hour) in [("backup/full", 2), ("restore_test/local", 5)] {
             let mark = due.as_millisecond() - days * 86_400_000;

@@ -42,7 +42,7 @@ fn spoil(path: &Path, spoilt: Spoil) {
 }
 
 fn backup_run(runs: &Value) -> Value {
-    let is_backup = |run: &&Value| run["run_id"].as_str().unwrap().starts_with("backup/");
+    let is_backup = |run: &&Value| run["run_id"].as_str().unwrap().starts_with("backup/wallet/manual/");
     runs.as_array().unwrap().iter().find(is_backup).unwrap().clone()
 }
 
@@ -74,7 +74,7 @@ async fn wal_that_is_spoilt_before_it_was_read_back_makes_no_backup_complete() {
         .await;
         daemon.kill().await.unwrap();
         let run = backup_run(&site.run(&["runs"]).await.json(0));
-        let finding = run["conclusion"]["output"]["findings"][0].as_str().unwrap().to_owned();
+        let finding = run["conclusion"]["output"]["findings"][0].as_str().unwrap_or_else(|| panic!("{run}")).to_owned();
         assert!(finding.contains("cannot be read back from vault `primary`") && finding.contains(told), "{run}");
         assert_eq!(
             (&run["conclusion"]["verdict"], &run["conclusion"]["output"]["state"]),
@@ -93,7 +93,7 @@ async fn a_backup_whose_run_is_gone_for_ever_is_completed_by_a_verification() {
     command.env("LIFEBOAT_FAULT", "kill@flow.step_succeeded.before:4");
     assert_eq!(finished(command).await.code, -1);
     for file in fs::read_dir(site.path("")).unwrap().map(|file| file.unwrap().path()) {
-        if file.to_string_lossy().contains("lifeboat.db") {
+        if file.to_string_lossy().contains(".db") {
             fs::remove_file(file).unwrap();
         }
     }

@@ -33,7 +33,7 @@ async fn a_backup_is_restored_to_every_kind_of_point_without_primary_and_state()
     lab.cluster.stop("fast").await.unwrap();
     for entry in std::fs::read_dir(site.path("")).unwrap() {
         let path = entry.unwrap().path();
-        if path.file_name().unwrap().to_string_lossy().starts_with("lifeboat.db") {
+        if path.file_name().unwrap().to_string_lossy().contains(".db") {
             std::fs::remove_file(path).unwrap();
         }
     }

@@ -81,6 +81,7 @@ async fn everything_comes_back_from_the_second_vault_alone() {
     let backups = site.run(&["backups"]).await.json(0);
     lab.cluster.stop("immediate").await.unwrap();
     lose(&site, "lifeboat.db");
+    lose(&site, "lifeboat-evidence.db");
     moved(site.path("vault"), site.path("lost"));
 
     let told = site.run(&["vault", "rebuild-catalog", "--from", "dr"]).await.json(0);

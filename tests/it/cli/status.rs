@@ -26,10 +26,11 @@ async fn a_daemon_that_does_not_run_is_an_alarm_and_no_all_clear() {
     let lab = wallet("").await;
     let site = Site::write(lab.port);
     site.run(&["backup", "wallet"]).await.json(0);
-    for name in ["lifeboat.db", "lifeboat.db-wal", "lifeboat.db-shm"] {
+    let files = ["lifeboat.db", "lifeboat-evidence.db"];
+    for name in files.iter().flat_map(|file| ["", "-wal", "-shm"].map(|more| format!("{file}{more}"))) {
         use std::os::unix::fs::PermissionsExt as _;
-        let mode = std::fs::metadata(site.path(name)).map(|data| data.permissions().mode() & 0o777);
-        assert!(name != "lifeboat.db" || mode.is_ok());
+        let mode = std::fs::metadata(site.path(&name)).map(|data| data.permissions().mode() & 0o777);
+        assert!(!files.contains(&name.as_str()) || mode.is_ok());
         assert!(mode.is_err() || mode.is_ok_and(|mode| mode == 0o600), "{name}");
     }
     let never = status(&site, 1).await;

@@ -139,6 +139,11 @@ fn names_and_amounts() {
             "gone with the process",
             "sqlite:",
         ),
+        (
+            &[(D, "lifeboat/lifeboat.db\"", "lifeboat/lifeboat.db\", keep: ‸30d")],
+            "before anybody has looked at the month",
+            "write at least `35d`",
+        ),
         (&[(D, "name: mt-1,", "name: ‸\"\",")], "empty text", "write it"),
     ]);
 }

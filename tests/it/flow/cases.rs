@@ -15,30 +15,9 @@ use super::{
     state::{State, TTL, runner},
     toy::{Act, Toy, ToyFlow, effects, made, step},
 };
-use crate::support::{Lab, eventually};
+use crate::support::eventually;
 
 const SOON: Duration = Duration::from_secs(30);
-
-macro_rules! cases {
-    ($($case:ident),* $(,)?) => {
-        mod on_sqlite {
-            use super::State;
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $case() {
-                super::$case(&State::sqlite()).await;
-            })*
-        }
-
-        #[tokio::test(flavor = "multi_thread")]
-        async fn every_case_holds_on_postgresql() {
-            let lab = Lab::start("").await;
-            $({
-                println!("case {}", stringify!($case));
-                $case(&State::postgres(&lab, stringify!($case)).await).await;
-            })*
-        }
-    };
-}
 
 cases!(
     steps_run_once_in_order,

@@ -1,0 +1,60 @@
+//! Deletes from the state database what is over and old: once an hour, in batches.
+//! Heartbeats have a period of their own (`heartbeat`), and evidence stays for ever.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    app::App,
+    db::{Db, DbError, forget},
+    decide::forget::cut_off,
+    domain::{Span, with_causes},
+};
+
+/// The first time is so long after the start: it is never urgent.
+const EVERY: Duration = Duration::from_secs(3600);
+/// Deleted in one transaction.
+const AT_ONCE: i64 = 200;
+/// Between them others have their turn.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Looks until told to stop.
+pub async fn run(app: Arc<App>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+        let state = &app.estate.daemon.state;
+        let forgotten = stop.run_until_cancelled(forget_old(&app.resources.db, state.keep)).await;
+        match forgotten {
+            Some(Ok((0, 0))) | None => {}
+            Some(Ok((runs, findings))) => tracing::info!(runs, findings, "deleted what is over and old"),
+            Some(Err(error)) => tracing::warn!(error = with_causes(&error), "old runs and findings are not deleted"),
+        }
+    }
+}
+
+/// Deletes all that ended longer than `keep` ago; answers how many runs and findings.
+pub async fn forget_old(db: &Db, keep: Span) -> Result<(u64, u64), DbError> {
+    let (now, newest_end) = forget::newest_end(db).await?;
+    let Some(before) = cut_off(now, newest_end, keep) else { return Ok((0, 0)) };
+    let (mut runs, mut findings) = (0, 0);
+    loop {
+        let deleted = forget::runs(db, before, AT_ONCE).await?;
+        runs += deleted;
+        if deleted < AT_ONCE.unsigned_abs() {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    loop {
+        let deleted = forget::findings(db, before, AT_ONCE).await?;
+        findings += deleted;
+        if deleted < AT_ONCE.unsigned_abs() {
+            return Ok((runs, findings));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
