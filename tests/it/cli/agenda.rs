@@ -128,7 +128,7 @@ async fn a_restore_test_that_does_not_begin_is_a_finding_until_one_does() {
     let told = message().await.unwrap();
     assert!(told.contains("has not begun") && told.contains("lifeboat restore-test wallet"), "{told}");
     // Whoever begins one settles it.
-    let Db::Sqlite(pool) = stored(&site).await else { panic!() };
+    let Db::Sqlite { state: pool, .. } = stored(&site).await else { panic!() };
     let begun = Clock::system().now().as_millisecond() + 3_600_000;
     let sql = "INSERT INTO runs (id, flow, subject, params, requester, created_ms, begun_ms, finished_ms, state, fence, lease_until_ms) \
                VALUES ('restore_test/wallet/local/by-hand', 'restore_test', 'wallet', '{}', 'dba', 0, $1, $1, 'done', 0, 0)";

@@ -187,7 +187,7 @@ async fn age(state: &State, id: &RunId, by_ms: u64) {
     let sql = "UPDATE journal SET at_ms = at_ms - $1 WHERE run_id = $2";
     let by_ms = i64::try_from(by_ms).unwrap();
     let aged = match state.db().await {
-        Db::Sqlite(pool) => sqlx::query(sql).bind(by_ms).bind(id.as_str()).execute(&pool).await.map(drop),
+        Db::Sqlite { state: pool, .. } => sqlx::query(sql).bind(by_ms).bind(id.as_str()).execute(&pool).await.map(drop),
         Db::Postgres(pool) => sqlx::query(sql).bind(by_ms).bind(id.as_str()).execute(&pool).await.map(drop),
     };
     aged.unwrap();
