@@ -171,11 +171,17 @@ async fn summaries_that_are_off_or_gone_are_noticed_before() {
     let carries = backed_up(&site).await;
     site.run(&["backup", "wallet", "--standalone"]).await.json(0);
     live_bets(&lab).await;
-    let rows = lab.psql_in("wallet", DIGEST).await;
     let backup = increment(&site).await;
     assert_eq!(text(&backup, "parent"), carries, "one that stands alone carries none: {backup}");
-    // As when they were kept for too short a time.
-    for summary in std::fs::read_dir(lab.cluster.data().join("pg_wal/summaries")).unwrap() {
+    // As when they were kept for too short a time, also the one that begins where the parent does.
+    let folder = lab.cluster.data().join("pg_wal/summaries");
+    let files = || std::fs::read_dir(&folder).unwrap().count();
+    let before = files();
+    live_bets(&lab).await;
+    lab.psql("CHECKPOINT").await;
+    crate::support::eventually("another summary", std::time::Duration::from_secs(60), async || files() > before).await;
+    let rows = lab.psql_in("wallet", DIGEST).await;
+    for summary in std::fs::read_dir(&folder).unwrap() {
         std::fs::remove_file(summary.unwrap().path()).unwrap();
     }
     let told = why().await;

@@ -60,7 +60,6 @@ async fn a_daemon_that_does_not_run_is_an_alarm_and_no_all_clear() {
     assert!(headline.contains("No daemon streams WAL (the last heartbeat was"), "{stopped}");
     assert_eq!((&stopped["verdict"], &stopped["wal_streaming"]["state"]), (&"FAIL".into(), &"stopped".into()));
     let exposed = stopped["exposure"][0]["seconds"].as_f64().unwrap();
-    assert!(exposed > 2.0, "{stopped}");
     assert!(site.shown(&["status"]).await.contains("No daemon streams WAL"));
     eventually("it grows", SOON, || async {
         status(&site, 1).await["exposure"][0]["seconds"].as_f64() > Some(exposed)
@@ -69,12 +68,14 @@ async fn a_daemon_that_does_not_run_is_an_alarm_and_no_all_clear() {
 
     // A backup brings the commits in; nobody streams all the same.
     let backup = site.run(&["backup", "wallet"]).await.json(0);
+    eventually("the alarm goes on", SOON, || async { site.run(&["status"]).await.code == 1 }).await;
     let after = status(&site, 1).await;
     assert_eq!(instant(&after["recoverable_to"]), instant(&backup["finished_at"]), "{after}");
     assert!(instant(&stopped["recoverable_to"]) < instant(&after["recoverable_to"]));
     assert_eq!(after["wal_streaming"]["state"], "stopped");
 
     lab.cluster.stop("immediate").await.unwrap();
+    eventually("an alarm without it", SOON, || async { site.run(&["status"]).await.code == 1 }).await;
     let away = status(&site, 1).await["primary_away"].clone();
     assert_eq!(away["answered_at"], after["last_heartbeat"], "{away}");
     assert!(away["why"].as_str().unwrap().contains("cannot be reached"), "{away}");

@@ -69,7 +69,13 @@ pub(super) async fn hindrance(
     }
     let Some(parent) = parent else { return Ok(None) };
     let summaries = summaries(member, &mut session).await?;
-    let missing = first_missing(&summaries, parent);
+    let missing = match first_missing(&summaries, parent) {
+        // None written yet, and one that begins early enough is being made.
+        Some(from) if is_underway(member, &mut session, parent).await? => {
+            (!summaries.is_empty() && !is_behind(&summaries, parent)).then_some(from)
+        }
+        missing => missing,
+    };
     Ok(missing.map(|from| {
         format!(
             "member `{name}` has no summary of its WAL from {from} on; keep `summarize_wal` on, and `wal_summary_keep_time` longer than from one backup to the next"
@@ -90,6 +96,22 @@ async fn summaries(member: &Member, session: &mut PgConnection) -> Result<Vec<Su
         Some((Timeline(u32::try_from(timeline).ok()?), start.parse().ok()?, end.parse().ok()?))
     };
     Ok(rows.into_iter().filter_map(read).collect())
+}
+
+/// Whether all summaries end before the parent begins.
+fn is_behind(summaries: &[Summary], parent: Parent) -> bool {
+    summaries.iter().all(|(_, _, end)| *end <= parent.start_lsn)
+}
+
+/// Whether the server is at work on summaries from the parent's start or an earlier
+/// position on; a standby writes one only when it has passed a checkpoint of the primary.
+async fn is_underway(member: &Member, session: &mut PgConnection, parent: Parent) -> Result<bool, EngineError> {
+    let (from, is_alive): (String, bool) =
+        sqlx::query_as("SELECT summarized_lsn::text, summarizer_pid IS NOT NULL FROM pg_get_wal_summarizer_state()")
+            .fetch_one(session)
+            .await
+            .map_err(|error| sql::failed(&member.name, "the look at the WAL summarizer", error))?;
+    Ok(is_alive && from.parse::<Lsn>().is_ok_and(|from| from.0 > 0 && from <= parent.start_lsn))
 }
 
 /// Where the summaries that an increment upon `parent` needs have a gap; the newest
