@@ -179,7 +179,7 @@ async fn summaries_that_are_off_or_gone_are_noticed_before() {
     let before = files();
     live_bets(&lab).await;
     lab.psql("CHECKPOINT").await;
-    crate::support::eventually("another summary", std::time::Duration::from_secs(60), async || files() > before).await;
+    eventually("another summary", Duration::from_secs(60), async || files() > before).await;
     let rows = lab.psql_in("wallet", DIGEST).await;
     for summary in std::fs::read_dir(&folder).unwrap() {
         std::fs::remove_file(summary.unwrap().path()).unwrap();
