@@ -69,13 +69,8 @@ pub(super) async fn hindrance(
     }
     let Some(parent) = parent else { return Ok(None) };
     let summaries = summaries(member, &mut session).await?;
-    let missing = match first_missing(&summaries, parent) {
-        // None written yet, and one that begins early enough is being made.
-        Some(from) if is_underway(member, &mut session, parent).await? => {
-            (!summaries.is_empty() && !is_behind(&summaries, parent)).then_some(from)
-        }
-        missing => missing,
-    };
+    let at_work = at_work_from(member, &mut session).await?;
+    let missing = first_missing(&summaries, at_work, parent);
     Ok(missing.map(|from| {
         format!(
             "member `{name}` has no summary of its WAL from {from} on; keep `summarize_wal` on, and `wal_summary_keep_time` longer than from one backup to the next"
@@ -98,25 +93,21 @@ async fn summaries(member: &Member, session: &mut PgConnection) -> Result<Vec<Su
     Ok(rows.into_iter().filter_map(read).collect())
 }
 
-/// Whether all summaries end before the parent begins.
-fn is_behind(summaries: &[Summary], parent: Parent) -> bool {
-    summaries.iter().all(|(_, _, end)| *end <= parent.start_lsn)
-}
-
-/// Whether the server is at work on summaries from the parent's start or an earlier
-/// position on; a standby writes one only when it has passed a checkpoint of the primary.
-async fn is_underway(member: &Member, session: &mut PgConnection, parent: Parent) -> Result<bool, EngineError> {
+/// From where on the server makes its next summary; none where nobody makes any. A
+/// standby writes one only when it has passed a checkpoint of the primary.
+async fn at_work_from(member: &Member, session: &mut PgConnection) -> Result<Option<Lsn>, EngineError> {
     let (from, is_alive): (String, bool) =
         sqlx::query_as("SELECT summarized_lsn::text, summarizer_pid IS NOT NULL FROM pg_get_wal_summarizer_state()")
             .fetch_one(session)
             .await
             .map_err(|error| sql::failed(&member.name, "the look at the WAL summarizer", error))?;
-    Ok(is_alive && from.parse::<Lsn>().is_ok_and(|from| from.0 > 0 && from <= parent.start_lsn))
+    // Zero before it has looked where to begin.
+    Ok(from.parse::<Lsn>().ok().filter(|from| is_alive && from.0 > 0))
 }
 
 /// Where the summaries that an increment upon `parent` needs have a gap; the newest
 /// may still be written, and the server waits for them.
-fn first_missing(summaries: &[Summary], parent: Parent) -> Option<Lsn> {
+fn first_missing(summaries: &[Summary], at_work_from: Option<Lsn>, parent: Parent) -> Option<Lsn> {
     let mut ranges: Vec<(Lsn, Lsn)> = summaries
         .iter()
         .filter(|(timeline, _, end)| *timeline >= parent.timeline && *end > parent.start_lsn)
@@ -130,9 +121,9 @@ fn first_missing(summaries: &[Summary], parent: Parent) -> Option<Lsn> {
         }
         reached = reached.max(*end);
     }
-    // None yet: the next one begins where the newest older one ends, however far behind that is.
-    let follows = |(_, _, end): &Summary| *end <= parent.start_lsn;
-    (ranges.is_empty() && !summaries.iter().any(follows)).then_some(reached)
+    // None yet: the one that is being made must begin early enough.
+    let comes = at_work_from.is_some_and(|from| from <= parent.start_lsn);
+    (ranges.is_empty() && !comes).then_some(reached)
 }
 
 #[cfg(test)]
@@ -141,18 +132,22 @@ mod tests {
 
     #[test]
     fn summaries_must_reach_from_the_parent_on_without_a_gap() {
-        let missing = |ranges: &[(u32, u64, u64)]| {
+        let missing = |ranges: &[(u32, u64, u64)], at_work_from: Option<u64>| {
             let summaries: Vec<Summary> =
                 ranges.iter().map(|(timeline, start, end)| (Timeline(*timeline), Lsn(*start), Lsn(*end))).collect();
-            first_missing(&summaries, Parent { timeline: Timeline(2), start_lsn: Lsn(100) }).map(|lsn| lsn.0)
+            let parent = Parent { timeline: Timeline(2), start_lsn: Lsn(100) };
+            first_missing(&summaries, at_work_from.map(Lsn), parent).map(|lsn| lsn.0)
         };
-        assert_eq!(missing(&[(2, 150, 200), (2, 90, 150)]), None);
-        assert_eq!(missing(&[(2, 90, 150), (3, 150, 200)]), None, "another timeline goes on");
-        assert_eq!(missing(&[(2, 50, 100)]), None, "the next one begins there");
-        assert_eq!(missing(&[(2, 50, 90)]), None, "the server is behind with them");
-        assert_eq!(missing(&[(2, 90, 150), (2, 151, 200)]), Some(150));
-        assert_eq!(missing(&[(2, 101, 200)]), Some(100), "they were removed");
-        assert_eq!(missing(&[(1, 90, 200)]), Some(100), "not of its line");
-        assert_eq!(missing(&[]), Some(100), "summaries were turned on just now");
+        assert_eq!(missing(&[(2, 150, 200), (2, 90, 150)], Some(200)), None);
+        assert_eq!(missing(&[(2, 90, 150), (3, 150, 200)], Some(200)), None, "another timeline goes on");
+        assert_eq!(missing(&[(2, 50, 100)], Some(100)), None, "the next one begins there");
+        assert_eq!(missing(&[(2, 50, 90)], Some(90)), None, "the server is behind with them");
+        assert_eq!(missing(&[], Some(100)), None, "it writes its first one");
+        assert_eq!(missing(&[(2, 50, 90)], None), Some(100), "nobody makes the next one");
+        assert_eq!(missing(&[(2, 50, 90)], Some(120)), Some(100), "they were off in between");
+        assert_eq!(missing(&[(2, 90, 150), (2, 151, 200)], Some(200)), Some(150));
+        assert_eq!(missing(&[(2, 101, 200)], Some(200)), Some(100), "they were removed");
+        assert_eq!(missing(&[(1, 90, 200)], Some(200)), Some(100), "not of its line");
+        assert_eq!(missing(&[], Some(120)), Some(100), "summaries were turned on just now");
     }
 }
