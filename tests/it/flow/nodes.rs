@@ -22,32 +22,11 @@ use super::{
     state::{State, TTL, off_by},
     toy::{Act, Toy, ToyFlow, effects, step},
 };
-use crate::support::{Lab, eventually};
+use crate::support::eventually;
 
 const SOON: Duration = Duration::from_secs(60);
 
-macro_rules! on_both {
-    ($($case:ident),* $(,)?) => {
-        mod on_sqlite {
-            use super::State;
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $case() {
-                super::$case(&State::sqlite()).await;
-            })*
-        }
-
-        #[tokio::test(flavor = "multi_thread")]
-        async fn all_of_it_holds_on_postgresql() {
-            let lab = Lab::start("").await;
-            $({
-                println!("case {}", stringify!($case));
-                $case(&State::postgres(&lab, stringify!($case)).await).await;
-            })*
-        }
-    };
-}
-
-on_both!(
+cases!(
     a_run_goes_to_a_node_of_its_region,
     nodes_together_keep_the_limits,
     what_matters_more_goes_first,
