@@ -156,7 +156,7 @@ impl App {
             clock.clone(),
             estate.daemon.node.lease.as_duration(),
         );
-        let resources = Arc::new(Resources { databases, dns, evidence, db });
+        let resources = Arc::new(Resources { databases, agendas: estate.agendas(), dns, evidence, db });
         let app = Self { estate, clock, signer, vaults, resources, runner, origins };
         app.take_charge();
         Ok(Arc::new(app))
@@ -376,8 +376,6 @@ async fn open_database(
     Ok(Database::new(Parts {
         engine: open_engine(&schedule.config).await?,
         schedule: schedule.clone(),
-        // What was loaded has one.
-        agenda: schedule.config.agenda(daemon).unwrap_or_default(),
         vaults,
         keys,
         region: daemon.node.region.clone(),

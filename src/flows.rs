@@ -49,6 +49,9 @@ pub mod verify;
 #[derive(Debug)]
 pub struct Resources {
     pub databases: BTreeMap<DatabaseName, Arc<Database>>,
+    /// What of each schedule runs when, and what holds it. Not the database's own: what
+    /// `lifeboat.yaml` says of maintenance is part of it, and changes no database.
+    pub agendas: BTreeMap<DatabaseName, Arc<Agenda>>,
     /// Providers by name; none where this process only reads.
     pub dns: BTreeMap<String, Arc<dyn Dns>>,
     pub evidence: Arc<EvidenceLog>,
@@ -63,6 +66,11 @@ impl Resources {
             .cloned()
             .ok_or_else(|| StepError::permanent(format!("no schedule names the database `{name}` any more")))
     }
+
+    /// The agenda of a database; one that left the schedules has none.
+    pub fn agenda(&self, name: &DatabaseName) -> Arc<Agenda> {
+        self.agendas.get(name).cloned().unwrap_or_default()
+    }
 }
 
 /// One protected database with everything that flows need to work on it.
@@ -71,8 +79,6 @@ pub struct Database {
     pub name: DatabaseName,
     pub engine: Arc<dyn Engine>,
     pub schedule: Loaded<ScheduleConfig>,
-    /// What of the schedule runs when, and what holds it.
-    pub agenda: Agenda,
     /// Where its backups and WAL go, the first one first.
     pub vaults: Vec<Vault>,
     pub keys: Keys,
@@ -161,7 +167,6 @@ pub enum KeyError {
 pub struct Parts {
     pub engine: Arc<dyn Engine>,
     pub schedule: Loaded<ScheduleConfig>,
-    pub agenda: Agenda,
     pub vaults: Vec<Vault>,
     pub keys: Keys,
     pub region: Region,
@@ -170,12 +175,11 @@ pub struct Parts {
 
 impl Database {
     pub fn new(parts: Parts) -> Self {
-        let Parts { engine, schedule, agenda, vaults, keys, region, scratch } = parts;
+        let Parts { engine, schedule, vaults, keys, region, scratch } = parts;
         Self {
             name: schedule.config.database.clone(),
             engine,
             schedule,
-            agenda,
             vaults,
             keys,
             region,

@@ -95,8 +95,13 @@ impl App {
             let db = self.resources.db.clone();
             Arc::new(EvidenceLog::new(db, self.signer.clone(), mirrors, self.clock.clone()))
         };
-        let resources =
-            Resources { databases, dns: self.resources.dns.clone(), evidence, db: self.resources.db.clone() };
+        let resources = Resources {
+            databases,
+            agendas: estate.agendas(),
+            dns: self.resources.dns.clone(),
+            evidence,
+            db: self.resources.db.clone(),
+        };
         let app = Self {
             estate,
             clock: self.clock.clone(),

@@ -10,6 +10,7 @@ use super::App;
 use crate::{
     db::{DbError, findings, heartbeats, nodes},
     decide::{
+        agenda::Agenda,
         chain::Break,
         copy::{self, Holding, Lag},
         exposure::{self, Tip},
@@ -150,7 +151,7 @@ impl App {
             last_restore_test,
             last_proven,
             last_drill: self.last_drill(&database.name, entries),
-            next_runs: next_runs(database, now),
+            next_runs: next_runs(database, &self.resources.agenda(&database.name), now),
             findings: findings
                 .iter()
                 .filter(|f| f.subject == database.name.as_str())
@@ -375,9 +376,8 @@ fn estimate(entries: &[Entry], database: &DatabaseName) -> Option<f64> {
     entries.iter().rev().filter(of_database).find_map(|entry| entry.record.measured.restore_seconds)
 }
 
-fn next_runs(database: &Database, now: Timestamp) -> Vec<NextRun> {
+fn next_runs(database: &Database, agenda: &Agenda, now: Timestamp) -> Vec<NextRun> {
     let config = &database.schedule.config;
-    let agenda = &database.agenda;
     let scheduled = agenda.lines.iter().enumerate().filter_map(|(place, line)| {
         let what = if line.backup.is_some() { format!("{} backup", line.kind) } else { "restore test".to_owned() };
         let at = agenda.coming(place, now).take(LOOKED_AHEAD).find_map(|due| due.begins())?;

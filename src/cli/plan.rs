@@ -22,7 +22,7 @@ use crate::{
     report::words,
 };
 
-mod missed;
+mod overdue;
 
 /// One due run.
 pub(super) struct Due<'a> {
@@ -76,7 +76,7 @@ pub async fn run(
         }
     };
     let due = coming(&estate, next, now);
-    let (overdue, expires) = (missed::overdue(&estate, now).await, expires(&estate, now).await);
+    let (overdue, expires) = (overdue::overdue(&estate, now).await, expires(&estate, now).await);
     if json {
         let runs = due.iter().map(|due| {
             let mut run = json!({

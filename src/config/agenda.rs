@@ -1,9 +1,11 @@
 //! The agenda that a schedule writes down, together with the maintenance that
 //! `lifeboat.yaml` announces.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use jiff::SignedDuration;
 
-use super::{DaemonConfig, ScheduleConfig, daemon::MaintenanceConfig, schedule::HeldFlow};
+use super::{DaemonConfig, Estate, ScheduleConfig, daemon::MaintenanceConfig, schedule::HeldFlow};
 use crate::{
     decide::{
         agenda::{Agenda, CatchUp, Line, Size, jitter},
@@ -30,6 +32,16 @@ struct Timing<'a> {
     jitter: Option<Span>,
     start_window: Option<Span>,
     catch_up: CatchUp,
+}
+
+impl Estate {
+    /// The agenda of each database. What was loaded has one for each.
+    pub fn agendas(&self) -> BTreeMap<DatabaseName, Arc<Agenda>> {
+        let schedules = self.schedules.iter().map(|schedule| &schedule.config);
+        schedules
+            .filter_map(|schedule| Some((schedule.database.clone(), Arc::new(schedule.agenda(&self.daemon).ok()?))))
+            .collect()
+    }
 }
 
 impl ScheduleConfig {

@@ -26,12 +26,13 @@ pub struct DaemonConfig {
     pub dns: BTreeMap<String, DnsConfig>,
     /// The status API and pages; none are served when absent.
     pub api: Option<ApiConfig>,
-    /// Announced times in which no run begins by schedule. WAL never stops.
+    /// Announced times in which no backup and no restore test begins by schedule, and no
+    /// drill. WAL never stops.
     #[serde(default)]
     pub maintenance: Vec<MaintenanceConfig>,
 }
 
-/// An announced time in which no run begins by schedule.
+/// An announced time in which no backup and no restore test begins by schedule, and no drill.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MaintenanceConfig {

@@ -210,7 +210,7 @@ pub struct BlackoutConfig {
     #[schemars(extend("format" = "edge"))]
     pub end: String,
     /// What it holds back; drills and restore tests when absent.
-    #[serde(default = "drills_and_tests")]
+    #[serde(default = "held_when_absent")]
     pub holds: Vec<HeldFlow>,
 }
 
@@ -236,8 +236,13 @@ impl HeldFlow {
     }
 }
 
-fn drills_and_tests() -> Vec<HeldFlow> {
-    vec![HeldFlow::Drill, HeldFlow::RestoreTest]
+fn held_when_absent() -> Vec<HeldFlow> {
+    drills_and_tests().to_vec()
+}
+
+/// What a blackout holds that does not say.
+pub(super) const fn drills_and_tests() -> [HeldFlow; 2] {
+    [HeldFlow::Drill, HeldFlow::RestoreTest]
 }
 
 /// How the copies to the further vaults are watched.

@@ -15,7 +15,7 @@ use super::{
     hold::{Cause, Hold, free_from},
     sample,
 };
-use crate::domain::BackupKind;
+use crate::domain::{BackupKind, Verdict};
 
 /// What becomes of a run whose time passed while no scheduler lived.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
@@ -31,6 +31,9 @@ pub enum CatchUp {
 /// How far back of a database that is new here a due time stands for the first
 /// run: one with a monthly test has it tested before a month has passed.
 pub const CATCH_UP: SignedDuration = SignedDuration::from_hours(35 * 24);
+
+/// How far back a run that never began is looked for: beyond a yearly one.
+const BACK: SignedDuration = SignedDuration::from_hours(400 * 24);
 
 /// A scheduler that lives acts within this time.
 pub const GRACE: SignedDuration = SignedDuration::from_secs(60);
@@ -138,6 +141,14 @@ impl Why {
         }
     }
 
+    /// Announced maintenance is meant to hold runs; anything else is a duty that was not met.
+    pub const fn verdict(self) -> Verdict {
+        match self {
+            Self::Maintenance => Verdict::Aborted,
+            Self::Down | Self::Blackout => Verdict::Fail,
+        }
+    }
+
     fn of(held_by: &[&Hold]) -> Self {
         let by = |cause| held_by.iter().any(|hold| hold.cause == cause);
         if by(Cause::Maintenance) {
@@ -227,6 +238,14 @@ impl Agenda {
     pub fn coming(&self, line: usize, after: Timestamp) -> impl Iterator<Item = Due<'_>> {
         let next = move |after: Timestamp| self.lines.get(line).and_then(|of| of.due.next_after(after));
         std::iter::successors(next(after), move |due_at| next(*due_at)).filter_map(move |due_at| self.at(line, due_at))
+    }
+
+    /// The newest due time of a flow that somebody should be told of where its run has not
+    /// begun by now: halfway through its window, or at once where it cannot begin.
+    pub fn worrying(&self, flow: &str, now: Timestamp) -> Option<Due<'_>> {
+        let (line, of) = self.lines.iter().enumerate().find(|(_, line)| line.flow == flow)?;
+        let due = self.at(line, of.due.latest_due(now - BACK, now)?)?;
+        (due.worrying_from() <= now || due.begins().is_none()).then_some(due)
     }
 
     /// What is to be done at `now`, with one mark per line.

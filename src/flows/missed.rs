@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::Resources;
 use crate::{
     decide::agenda::Why,
-    domain::{DatabaseName, Verdict},
+    domain::DatabaseName,
     flow::{Conclusion, Ending, Flow, Step, StepContext, StepError},
 };
 
@@ -51,14 +51,6 @@ impl Params {
             }
         }
     }
-
-    /// Announced maintenance is meant to hold runs; anything else is a duty that was not met.
-    fn verdict(&self) -> Verdict {
-        match self.why {
-            Why::Maintenance => Verdict::Aborted,
-            Why::Down | Why::Blackout => Verdict::Fail,
-        }
-    }
 }
 
 /// The workflow, of no steps.
@@ -86,7 +78,7 @@ impl Flow for MissedFlow {
     async fn conclude(&self, cx: &StepContext, ending: &Ending) -> Result<Conclusion, StepError> {
         let params: Params = cx.params()?;
         let database = self.resources.database(&params.database).ok();
-        let (verdict, mut findings) = super::judged(ending, params.verdict());
+        let (verdict, mut findings) = super::judged(ending, params.why.verdict());
         findings.push(params.told());
         let mut record = super::record(cx, (&params.database, database.as_deref()), NAME, params.due.last().copied());
         record.verdicts = BTreeMap::from([(format!("{}_on_time", params.flow), verdict)]);

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::App,
     db::agenda::{self, MarkRow},
-    decide::agenda::{Agenda, Due, Mark, Missed},
+    decide::agenda::{Agenda, Due, Line, Mark, Missed},
     domain::{RunId, with_causes},
     flow::NewRun,
     flows::{Database, backup, missed, restore_test},
@@ -64,6 +64,7 @@ type Stored = BTreeMap<String, BTreeMap<String, Timestamp>>;
 /// The schedule of one database, and how far it was dealt with.
 struct Table {
     database: Arc<Database>,
+    agenda: Arc<Agenda>,
     marks: Vec<Mark>,
 }
 
@@ -78,16 +79,28 @@ struct Scheduler {
 
 impl Scheduler {
     fn new(app: &Arc<App>) -> Self {
-        let tables = app.resources.databases.values().map(Table::new).collect();
+        let table = |database: &Arc<Database>| Table {
+            database: Arc::clone(database),
+            agenda: app.resources.agenda(&database.name),
+            marks: Vec::new(),
+        };
+        let tables = app.resources.databases.values().map(table).collect();
         Self { app: Arc::clone(app), tables, queue: BinaryHeap::new(), is_ready: false }
     }
 
     /// Stores what is due. What could not be stored is looked at again.
     async fn look(&mut self, now: Timestamp) -> Result<(), String> {
         if !self.is_ready {
-            let marks = self.stored().await?;
+            let stored = self.stored().await?;
+            let mut begun = Vec::new();
             for table in &mut self.tables {
-                table.marks = table.agenda().take_up(marks.get(table.database.name.as_str()), now);
+                let stored = stored.get(table.database.name.as_str());
+                table.marks = table.agenda.take_up(stored, now);
+                begun.extend(table.begun(stored));
+            }
+            // What is promised from now on is known from now on, also to who comes after a crash.
+            if !begun.is_empty() {
+                self.app.runner.submit_due(Vec::new(), &begun).await.map_err(|error| with_causes(&error))?;
             }
             self.queue = (0..self.tables.len()).map(|table| Reverse((now, table))).collect();
             self.is_ready = true;
@@ -130,7 +143,7 @@ impl Scheduler {
         let (mut runs, mut rows, mut settled) = (Vec::new(), Vec::new(), Vec::new());
         for place in tables {
             let Some(table) = self.tables.get(*place) else { continue };
-            let look = table.agenda().look(&table.marks, now);
+            let look = table.agenda.look(&table.marks, now);
             let mut marks: Vec<Mark> =
                 look.through.iter().map(|through| Mark { through: *through, is_promised: true }).collect();
             let mut again_at = look.again_at;
@@ -166,18 +179,10 @@ impl Scheduler {
 }
 
 impl Table {
-    fn new(database: &Arc<Database>) -> Self {
-        Self { database: Arc::clone(database), marks: Vec::new() }
-    }
-
-    fn agenda(&self) -> &Agenda {
-        &self.database.agenda
-    }
-
     /// Moves on to what other nodes have dealt with.
     fn follow(&mut self, stored: &Stored) {
         let stored = stored.get(self.database.name.as_str());
-        for (line, mark) in self.database.agenda.lines.iter().zip(&mut self.marks) {
+        for (line, mark) in self.agenda.lines.iter().zip(&mut self.marks) {
             if let Some(through) = stored.and_then(|stored| stored.get(&line.name)) {
                 mark.through = mark.through.max(*through);
             }
@@ -185,19 +190,29 @@ impl Table {
     }
 
     fn looks_missed(&self, now: Timestamp) -> bool {
-        !self.agenda().look(&self.marks, now).missed.is_empty()
+        !self.agenda.look(&self.marks, now).missed.is_empty()
+    }
+
+    /// The marks of promised lines that are not among the stored ones.
+    fn begun(&self, stored: Option<&BTreeMap<String, Timestamp>>) -> Vec<MarkRow> {
+        let is_stored = |line: &Line| stored.is_some_and(|stored| stored.contains_key(&line.name));
+        let lines = self.agenda.lines.iter().zip(&self.marks);
+        lines
+            .filter(|(line, mark)| mark.is_promised && !is_stored(line))
+            .map(|(line, mark)| self.row(line, mark))
+            .collect()
+    }
+
+    fn row(&self, line: &Line, mark: &Mark) -> MarkRow {
+        MarkRow { database: self.database.name.to_string(), line: line.name.clone(), through: mark.through }
     }
 
     /// Those of these marks that are further on than before.
     fn moved(&self, marks: &[Mark]) -> Vec<MarkRow> {
-        let lines = self.agenda().lines.iter().zip(&self.marks).zip(marks);
+        let lines = self.agenda.lines.iter().zip(&self.marks).zip(marks);
         lines
             .filter(|((_, before), mark)| before.through != mark.through)
-            .map(|((line, _), mark)| MarkRow {
-                database: self.database.name.to_string(),
-                line: line.name.clone(),
-                through: mark.through,
-            })
+            .map(|((line, _), mark)| self.row(line, mark))
             .collect()
     }
 
@@ -205,7 +220,7 @@ impl Table {
     /// has nothing to test.
     async fn due_run(&self, due: &Due<'_>) -> Result<Option<NewRun>, String> {
         let (database, schedule) = (&self.database, &self.database.schedule.config);
-        let Some(line) = self.agenda().lines.get(due.line) else { return Ok(None) };
+        let Some(line) = self.agenda.lines.get(due.line) else { return Ok(None) };
         let id = RunId::new(line.flow, database.name.as_str(), &line.kind, &due.due_at.to_string());
         let run = match schedule.backups.get(due.line) {
             Some(entry) => {
@@ -234,7 +249,7 @@ impl Table {
 
     fn missed_run(&self, missed: &Missed) -> Result<NewRun, String> {
         let Missed { line, why, due } = missed;
-        let (flow, kind) = self.agenda().lines.get(*line).map_or(("", ""), |line| (line.flow, line.kind.as_str()));
+        let (flow, kind) = self.agenda.lines.get(*line).map_or(("", ""), |line| (line.flow, line.kind.as_str()));
         let last = due.last().map(ToString::to_string).unwrap_or_default();
         let params = missed::Params {
             database: self.database.name.clone(),

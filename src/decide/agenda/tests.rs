@@ -145,6 +145,21 @@ fn a_blackout_shifts_a_test_inside_its_window_and_one_beyond_it_is_missed() {
 }
 
 #[test]
+fn whoever_waits_for_a_run_is_told_halfway_or_at_once_where_it_cannot_begin() {
+    let mut test = restore_test("0 13 28 * *");
+    test.start_window = Some(SignedDuration::from_hours(48));
+    let worries = |holds: Vec<Hold>, now: &str| {
+        let agenda = Agenda { lines: vec![backup(BackupKind::Full, "0 2 * * *"), test.clone()], holds };
+        agenda.worrying("restore_test", at(now)).map(|due| due.due_at)
+    };
+    let due = Some(at("2026-11-28T13:00:00Z"));
+    assert_eq!(worries(Vec::new(), "2026-11-29T12:59:59Z"), None);
+    assert_eq!(worries(Vec::new(), "2026-11-29T13:00:00Z"), due);
+    let long = hold(Cause::Blackout, "2026-11-28 12:00", "2026-12-05 12:00");
+    assert_eq!(worries(vec![long], "2026-11-28T13:00:00Z"), due, "it cannot begin within its window");
+}
+
+#[test]
 fn maintenance_is_told_apart() {
     let mut test = restore_test("0 13 * * *");
     test.start_window = Some(SignedDuration::from_hours(1));

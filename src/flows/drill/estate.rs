@@ -71,8 +71,8 @@ impl Estate for Resources {
     }
 
     fn held_by(&self, database: &DatabaseName, at: Timestamp) -> Result<Option<String>, StepError> {
-        let database = self.database(database)?;
-        let (free, holds) = free_from(&database.agenda.holds, NAME, at);
+        let agenda = self.agenda(database);
+        let (free, holds) = free_from(&agenda.holds, NAME, at);
         let until = free.map_or_else(|| "nobody knows when".to_owned(), |free| free.to_string());
         let holds: Vec<String> = holds.into_iter().map(Hold::in_words).collect();
         Ok((!holds.is_empty()).then(|| format!("{} until {until}", holds.join(" and "))))

@@ -17,9 +17,6 @@ use crate::{
 
 const EVERY: SignedDuration = SignedDuration::from_secs(10);
 
-/// How far back a test that never began is looked for.
-const BACK: SignedDuration = SignedDuration::from_hours(400 * 24);
-
 /// What is known of the tests of all databases.
 #[derive(Default)]
 pub(super) struct LateTests {
@@ -37,7 +34,11 @@ impl LateTests {
         self.looked_at = Some(now);
         for table in tables {
             let name = &table.database.name;
-            let Some(due) = worrying(table, now).filter(|due| self.settled.get(name) != Some(&due.due_at)) else {
+            let Some(due) = table
+                .agenda
+                .worrying(restore_test::NAME, now)
+                .filter(|due| self.settled.get(name) != Some(&due.due_at))
+            else {
                 continue;
             };
             match is_settled(app, table, &due).await {
@@ -54,13 +55,6 @@ impl LateTests {
     fn finding(&mut self, app: &Arc<App>, name: &DatabaseName) -> &mut Finding {
         self.findings.entry(name.clone()).or_insert_with(|| Finding::new("restore_test", app, name))
     }
-}
-
-/// The newest due time of the restore test that should have begun by now.
-fn worrying(table: &Table, now: Timestamp) -> Option<Due<'_>> {
-    let (line, of) = table.agenda().lines.iter().enumerate().find(|(_, line)| line.flow == restore_test::NAME)?;
-    let due = table.agenda().at(line, of.due.latest_due(now - BACK, now)?)?;
-    (due.worrying_from() <= now || due.begins().is_none()).then_some(due)
 }
 
 /// Whether a test has begun since, whoever asked for it, or there was nothing to test.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use lifeboat::{
     clock::Clock,
-    db::{Db, runs},
+    db::{Db, agenda, runs},
 };
 
 use super::site::{Site, wallet};
@@ -68,6 +68,16 @@ async fn no_due_time_is_lost_or_run_twice_over_a_kill() {
     assert_eq!(seen.len(), usize::try_from(steps).unwrap() + 1, "{seen:?}");
     let missed = seen.values().flatten().filter(|how| *how == "down").count();
     assert!(missed >= 3, "{seen:?}");
+
+    // An edited line is promised from the moment it is seen: also to who comes after a crash.
+    site.edit("schedules/wallet.yaml", "*/2 * * * * *", "0 2 29 2 *");
+    let mut daemon = site.serve(&[]);
+    let name = "backup/full `0 2 29 2 *` Europe/Malta";
+    eventually("its mark", SOON, async || {
+        agenda::marks(&db).await.unwrap().get("wallet").is_some_and(|marks| marks.contains_key(name))
+    })
+    .await;
+    daemon.kill().await.unwrap();
 }
 
 #[tokio::test]

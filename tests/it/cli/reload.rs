@@ -121,6 +121,21 @@ async fn edits_take_effect_while_the_daemon_serves_and_broken_ones_do_not() {
     hang_up();
     is_content(&site).await;
 
+    // Maintenance shifts what is due and interrupts no stream.
+    let next = async || {
+        let status = status(&site).await;
+        let wallet = status["databases"].as_array()?.iter().find(|database| database["database"] == "wallet")?.clone();
+        Some(wallet["next_runs"].as_array()?.iter().find(|run| run["what"] == "full backup")?["at"].clone())
+    };
+    let due = next().await;
+    assert!(due.is_some());
+    let week = "maintenance: [{reason: new disks, start: \"Mon 00:00\", end: \"Sun 23:59\"}]\napi:";
+    site.edit("lifeboat.yaml", "api:", week);
+    eventually("it is shifted", SOON, async || next().await.is_some_and(|at| Some(at) != due)).await;
+    site.edit("lifeboat.yaml", week, "api:");
+    eventually("it is due as before", SOON, async || next().await == due).await;
+    assert_eq!(sender(&lab, "wallet").await, first, "nobody's WAL waits for maintenance");
+
     // A file that goes is no more protected.
     std::fs::remove_file(site.path("schedules/third.yaml")).unwrap();
     protects(&site, &["ledger", "wallet"]).await;

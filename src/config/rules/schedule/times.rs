@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Report, Spot};
 use crate::{
+    config::schedule::{HeldFlow, drills_and_tests},
     decide::{
         agenda::{Agenda, CatchUp, Line, Size},
         due::Schedule,
@@ -28,7 +29,7 @@ pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_
             report.add(list.place, "this blackout holds nothing", "name what it holds, or remove `holds`");
         }
         let flows: Vec<&str> = list.items().filter_map(Spot::text).collect();
-        let flows = if flows.is_empty() { vec!["drill", "restore_test"] } else { flows };
+        let flows = if flows.is_empty() { drills_and_tests().map(HeldFlow::as_str).to_vec() } else { flows };
         holds.extend(hold(Cause::Blackout, blackout, zone, &flows, report));
     }
     let name = schedule.get("database").text();
@@ -94,10 +95,10 @@ fn never(schedule: Spot<'_>, zone: &str, holds: Vec<Hold>, report: &mut Report<'
             .find(|known| kind == Some(known.as_str()));
         let Some(kind) = kind else { continue };
         let size = Size { kind, standalone: line.get("standalone").text() == Some("true") };
-        places.extend(push(&mut agenda, "backup", Some(size), line, zone));
+        places.extend(push(&mut agenda, HeldFlow::Backup.as_str(), Some(size), line, zone));
     }
     let test = schedule.get("restore_test");
-    places.extend(push(&mut agenda, "restore_test", None, test, zone));
+    places.extend(push(&mut agenda, HeldFlow::RestoreTest.as_str(), None, test, zone));
     for (line, spot) in places.into_iter().enumerate() {
         let mut counted = 0;
         let mut due = agenda.coming(line, FROM).take(LOOKED_AT).peekable();
