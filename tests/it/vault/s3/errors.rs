@@ -152,7 +152,7 @@ async fn missing_credentials_are_told_by_their_reference() {
     let error = store.list("").await.unwrap_err();
     assert!(matches!(refusal(&error), Refusal::NoCredential { .. }), "{error:?}");
     let text = told(&error);
-    assert!(text.contains("`DR_SECRET` is not set") && text.contains("set `credentials`"), "{text}");
+    assert!(text.contains("`DR_SECRET` is not set") && text.contains("write `credentials`"), "{text}");
 }
 
 /// The server checks signatures and rights here.
