@@ -14,7 +14,9 @@ use lifeboat::{
     db::{Db, agenda, nodes},
     domain::{NodeRole, RunId},
     flow::{DEFAULT_TTL, Runner},
+    process::Tasks,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     daemon::{Daemon, Site},
@@ -64,6 +66,10 @@ async fn state(site: &Site) -> Db {
     Db::open(&format!("sqlite:{}", site.folder.join("lifeboat.db").display())).await.unwrap()
 }
 
+fn now() -> Timestamp {
+    Clock::system().now()
+}
+
 async fn until(what: &str, site: &Site, mut holds: impl AsyncFnMut() -> bool) -> f64 {
     let begun = Instant::now();
     while !holds().await {
@@ -99,9 +105,21 @@ fn told(late: &[f64]) -> String {
     )
 }
 
+/// Seconds until all lines of new schedules are stored.
+async fn first_start(site: &Site) -> f64 {
+    let (daemon, begun) = (site.serve(), Instant::now());
+    until("the state is there", site, async || site.folder.join("lifeboat.db").exists()).await;
+    let db = state(site).await;
+    let are_stored = async || agenda::marks(&db).await.is_ok_and(|marks| marks.len() == MANY);
+    until("all lines have a mark", site, are_stored).await;
+    let taken = begun.elapsed().as_secs_f64();
+    daemon.stop().await;
+    taken
+}
+
 async fn many(estate: &Estate) -> Vec<Figure> {
     // Each is due once in every round, and all of them at one instant as well.
-    let midnight = (Timestamp::now() + ROUND * 2).round(jiff::Unit::Minute).unwrap();
+    let midnight = (now() + ROUND * 2).round(jiff::Unit::Minute).unwrap();
     let wall = midnight.to_zoned(TimeZone::UTC);
     let minutes = usize::try_from(ROUND.as_mins()).unwrap();
     let site =
@@ -114,23 +132,14 @@ async fn many(estate: &Estate) -> Vec<Figure> {
         );
         site.edit(&format!("schedules/{}.yaml", name(nth)), "backups: [", &at_once);
     }
-    let first = {
-        let daemon = site.serve();
-        let begun = Instant::now();
-        until("the state is there", &site, async || site.folder.join("lifeboat.db").exists()).await;
-        let db = state(&site).await;
-        until("all lines have a mark", &site, async || agenda::marks(&db).await.is_ok_and(|marks| marks.len() == MANY))
-            .await;
-        let taken = begun.elapsed().as_secs_f64();
-        daemon.stop().await;
-        taken
-    };
+    let first = first_start(&site).await;
     let db = state(&site).await;
     let runner = Runner::new(db.clone(), "looking", Clock::system(), DEFAULT_TTL);
     let known: BTreeSet<RunId> = runner.list(4 * MANY).await.unwrap().into_iter().map(|run| run.run_id).collect();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let worker = tokio::spawn(alive(db));
-    let started = Timestamp::now();
+    let tasks = Tasks::new();
+    tasks.spawn(alive(db, tasks.stop().clone()));
+    let started = now();
     let daemon = site.serve();
     // Of what was due meanwhile.
     let again = until("the first run after a start", &site, async || {
@@ -143,7 +152,7 @@ async fn many(estate: &Estate) -> Vec<Figure> {
     let memory = daemon.resident_bytes();
     let spread = lateness(&runner, settled, midnight).await;
     let at_once = lateness(&runner, midnight, midnight + SignedDuration::from_secs(1)).await;
-    worker.abort();
+    tasks.shut_down().await;
     daemon.stop().await;
     let what = format!("{MANY} databases, each in a file of its own");
     let figure = |work: &str, what: String, measured: String, goal: &str| Figure {
@@ -176,15 +185,15 @@ async fn many(estate: &Estate) -> Vec<Figure> {
 }
 
 fn until_past(instant: Timestamp) -> Duration {
-    let left = (instant + SignedDuration::from_secs(30)).duration_since(Timestamp::now());
+    let left = (instant + SignedDuration::from_secs(30)).duration_since(now());
     Duration::try_from(left).unwrap_or_default()
 }
 
 /// Tells that a node lives which could drive the runs.
-async fn alive(db: Db) {
-    loop {
+async fn alive(db: Db, stop: CancellationToken) {
+    while !stop.is_cancelled() {
         nodes::tell(&db, "worker", &"lab".parse().unwrap(), &[NodeRole::Worker], "0").await.unwrap();
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        let _stopped = tokio::time::timeout(Duration::from_secs(5), stop.cancelled()).await;
     }
 }
 
