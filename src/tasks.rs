@@ -74,7 +74,9 @@ pub fn ask(app: &Arc<App>, tasks: &Tasks) {
             let to = vault.store.place().vault.clone();
             tasks.spawn(copy::run(Arc::clone(app), Arc::clone(database), to, tasks.stop().clone()));
         }
-        tasks.spawn(verify::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
+    }
+    for vault in app.vaults.keys() {
+        tasks.spawn(verify::run(Arc::clone(app), vault.clone(), tasks.stop().clone()));
     }
 }
 

@@ -51,7 +51,8 @@ fn write(estate: &Estate, count: usize, roles: &str, cron: impl Fn(usize) -> Str
     site.edit("lifeboat.yaml", "region: lab}", &format!("region: lab, roles: [{roles}]}}"));
     let schedule = site.text("schedules/wallet.yaml");
     for nth in 0..count {
-        let own = schedule.replace("wallet", &name(nth)).replace("0 2 29 2 *", &cron(nth));
+        let own =
+            schedule.replace("wallet", &name(nth)).replace("0 2 29 2 *", &cron(nth)).replace("0 5 29 2 *", "0 5 1 * *");
         site.put(&format!("schedules/{}.yaml", name(nth)), &own);
     }
     std::fs::remove_file(site.folder.join("schedules/wallet.yaml")).unwrap();

@@ -2,14 +2,19 @@
 //! is due follows from the clock and the names alone, and a run's id holds its
 //! due time: two nodes that ask for it get one run.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
+use futures::StreamExt;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::App,
-    domain::{RunId, VaultName, with_causes},
+    domain::{DatabaseName, RunId, VaultName, with_causes},
     flow::NewRun,
     flows::{
         Database, Vault,
@@ -19,11 +24,12 @@ use crate::{
 
 /// How often is looked whether something is due.
 const EVERY: Duration = Duration::from_secs(30);
+/// Databases that are looked at at a time in one vault.
+const AT_ONCE: usize = 8;
 
-/// Looks until told to stop.
-pub async fn run(app: Arc<App>, database: Arc<Database>, stop: CancellationToken) {
-    // Per vault the due time that was dealt with last.
-    let mut seen: BTreeMap<VaultName, Timestamp> = BTreeMap::new();
+/// Looks into one vault for all databases that name it, until told to stop.
+pub async fn run(app: Arc<App>, name: VaultName, stop: CancellationToken) {
+    let watch = Arc::new(Watch { app, name, seen: Mutex::default() });
     let mut ticker = tokio::time::interval(EVERY);
     ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -31,13 +37,41 @@ pub async fn run(app: Arc<App>, database: Arc<Database>, stop: CancellationToken
             () = stop.cancelled() => break,
             _ = ticker.tick() => {}
         }
-        for vault in &database.vaults {
-            let name = &vault.store.place().vault;
-            match submit_due(&app, &database, vault, seen.get(name).copied()).await {
-                Ok(due) => seen.extend(due.map(|due| (name.clone(), due))),
-                Err(error) => {
-                    tracing::warn!(database = %database.name, vault = %name, error, "a due verification could not be stored; trying again");
-                }
+        if stop.run_until_cancelled(watch.look()).await.is_none() {
+            break;
+        }
+    }
+}
+
+/// One vault.
+struct Watch {
+    app: Arc<App>,
+    name: VaultName,
+    /// Per database the due time that was dealt with last.
+    seen: Mutex<BTreeMap<DatabaseName, Timestamp>>,
+}
+
+impl Watch {
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<DatabaseName, Timestamp>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn look(self: &Arc<Self>) {
+        let databases: Vec<Arc<Database>> = self.app.resources.databases.values().cloned().collect();
+        let looks = databases.into_iter().map(|database| {
+            let watch = Arc::clone(self);
+            async move { watch.look_at(&database).await }
+        });
+        futures::stream::iter(looks).buffer_unordered(AT_ONCE).collect::<()>().await;
+    }
+
+    async fn look_at(&self, database: &Database) {
+        let Some(vault) = database.vault(Some(&self.name)) else { return };
+        let before = self.seen().get(&database.name).copied();
+        match submit_due(&self.app, database, vault, before).await {
+            Ok(due) => self.seen().extend(due.map(|due| (database.name.clone(), due))),
+            Err(error) => {
+                tracing::warn!(database = %database.name, vault = %self.name, error, "a due verification could not be stored; trying again");
             }
         }
     }
