@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    agenda::Size,
     due::Schedule,
     parent,
     recovery::{Coverage, History},
@@ -112,6 +113,12 @@ pub struct Line {
     pub due: Schedule,
     /// None: nothing of it ever expires.
     pub keep: Option<BTreeMap<KeepPeriod, u32>>,
+}
+
+impl Line {
+    fn size(&self) -> Size {
+        Size { kind: self.kind, standalone: self.standalone }
+    }
 }
 
 /// What the operator promised.
