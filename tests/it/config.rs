@@ -211,6 +211,27 @@ async fn check_says_what_is_protected() {
 }
 
 #[tokio::test]
+async fn check_notes_what_a_tier_asks_for_and_the_files_lack() {
+    let written = Written::examples();
+    written.change("schedules/wallet.yaml", "{rto: 1h, rpo: 15m}", "{rpo: 15m}\ntier: warm_standby");
+    written.change("schedules/wallet.yaml", "[primary, dr]", "[primary]");
+    let mut out = Vec::new();
+    assert_eq!(checked(&written, false, &mut out).await, 0, "it is what the operator wrote");
+    let out = String::from_utf8(out).unwrap();
+    let tier = "tier `warm_standby`";
+    for line in [
+        "wallet: tier warm_standby, RTO 5m, RPO 15m; backups and WAL to primary;".to_owned(),
+        format!("note: wallet: {tier} promises RPO 1m, and the file says 15m: change the tier or the objective\n"),
+        format!(
+            "note: wallet: {tier} asks for a copy in another region, and all vaults are in eu-south-1: name a vault in eu-central-1 under `vaults`\n"
+        ),
+    ] {
+        assert!(out.contains(&line), "{line} is not in\n{out}");
+    }
+    assert_eq!(out.matches(tier).count(), 2, "{out}");
+}
+
+#[tokio::test]
 async fn the_plan_shows_the_next_runs_in_the_zone_of_the_database() {
     let written = Written::examples();
     let now = noon();
