@@ -375,6 +375,7 @@ fn rules_of_what_is_kept() {
 fn rules_of_a_runbook() {
     assert_each(&[
         (&[(R, "database: wallet\n", "database: ‸walet\n")], "has no schedule", "did you mean `wallet`?"),
+        (&[(R, "{rto: 5m, rpo: 0s}", "‸{rto: 5m}")], "`rpo` is missing", "add `rpo: …`"),
         (&[(R, "\nto: mt-b", "\nto: ‸mt-c")], "no member of `wallet` is in the site `mt-c`", "mt-a"),
         (&[(R, "\nto: mt-b", "\nto: ‸mt-a")], "the same site", "takes over"),
         (&[(R, "steady_state: [bets]", "steady_state: ‸[]")], "when the service is healthy", "probe"),

@@ -7,6 +7,9 @@ use crate::{
     domain::{Span, Tier},
 };
 
+/// Of `objectives`; neither is the other misspelt.
+const KEYS: [&str; 2] = ["rto", "rpo"];
+
 pub(super) fn check(schedule: Spot<'_>, report: &mut Report<'_>) {
     let objectives = schedule.get("objectives");
     report.refuse_zero(objectives, "rto", "write how long a recovery may take, such as `1h`");
@@ -24,7 +27,7 @@ pub(super) fn check(schedule: Spot<'_>, report: &mut Report<'_>) {
     if objectives.pairs().next().is_none() && !objectives.is_empty() {
         return; // It cannot be read.
     }
-    for key in ["rto", "rpo"].into_iter().filter(|key| !is_written(objectives, key)) {
+    for key in KEYS.into_iter().filter(|key| !is_written(objectives, key)) {
         report.add(
             objectives.place,
             format!("the key `{key}` is missing, and no tier promises one"),
@@ -35,7 +38,8 @@ pub(super) fn check(schedule: Spot<'_>, report: &mut Report<'_>) {
 
 /// Whether the key stands there, be it misspelt: that is reported once, as what it is.
 fn is_written(parent: Spot<'_>, key: &str) -> bool {
-    parent.pairs().any(|(name, _, _)| name == key || nearest(name, &[key]).is_some())
+    let is_meant = |name: &str| !KEYS.contains(&name) && nearest(name, &[key]).is_some();
+    parent.pairs().any(|(name, _, _)| name == key || is_meant(name))
 }
 
 /// How much may be lost, whoever says so.
