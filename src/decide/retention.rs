@@ -187,7 +187,9 @@ fn rules(facts: &Facts, policy: &Policy, window_start: Timestamp) -> Ruled {
     keep_standing(facts, policy, &|backup| facts.is_sound(backup), &mut reasons);
     let unsound = || facts.backups.iter().filter(|backup| !facts.is_sound(backup));
     let mut as_if_mended = Reasons::default();
-    keep_standing(facts, policy, &|backup| facts.may_be_mended(backup), &mut as_if_mended);
+    if unsound().next().is_some() {
+        keep_standing(facts, policy, &|backup| facts.may_be_mended(backup), &mut as_if_mended);
+    }
     for backup in unsound().filter(|backup| as_if_mended.0.contains_key(&backup.id)) {
         reasons.add(backup, Reason::Broken);
     }

@@ -22,6 +22,9 @@ use crate::{
 };
 
 const EVERY: Duration = Duration::from_secs(30);
+/// How soon is looked again where a standby was seen not to follow: one that restarts
+/// needs a moment.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// What the ids of these findings begin with; the need and the database follow.
 const PREFIX: &str = "tier-";
 
@@ -30,9 +33,9 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
     let mut watched: Vec<Watched> = near(&app).filter_map(|database| Watched::new(&app, database)).collect();
     close_others(&app, &watched).await;
     while !watched.is_empty() {
-        let looked = stop.run_until_cancelled(look(&app, &mut watched)).await;
-        let slept = stop.run_until_cancelled(tokio::time::sleep(EVERY)).await;
-        if looked.is_none() || slept.is_none() {
+        let Some(is_sure) = stop.run_until_cancelled(look(&app, &mut watched)).await else { break };
+        let pause = if is_sure { EVERY } else { AGAIN_AFTER };
+        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             break;
         }
     }
@@ -57,7 +60,8 @@ async fn close_others(app: &App, watched: &[Watched]) {
     }
 }
 
-async fn look(app: &App, watched: &mut [Watched]) {
+/// Answers whether all that was seen is told.
+async fn look(app: &App, watched: &mut [Watched]) -> bool {
     let entries = match app.resources.evidence.records(&Filter::default()).await {
         Ok(entries) => Some(entries),
         Err(error) => {
@@ -65,7 +69,8 @@ async fn look(app: &App, watched: &mut [Watched]) {
             None
         }
     };
-    join_all(watched.iter_mut().map(|watched| watched.look(app, entries.as_deref()))).await;
+    let looked = join_all(watched.iter_mut().map(|watched| watched.look(app, entries.as_deref()))).await;
+    looked.into_iter().all(|is_sure| is_sure)
 }
 
 /// A database with a tier.
@@ -73,7 +78,7 @@ struct Watched {
     database: Arc<Database>,
     written: Written,
     findings: BTreeMap<Need, Finding>,
-    /// Whether the last look found no standby that follows: one that restarts needs a moment.
+    /// Whether the last look found no standby that follows.
     was_alone: bool,
 }
 
@@ -93,20 +98,21 @@ impl Watched {
         format!("{}/{}", about(need), self.database.name)
     }
 
-    async fn look(&mut self, app: &App, entries: Option<&[Entry]>) {
+    async fn look(&mut self, app: &App, entries: Option<&[Entry]>) -> bool {
         let seen = Seen { evidence: entries.map(|entries| self.proven(entries)), ..self.ask().await };
+        let mut is_sure = true;
         for (need, answer) in tier::look(&self.written, &seen, app.clock.now()) {
             let Some(finding) = self.findings.get_mut(&need) else { continue };
-            let is_new = need == Need::Standby && !self.was_alone;
-            if need == Need::Standby {
-                self.was_alone = matches!(answer, Answer::Lacks(_));
-            }
+            let is_lacking = matches!(answer, Answer::Lacks(_));
+            let was_alone = need != Need::Standby || std::mem::replace(&mut self.was_alone, is_lacking);
             match answer {
-                Answer::Lacks(what) if !is_new => finding.open(&what).await,
-                Answer::Lacks(_) | Answer::Unknown => {}
+                Answer::Lacks(what) if was_alone => finding.open(&what).await,
+                Answer::Lacks(_) => is_sure = false,
                 Answer::Met => finding.close().await,
+                Answer::Unknown => {}
             }
         }
+        is_sure
     }
 
     /// What the servers say, as far as the tier wants to know it.
