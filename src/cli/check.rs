@@ -168,7 +168,7 @@ async fn better_kind(database: &Database, primary: &MemberFacts, kind: BackupKin
 
 /// What the tiers ask for and the files do not have.
 fn lacking(estate: &Estate, now: Timestamp) -> impl Iterator<Item = String> {
-    let tiered = estate.schedules.iter().filter_map(|schedule| estate.tiered(&schedule.config));
+    let tiered = estate.schedules.iter().filter_map(move |schedule| estate.tiered(&schedule.config, now));
     tiered.flat_map(move |written| {
         let answers = tier::look(&written, &tier::Seen::default(), now).into_iter();
         answers.filter_map(move |(_, answer)| match answer {

@@ -113,7 +113,8 @@ pub struct Written {
     pub allowed: BTreeSet<Region>,
     /// Those of the database.
     pub runbooks: Vec<Runbook>,
-    pub restore_tests: Option<Schedule>,
+    /// Whether those by schedule are monthly; none where none are.
+    pub tested_monthly: Option<bool>,
 }
 
 /// A runbook of the database.
@@ -166,7 +167,7 @@ pub fn look(written: &Written, seen: &Seen, now: Timestamp) -> Vec<(Need, Answer
             Need::Traffic => traffic(written),
             Need::Region => region(written),
             Need::Vault => vault(written),
-            Need::RestoreTests => restore_tests(written, now),
+            Need::RestoreTests => restore_tests(written),
             Need::Proof => proof(written, seen, now),
             Need::Drill => drill(written, seen, now),
         };
@@ -285,18 +286,17 @@ fn vault(written: &Written) -> Answer {
     told(written, "asks for a second vault, and there is one: name another under `vaults`")
 }
 
-fn restore_tests(written: &Written, now: Timestamp) -> Answer {
-    let Some(tests) = &written.restore_tests else {
-        return told(written, "asks for a restore test each month, and none is scheduled: add `restore_test`");
+fn restore_tests(written: &Written) -> Answer {
+    let what = match written.tested_monthly {
+        Some(true) => return Answer::Met,
+        Some(false) => "`restore_test` is due less often: change its `cron`",
+        None => "none is scheduled: add `restore_test`",
     };
-    if is_monthly(tests, now) {
-        return Answer::Met;
-    }
-    told(written, "asks for a restore test each month, and `restore_test` is due less often: change its `cron`")
+    told(written, format!("asks for a restore test each month, and {what}"))
 }
 
 /// Whether no month passes without a due time, over a year from `now` on.
-fn is_monthly(due: &Schedule, now: Timestamp) -> bool {
+pub fn is_monthly(due: &Schedule, now: Timestamp) -> bool {
     let end = now + YEAR;
     let mut at = now;
     while at < end {
@@ -312,7 +312,7 @@ fn is_monthly(due: &Schedule, now: Timestamp) -> bool {
 /// The scheduler sees to it: a database that is new is given the same time.
 fn proof(written: &Written, seen: &Seen, now: Timestamp) -> Answer {
     let Some(proven) = &seen.evidence else { return Answer::Unknown };
-    if written.restore_tests.is_none() {
+    if written.tested_monthly.is_none() {
         return Answer::Met;
     }
     let is_old = |at: &Timestamp| now.duration_since(*at) > PROVEN_WITHIN;

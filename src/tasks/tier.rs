@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{finding::Finding, near};
 use crate::{
     app::App,
-    db::findings,
+    db::{DbError, findings},
     decide::tier::{self, Answer, Need, Proven, Seen, Written},
     domain::{SiteName, Verdict, record::kind, with_causes},
     evidence::{Entry, Filter},
@@ -30,7 +30,12 @@ const PREFIX: &str = "tier-";
 
 /// Looks until told to stop.
 pub async fn run(app: Arc<App>, stop: CancellationToken) {
-    let mut watched: Vec<Watched> = near(&app).filter_map(|database| Watched::new(&app, database)).collect();
+    let mut watched = Vec::new();
+    for database in near(&app) {
+        watched.extend(Watched::new(&app, database));
+        // Of many that takes a while.
+        tokio::task::yield_now().await;
+    }
     close_others(&app, &watched).await;
     while !watched.is_empty() {
         let Some(is_sure) = stop.run_until_cancelled(look(&app, &mut watched)).await else { break };
@@ -44,16 +49,17 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
 /// Closes what was found of tiers that are no more.
 async fn close_others(app: &App, watched: &[Watched]) {
     let db = &app.resources.db;
+    let ours: BTreeSet<&str> = near(app).map(|database| database.name.as_str()).collect();
+    let needed: BTreeSet<String> =
+        watched.iter().flat_map(|watched| watched.findings.keys().map(|need| watched.id(*need))).collect();
     let closed = async {
         for finding in findings::open_findings(db).await? {
-            let is_ours = |database: &Arc<Database>| finding.id.strip_suffix(&format!("/{}", database.name)).is_some();
-            let is_of_tier = finding.id.starts_with(PREFIX) && near(app).any(is_ours);
-            let is_watched = watched.iter().any(|watched| watched.needs().any(|need| watched.id(need) == finding.id));
-            if is_of_tier && !is_watched {
+            let is_of_tier = finding.id.starts_with(PREFIX) && ours.contains(finding.subject.as_str());
+            if is_of_tier && !needed.contains(&finding.id) {
                 findings::close(db, &finding.id).await?;
             }
         }
-        Ok::<_, crate::db::DbError>(())
+        Ok::<_, DbError>(())
     };
     if let Err(error) = closed.await {
         tracing::warn!(%error, "what was found of a tier that is no more is not closed");
@@ -84,14 +90,10 @@ struct Watched {
 
 impl Watched {
     fn new(app: &Arc<App>, database: &Arc<Database>) -> Option<Self> {
-        let written = app.estate.tiered(&database.schedule.config)?;
+        let written = app.estate.tiered(&database.schedule.config, app.clock.now())?;
         let of = |need: &Need| (*need, Finding::new(&about(*need), app, &database.name));
         let findings = tier::terms(written.tier).needs.iter().map(of).collect();
         Some(Self { database: Arc::clone(database), written, findings, was_alone: false })
-    }
-
-    fn needs(&self) -> impl Iterator<Item = Need> {
-        self.findings.keys().copied()
     }
 
     fn id(&self, need: Need) -> String {
