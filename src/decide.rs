@@ -2,6 +2,7 @@
 //! nothing else of ours but `domain`. Flows carry out what is decided here.
 
 pub mod agenda;
+pub mod answer;
 pub mod chain;
 pub mod cluster;
 pub mod collation;
@@ -20,6 +21,7 @@ pub mod member;
 pub mod parent;
 pub mod placement;
 pub mod priority;
+pub mod reading;
 pub mod recovery;
 pub mod reload;
 pub mod retention;
