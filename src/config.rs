@@ -18,6 +18,7 @@ mod rules;
 pub mod runbook;
 pub mod schedule;
 pub mod secret;
+mod tier;
 pub mod vault;
 mod vocabulary;
 mod walk;

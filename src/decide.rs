@@ -33,3 +33,4 @@ pub mod slot;
 pub mod stretch;
 pub mod synchronous;
 pub mod tablespaces;
+pub mod tier;

@@ -24,7 +24,7 @@ pub use kept::{SlotState, WalKept};
 pub use lever::{Attribution, AttributionError, Lever};
 pub use lsn::{Lsn, Segment, SegmentSize, Timeline};
 pub use node::{Node, NodeRole, Placement};
-pub use objective::{Objectives, Residency};
+pub use objective::{Objectives, Residency, Tier};
 pub use record::EvidenceRecord;
 pub use recovery::{Opener, RecoveryPoint, RecoveryTarget};
 pub use verdict::{Check, Phase, Verdict};

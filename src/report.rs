@@ -15,7 +15,7 @@ pub mod page;
 pub mod status;
 pub mod words;
 
-pub use build::{Report, build};
+pub use build::{Promised, Report, build};
 pub use status::EstateStatus;
 
 pub use csv::csv;

@@ -20,6 +20,7 @@ pub mod schedule;
 pub mod slots;
 pub mod stranded;
 pub mod tails;
+pub mod tier;
 pub mod vault;
 pub mod verify;
 pub mod wal;
@@ -47,9 +48,11 @@ fn protect_one(app: &Arc<App>, database: &Arc<Database>, tasks: &Tasks) {
     tasks.spawn(heartbeat::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
 }
 
-/// Takes care of the vaults until `tasks` end: each is watched; what they hold of
+/// Takes care of tiers and vaults until `tasks` end: what a tier asks for is looked
+/// for; each vault is watched; what they hold of
 /// heartbeats is merged, what is kept is locked, what is superseded goes.
 pub fn care(app: &Arc<App>, tasks: &Tasks) {
+    tasks.spawn(tier::run(Arc::clone(app), tasks.stop().clone()));
     for vault in app.vaults.values() {
         tasks.spawn(vault::run(Arc::clone(app), Arc::clone(vault), tasks.stop().clone()));
     }

@@ -8,6 +8,7 @@ use metrics::gauge;
 
 use super::App;
 use crate::{
+    config::ScheduleConfig,
     db::{DbError, findings, heartbeats, nodes},
     decide::{
         agenda::Agenda,
@@ -26,7 +27,7 @@ use crate::{
         restore,
     },
     report::{
-        self, EstateStatus, Report,
+        self, EstateStatus, Promised, Report,
         status::{
             BrokenWindow, DatabaseStatus, Finding, LastDrill, LastRestoreTest, NextRun, PrimaryAway, StreamingState,
             VaultCopies, VaultExposure, WalStreaming,
@@ -113,7 +114,7 @@ impl App {
         now: Timestamp,
     ) -> Result<DatabaseStatus, StatusError> {
         let config = &database.schedule.config;
-        let objectives = config.objectives;
+        let objectives = config.objectives();
         let beats = self.beats(&database.name, now - window(objectives.rpo), now).await?;
         let last_heartbeat = beats.iter().map(|beat| beat.acknowledged_at).max();
         let exposure = held.exposure(&beats, now);
@@ -125,6 +126,7 @@ impl App {
         Ok(DatabaseStatus {
             database: database.name.clone(),
             engine: format!("{:?}", config.engine).to_lowercase(),
+            tier: config.tier,
             objectives,
             // Both are set by `EstateStatus::new`.
             verdict: Verdict::Inconclusive,
@@ -428,12 +430,13 @@ impl App {
     /// Objectives against what was achieved, over a month or over all time.
     pub async fn report(&self, month: Option<Month>) -> Result<Report, evidence::EvidenceError> {
         let entries = self.resources.evidence.records(&Filter::default()).await?;
-        let objectives = self
+        let promised = |config: &ScheduleConfig| Promised { tier: config.tier, objectives: config.objectives() };
+        let databases = self
             .resources
             .databases
             .iter()
-            .map(|(name, database)| (name.to_string(), database.schedule.config.objectives))
+            .map(|(name, database)| (name.to_string(), promised(&database.schedule.config)))
             .collect();
-        Ok(report::build(&entries, month, &objectives, self.clock.now(), self.signer.verifier().fingerprint()))
+        Ok(report::build(&entries, month, &databases, self.clock.now(), self.signer.verifier().fingerprint()))
     }
 }

@@ -16,7 +16,10 @@ use super::{Invocation, plan, print_problems};
 use crate::{
     app::{self, ToLook, secrets},
     config::{Estate, load},
-    decide::headroom,
+    decide::{
+        headroom,
+        tier::{self, Answer},
+    },
     domain::{BackupKind, VaultName, WalKept, with_causes},
     engine::{MemberFacts, postgres::cluster::gives_increments},
     flows::{Database, Vault, backup::increment_hindrance},
@@ -50,6 +53,7 @@ pub async fn run(
         }
     };
     let mut found = Looked::default();
+    found.findings.extend(lacking(&estate, now));
     if !options.files {
         secrets::unusable(&estate, options.connect).await.into_iter().for_each(|problem| found.problem(problem));
     }
@@ -81,7 +85,8 @@ pub async fn run(
 struct Looked {
     /// Against being protected, or against restoring here.
     problems: Vec<String>,
-    /// What a person should know of a vault; one that several databases share says it once.
+    /// What a person should know of a vault, or of what a tier asks for; a vault that
+    /// several databases share says it once.
     findings: BTreeSet<String>,
 }
 
@@ -161,6 +166,18 @@ async fn better_kind(database: &Database, primary: &MemberFacts, kind: BackupKin
     }
 }
 
+/// What the tiers ask for and the files do not have.
+fn lacking(estate: &Estate, now: Timestamp) -> impl Iterator<Item = String> {
+    let tiered = estate.schedules.iter().filter_map(move |schedule| estate.tiered(&schedule.config, now));
+    tiered.flat_map(move |written| {
+        let answers = tier::look(&written, &tier::Seen::default(), now).into_iter();
+        answers.filter_map(move |(_, answer)| match answer {
+            Answer::Lacks(what) => Some(format!("{}: {what}", written.database)),
+            Answer::Met | Answer::Unknown => None,
+        })
+    })
+}
+
 /// Where nobody could tell how long WAL may pile up.
 async fn unknown_room(database: &Database) -> Option<String> {
     let seen: Vec<WalKept> = database.engine.wal_kept().await.into_iter().filter_map(|(_, kept)| kept.ok()).collect();
@@ -180,7 +197,8 @@ fn protects(estate: &Estate) -> serde_json::Value {
             "file": schedule.file,
             "sha256": schedule.sha256,
             "vaults": schedule.config.vaults,
-            "objectives": schedule.config.objectives,
+            "tier": schedule.config.tier,
+            "objectives": schedule.config.objectives(),
             "restore_test": schedule.config.restore_test.is_some(),
         })
     });
@@ -202,10 +220,11 @@ const NEXT_RUNS: usize = 3;
 fn summary(estate: &Estate, now: Timestamp, out: &mut impl Write) -> io::Result<()> {
     for schedule in estate.schedules.iter().map(|schedule| &schedule.config) {
         let vaults: Vec<&str> = schedule.vaults.iter().map(VaultName::as_str).collect();
-        let objectives = schedule.objectives;
+        let objectives = schedule.objectives();
+        let tier = schedule.tier.map_or_else(String::new, |tier| format!("tier {}, ", tier.as_str()));
         writeln!(
             out,
-            "{}: RTO {}, RPO {}; backups and WAL to {}; verified every {}, {} of the content each time; {}",
+            "{}: {tier}RTO {}, RPO {}; backups and WAL to {}; verified every {}, {} of the content each time; {}",
             schedule.database,
             objectives.rto,
             objectives.rpo,

@@ -61,7 +61,8 @@ fn text(status: &EstateStatus) -> String {
     }
     let mut text = format!("{}\n{table}{}", status.headline, lever_line(&status.lever));
     for database in &status.databases {
-        text = format!("{text}\n{}: {}", database.database, database.headline);
+        let tier = database.tier.map_or_else(String::new, |tier| format!(" (tier {})", tier.as_str()));
+        text = format!("{text}\n{}{tier}: {}", database.database, database.headline);
     }
     for (database, window) in status.databases.iter().flat_map(|of| of.broken_windows.iter().map(move |one| (of, one)))
     {

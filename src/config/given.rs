@@ -10,10 +10,10 @@ use std::{
 use super::{
     DaemonConfig, Estate, Loaded, ScheduleConfig, SecretRef,
     daemon::{KeysConfig, NodeConfig, SigningConfig, StateConfig},
-    schedule::{EngineKind, LoginConfig, SslMode, WalConfig},
+    schedule::{EngineKind, LoginConfig, ObjectivesConfig, SslMode, WalConfig},
     vault::VaultConfig,
 };
-use crate::domain::{BackupFrom, DatabaseName, Objectives, Span, VaultName};
+use crate::domain::{BackupFrom, DatabaseName, Span, VaultName};
 
 impl Estate {
     /// Of this database in this vault, opened by the identity in a file. There is
@@ -65,7 +65,8 @@ fn unscheduled(database: &DatabaseName, vault: &VaultName) -> ScheduleConfig {
             sslkey: None,
             dbname: "postgres".to_owned(),
         },
-        objectives: Objectives { rto: Span::from_secs(0), rpo: Span::from_secs(0) },
+        tier: None,
+        objectives: ObjectivesConfig::default(),
         residency: None,
         vaults: vec![vault.clone()],
         copy: super::schedule::CopyConfig::default(),

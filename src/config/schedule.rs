@@ -6,10 +6,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{SecretRef, check::CheckConfig};
-use crate::decide::agenda::CatchUp;
+use crate::decide::{agenda::CatchUp, tier};
 use crate::domain::{
     BackupFrom, BackupKind, ByteSize, DatabaseName, KeepPeriod, MemberName, Objectives, Residency, Share, SiteName,
-    Span, VaultName,
+    Span, Tier, VaultName,
 };
 
 /// One protected database.
@@ -28,8 +28,12 @@ pub struct ScheduleConfig {
     pub connection: Option<ConnectionConfig>,
     /// How to log in.
     pub login: LoginConfig,
-    /// What was promised.
-    pub objectives: Objectives,
+    /// How soon it has to be back: what it promises where `objectives` says nothing, and
+    /// what must be there to keep that (`docs/tiers.md`).
+    pub tier: Option<Tier>,
+    /// What was promised; what is not written is what the tier promises.
+    #[serde(default)]
+    pub(super) objectives: ObjectivesConfig,
     /// Where its data may be; anywhere when absent.
     pub residency: Option<Residency>,
     /// WAL goes to all of them; backups to the first, and are copied to the rest.
@@ -70,6 +74,18 @@ pub(super) fn utc() -> String {
 }
 
 impl ScheduleConfig {
+    /// What was promised: what is written, else what the tier promises. Zero where
+    /// neither says anything, which `load` refuses.
+    pub fn objectives(&self) -> Objectives {
+        let tier = self.tier.map(|tier| tier::terms(tier).objectives);
+        let zero = Span::from_secs(0);
+        let ObjectivesConfig { rto, rpo } = self.objectives;
+        Objectives {
+            rto: rto.or(tier.map(|tier| tier.rto)).unwrap_or(zero),
+            rpo: rpo.or(tier.map(|tier| tier.rpo)).unwrap_or(zero),
+        }
+    }
+
     /// Its servers by name, also where there is one `connection` only.
     pub fn all_members(&self) -> BTreeMap<MemberName, MemberConfig> {
         let only = self.connection.as_ref().and_then(|connection| {
@@ -79,6 +95,16 @@ impl ScheduleConfig {
         });
         self.members.clone().into_iter().chain(only).collect()
     }
+}
+
+/// Recovery time and recovery point objectives, as far as they are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectivesConfig {
+    /// Recovery time objective: disaster to healthy users.
+    pub rto: Option<Span>,
+    /// Recovery point objective: newest acknowledged commit that may be lost, as an age.
+    pub rpo: Option<Span>,
 }
 
 /// Member and site of a database that has one server: where its file names it.

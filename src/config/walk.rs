@@ -281,8 +281,10 @@ impl<'a> Walk<'a> {
         let required = shape.schema.get("required").and_then(Value::as_array).into_iter().flatten();
         let missing: Vec<&str> =
             required.filter_map(Value::as_str).filter(|key| !entries.iter().any(|entry| entry.key == *key)).collect();
-        // A misspelt key is reported once, as what it is.
-        let misspelt = |key: &&&str| entries.iter().any(|entry| nearest(&entry.key, &[**key]).is_some());
+        // A misspelt key is reported once, as what it is; `rto` is no misspelt `rpo`.
+        let is_known = |key: &str| shape.schema.get("properties").is_some_and(|known| known.get(key).is_some());
+        let is_meant = |entry: &Entry, key: &str| !is_known(&entry.key) && nearest(&entry.key, &[key]).is_some();
+        let misspelt = |key: &&&str| entries.iter().any(|entry| is_meant(entry, key));
         for key in missing.iter().filter(|key| !misspelt(key)) {
             let meaning =
                 shape.schema.get("properties").and_then(|all| all.get(*key)).and_then(|one| one.get("description"));

@@ -67,7 +67,7 @@ impl Size {
     /// Whether such a backup makes one of the other size needless at the same time.
     /// A full backup that stands alone counts for no other full one: nothing is
     /// built upon it.
-    fn counts_for(self, other: Self) -> bool {
+    pub(super) fn counts_for(self, other: Self) -> bool {
         let rank = |kind| match kind {
             BackupKind::Full => 2,
             BackupKind::Differential => 1,
@@ -223,13 +223,10 @@ impl Agenda {
     /// first of several that are alike.
     fn counted_by(&self, line: usize, due_at: Timestamp) -> Option<usize> {
         let size = self.lines.get(line)?.backup?;
-        let is_due = |other: &Line| {
-            let before = due_at.checked_sub(SignedDuration::from_secs(1)).unwrap_or(due_at);
-            other.due.next_after(before) == Some(due_at)
-        };
         let counts = |(place, other): &(usize, &Line)| {
             let Some(others) = other.backup else { return false };
-            *place != line && (others.counts_for(size) || (others == size && *place < line)) && is_due(other)
+            let is_counted = others.counts_for(size) || (others == size && *place < line);
+            *place != line && is_counted && other.due.is_due_at(due_at)
         };
         self.lines.iter().enumerate().find(counts).map(|(place, _)| place)
     }

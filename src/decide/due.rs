@@ -13,7 +13,7 @@ use std::{
 
 use chrono::{DateTime, LocalResult, NaiveDateTime, Offset as _, TimeDelta, TimeZone as _, Utc};
 use croner::Cron;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// Why a schedule cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -135,6 +135,12 @@ impl Schedule {
             best = instants.filter(|instant| *instant > after).chain(best).min();
         }
         Timestamp::from_second(best?.timestamp()).ok()
+    }
+
+    /// Whether it is due at this very second.
+    pub fn is_due_at(&self, at: Timestamp) -> bool {
+        let before = at.checked_sub(SignedDuration::from_secs(1)).unwrap_or(at);
+        self.next_after(before) == Some(at)
     }
 
     /// Due instants in (`after`, `until`], oldest first, at most [`DUE_MAX`].

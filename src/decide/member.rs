@@ -74,8 +74,8 @@ pub fn choose(from: BackupFrom, primary: &Primary, seen: &[Seen]) -> Result<Choi
     }
 }
 
-/// Why a standby gives no backup now.
-fn hindrance(standby: &State, primary: &Primary) -> Option<String> {
+/// Why a standby gives no backup now, nor could take over.
+pub(super) fn hindrance(standby: &State, primary: &Primary) -> Option<String> {
     if standby.system_id != primary.system_id {
         return Some(format!(
             "belongs to another cluster: its system identifier is {}, that of the primary is {}",

@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    agenda::Size,
     due::Schedule,
     parent,
     recovery::{Coverage, History},
@@ -114,6 +115,12 @@ pub struct Line {
     pub keep: Option<BTreeMap<KeepPeriod, u32>>,
 }
 
+impl Line {
+    fn size(&self) -> Size {
+        Size { kind: self.kind, standalone: self.standalone }
+    }
+}
+
 /// What the operator promised.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -180,7 +187,9 @@ fn rules(facts: &Facts, policy: &Policy, window_start: Timestamp) -> Ruled {
     keep_standing(facts, policy, &|backup| facts.is_sound(backup), &mut reasons);
     let unsound = || facts.backups.iter().filter(|backup| !facts.is_sound(backup));
     let mut as_if_mended = Reasons::default();
-    keep_standing(facts, policy, &|backup| facts.may_be_mended(backup), &mut as_if_mended);
+    if unsound().next().is_some() {
+        keep_standing(facts, policy, &|backup| facts.may_be_mended(backup), &mut as_if_mended);
+    }
     for backup in unsound().filter(|backup| as_if_mended.0.contains_key(&backup.id)) {
         reasons.add(backup, Reason::Broken);
     }

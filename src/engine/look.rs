@@ -57,6 +57,9 @@ pub trait Look: Send + Sync {
     /// What a person should know of how the primary is set, though it stops nothing.
     async fn notes(&self) -> Result<Vec<String>, EngineError>;
 
+    /// Whether the primary acknowledges no commit before every required vault has it.
+    async fn commits_wait(&self) -> Result<bool, EngineError>;
+
     /// What each member keeps of its WAL for us now, and what room it has for it; why it
     /// cannot be seen of the others.
     async fn wal_kept(&self) -> Vec<(MemberName, Result<WalKept, EngineError>)>;

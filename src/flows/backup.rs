@@ -31,7 +31,7 @@ mod source;
 mod upload;
 
 use read_back::ReadBack;
-pub use source::{Manner, increment_hindrance};
+pub use source::{Manner, increment_hindrance, seen};
 use upload::{Upload, Uploaded};
 
 /// The flow's name, first part of its runs' ids.

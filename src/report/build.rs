@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{figures::Figures, words};
 use crate::{
-    domain::{Objectives, Verdict, record::kind},
+    domain::{Objectives, Tier, Verdict, record::kind},
     evidence::{Entry, EvidenceRef, Month},
 };
 
@@ -46,12 +46,21 @@ pub struct Report {
     pub head: Option<EvidenceRef>,
 }
 
+/// What is promised of a database now.
+#[derive(Debug, Clone, Copy)]
+pub struct Promised {
+    pub tier: Option<Tier>,
+    pub objectives: Objectives,
+}
+
 /// A database or a runbook.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Subject {
     pub name: String,
     /// `database` or `runbook`.
     pub kind: &'static str,
+    /// The tier that promises what its schedule does not write, as it is now.
+    pub tier: Option<Tier>,
     pub objectives: Option<Objectives>,
     pub lines: Vec<Line>,
 }
@@ -131,12 +140,12 @@ impl Report {
 }
 
 /// Builds the report over `entries`, which are the whole log, oldest first.
-/// `databases` are the protected databases with their objectives of now; a
+/// `databases` are the protected databases with what is promised of them now; a
 /// record's own objectives, as they stood, go first.
 pub fn build(
     entries: &[Entry],
     month: Option<Month>,
-    databases: &BTreeMap<String, Objectives>,
+    databases: &BTreeMap<String, Promised>,
     generated_at: Timestamp,
     signing_key: String,
 ) -> Report {
@@ -188,7 +197,7 @@ pub(super) fn measures_rto(kind: &str) -> bool {
     matches!(kind, kind::DRILL | "failover" | "incident")
 }
 
-fn subjects(period: &[&Entry], databases: &BTreeMap<String, Objectives>) -> Vec<Subject> {
+fn subjects(period: &[&Entry], databases: &BTreeMap<String, Promised>) -> Vec<Subject> {
     let mut names: BTreeSet<(bool, &str)> = databases.keys().map(|name| (false, name.as_str())).collect();
     let of_one = period.iter().filter(|entry| entry.record.kind != kind::LEVER);
     names.extend(of_one.map(|entry| (measures_rto(&entry.record.kind), entry.record.subject.as_str())));
@@ -198,16 +207,17 @@ fn subjects(period: &[&Entry], databases: &BTreeMap<String, Objectives>) -> Vec<
         .collect()
 }
 
-fn subject(period: &[&Entry], is_runbook: bool, name: &str, now: Option<Objectives>) -> Subject {
+fn subject(period: &[&Entry], is_runbook: bool, name: &str, now: Option<Promised>) -> Subject {
     let own: Vec<&Entry> = period
         .iter()
         .copied()
         .filter(|entry| entry.record.subject == name && measures_rto(&entry.record.kind) == is_runbook)
         .collect();
-    let objectives = own.iter().rev().find_map(|entry| entry.record.objectives).or(now);
+    let objectives = own.iter().rev().find_map(|entry| entry.record.objectives).or(now.map(|now| now.objectives));
     let (rto, rpo) = (objectives.map(|o| o.rto.as_secs_f64()), objectives.map(|o| o.rpo.as_secs_f64()));
     let lines = if is_runbook { runbook_lines(&own, rto, rpo) } else { database_lines(&own, rto, rpo) };
-    Subject { name: name.to_owned(), kind: if is_runbook { "runbook" } else { "database" }, objectives, lines }
+    let (kind, tier) = if is_runbook { ("runbook", None) } else { ("database", now.and_then(|now| now.tier)) };
+    Subject { name: name.to_owned(), kind, tier, objectives, lines }
 }
 
 fn database_lines(own: &[&Entry], rto: Option<f64>, rpo: Option<f64>) -> Vec<Line> {
@@ -289,7 +299,7 @@ fn sentence(unit: Unit, objective: Option<f64>, figures: &Figures) -> String {
     parts.join("; ") + "."
 }
 
-fn coverage(period: &[&Entry], databases: &BTreeMap<String, Objectives>) -> Coverage {
+fn coverage(period: &[&Entry], databases: &BTreeMap<String, Promised>) -> Coverage {
     let tested: BTreeSet<&str> = of_kind(period, kind::RESTORE_TEST)
         .filter(|entry| entry.record.verdict == Verdict::Pass)
         .map(|entry| entry.record.subject.as_str())

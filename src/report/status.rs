@@ -9,7 +9,7 @@ use super::words;
 use crate::{
     decide::exposure,
     domain::{
-        Backup, BackupState, DatabaseName, Lever, Lsn, MemberName, Node, Objectives, Region, RunId, SlotState,
+        Backup, BackupState, DatabaseName, Lever, Lsn, MemberName, Node, Objectives, Region, RunId, SlotState, Tier,
         Timeline, VaultName, Verdict,
     },
     flow::RunSummary,
@@ -48,6 +48,8 @@ pub struct DatabaseStatus {
     pub database: DatabaseName,
     /// `PostgreSQL 15.8` or the engine's name.
     pub engine: String,
+    /// The class that its schedule names.
+    pub tier: Option<Tier>,
     pub objectives: Objectives,
     /// Set by `judged`.
     pub verdict: Verdict,

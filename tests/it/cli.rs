@@ -45,6 +45,7 @@ mod status;
 mod streaming;
 mod synchronous;
 mod tablespaces;
+mod tiers;
 mod vaults;
 mod verify;
 mod verify_runs;

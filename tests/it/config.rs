@@ -144,7 +144,7 @@ fn text_stays_what_was_written() {
     let schedule = &estate.schedules[0].config;
     assert_eq!(schedule.residency.as_ref().unwrap().jurisdiction, "NO");
     let checks = &schedule.restore_test.as_ref().unwrap().checks;
-    assert!(format!("{checks:?}").contains("expect: \"0.10\""), "{checks:?}");
+    assert!(format!("{checks:?}").contains("expect: Some(\"0.10\")"), "{checks:?}");
 }
 
 /// The list of the issue, all in one go, over all files.
@@ -208,6 +208,27 @@ async fn check_says_what_is_protected() {
     assert!(out.contains("wallet: RTO 1h, RPO 15m; backups and WAL to primary, dr"), "{out}");
     assert!(out.contains("next: backup of wallet on Sun 2026-03-29 03:00:00 CEST"), "{out}");
     assert!(out.contains("all right: 1 database(s), 2 vault(s), 1 runbook(s)"), "{out}");
+}
+
+#[tokio::test]
+async fn check_notes_what_a_tier_asks_for_and_the_files_lack() {
+    let written = Written::examples();
+    written.change("schedules/wallet.yaml", "{rto: 1h, rpo: 15m}", "{rpo: 15m}\ntier: warm_standby");
+    written.change("schedules/wallet.yaml", "[primary, dr]", "[primary]");
+    let mut out = Vec::new();
+    assert_eq!(checked(&written, false, &mut out).await, 0, "it is what the operator wrote");
+    let out = String::from_utf8(out).unwrap();
+    let tier = "tier `warm_standby`";
+    for line in [
+        "wallet: tier warm_standby, RTO 5m, RPO 15m; backups and WAL to primary;".to_owned(),
+        format!("note: wallet: {tier} promises RPO 1m, and the file says 15m: change the tier or the objective\n"),
+        format!(
+            "note: wallet: {tier} asks for a copy in another region, and all vaults are in eu-south-1: name a vault in eu-central-1 under `vaults`\n"
+        ),
+    ] {
+        assert!(out.contains(&line), "{line} is not in\n{out}");
+    }
+    assert_eq!(out.matches(tier).count(), 2, "{out}");
 }
 
 #[tokio::test]

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use lifeboat::{
     clock::Clock,
     db::Db,
-    domain::{EvidenceRecord, Verdict},
+    domain::{EvidenceRecord, Tier, Verdict},
     evidence::{EvidenceLog, Filter, Month},
     report::{
-        Report, STYLE, build,
+        Promised, Report, STYLE, build,
         build::Line,
         csv::csv,
         html::html,
@@ -33,7 +33,9 @@ pub(crate) async fn report_over(records: &[EvidenceRecord], month: Option<Month>
     }
     let entries = log.records(&Filter::default()).await.unwrap();
     db.close().await;
-    let databases = ["wallet", "ledger", "odds"].map(|name| (name.to_owned(), sample::objectives("1h", "15m")));
+    let of = |name: &str| (name == "odds").then_some(Tier::BackupOnly);
+    let promised = |name| Promised { tier: of(name), objectives: sample::objectives("1h", "15m") };
+    let databases = ["wallet", "ledger", "odds"].map(|name| (name.to_owned(), promised(name)));
     build(&entries, month, &BTreeMap::from(databases), now, fingerprint)
 }
 
@@ -189,6 +191,7 @@ async fn the_sample_month_renders() {
     let report = report_over(&sample::month(), Some("2026-11".parse().unwrap())).await;
     let rendered = html(&report).unwrap();
     assert!(rendered.contains("November 2026"));
+    assert_eq!(rendered.matches("database, tier backup_only<").count(), 1, "where what is promised comes from");
     for entry in &report.details {
         assert!(rendered.contains(&entry.evidence.leaf_hash));
     }

@@ -259,6 +259,7 @@ pub(crate) fn database(name: &str) -> DatabaseStatus {
     DatabaseStatus {
         database: name.parse().unwrap(),
         engine: "PostgreSQL 15.8".into(),
+        tier: None,
         objectives: objectives("1h", "15m"),
         verdict: Verdict::Inconclusive,
         headline: String::new(),

@@ -3,6 +3,7 @@
 use super::{Report, Spot, known};
 
 mod checks;
+mod promise;
 mod source;
 mod times;
 
@@ -17,8 +18,7 @@ use crate::{
 pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_>) {
     servers(schedule, report);
     vaults(daemon, schedule, report);
-    let objectives = schedule.get("objectives");
-    report.refuse_zero(objectives, "rto", "write how long a recovery may take, such as `1h`");
+    promise::check(schedule, report);
     login(schedule.get("login"), report);
     let backups = schedule.get("backups");
     if backups.is_empty() {
@@ -228,8 +228,7 @@ fn wal(schedule: Spot<'_>, report: &mut Report<'_>) {
         );
     }
     let flush = wal.get("flush_every");
-    let rpo: Option<Span> = schedule.get("objectives").get("rpo").parsed();
-    if let (Some(every), Some(rpo)) = (flush.parsed::<Span>(), rpo)
+    if let (Some(every), Some(rpo)) = (flush.parsed::<Span>(), promise::rpo(schedule))
         && every > rpo
         && rpo > Span::from_secs(0)
     {

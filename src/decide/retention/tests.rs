@@ -3,6 +3,7 @@
 use super::*;
 use crate::decide::due::parse_zone;
 
+mod calendar;
 mod history;
 mod needs;
 mod random;

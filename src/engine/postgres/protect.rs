@@ -79,6 +79,10 @@ impl Look for Postgres {
         notes::notes(self).await
     }
 
+    async fn commits_wait(&self) -> Result<bool, EngineError> {
+        awaited::commits_wait(self).await
+    }
+
     async fn wal_kept(&self) -> Vec<(MemberName, Result<WalKept, EngineError>)> {
         kept::kept(self).await
     }

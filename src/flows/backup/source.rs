@@ -73,7 +73,8 @@ pub async fn increment_hindrance(
     }
 }
 
-fn seen(member: &MemberName, facts: &Result<MemberFacts, EngineError>) -> Seen {
+/// What a member told, as decisions read it.
+pub fn seen(member: &MemberName, facts: &Result<MemberFacts, EngineError>) -> Seen {
     let state = match facts {
         Ok(facts) => Ok(State {
             is_standby: facts.role == Role::Standby,

@@ -143,7 +143,7 @@ impl Told {
         why.scenario = self.chosen.as_ref().map(|chosen| chosen.scenario.clone());
         EvidenceRecord {
             why,
-            objectives: database.map(|database| database.schedule.config.objectives),
+            objectives: database.map(|database| database.schedule.config.objectives()),
             source: self.restored.as_ref().map(|restored| restored.source.clone()),
             target: self.proof.as_ref().zip(database).map(|(proof, database)| Target {
                 kind: "local".to_owned(),
@@ -174,7 +174,7 @@ impl Told {
         verdicts: &mut BTreeMap<String, Verdict>,
     ) {
         let Some(chosen) = &self.chosen else { return };
-        let objective = database.schedule.config.objectives.rpo;
+        let objective = database.schedule.config.objectives().rpo;
         let wants_heartbeat = database.schedule.config.restore_test.as_ref().is_some_and(wants_heartbeat);
         if let Some(disaster_at) = chosen.disaster_at {
             let present = &proof.beats.present;

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{
     site::{DIGEST, PASSWORD, Site, finished, recovered, wallet},
     streaming::{SOON, bet},
+    tiers,
 };
 use crate::support::{Lab, eventually};
 
@@ -19,7 +20,7 @@ async fn sender(lab: &Lab, database: &str) -> String {
     lab.psql(&format!("{sql}{database}'")).await
 }
 
-async fn status(site: &Site) -> Value {
+pub(super) async fn status(site: &Site) -> Value {
     match site.get("/api/v1/status").await {
         Some((200, body)) => serde_json::from_str(&body).unwrap(),
         _ => Value::Null,
@@ -32,7 +33,7 @@ async fn databases(site: &Site) -> Vec<String> {
     names.map(|database| database["database"].as_str().unwrap().to_owned()).collect()
 }
 
-async fn protects(site: &Site, wanted: &[&str]) {
+pub(super) async fn protects(site: &Site, wanted: &[&str]) {
     eventually(&format!("{wanted:?} are protected"), SOON, async || {
         let status = status(site).await;
         let databases = status["databases"].as_array().cloned().unwrap_or_default();
@@ -141,6 +142,9 @@ async fn edits_take_effect_while_the_daemon_serves_and_broken_ones_do_not() {
     protects(&site, &["ledger", "wallet"]).await;
     eventually("its stream ends", SOON, async || sender(&lab, "third").await.is_empty()).await;
     assert_eq!(sender(&lab, "wallet").await, first, "no edit touched the wallet");
+
+    tiers::are_told(&lab, &site).await;
+    assert_eq!(sender(&lab, "wallet").await, first, "what another database lacks touches no stream");
 
     // No file of the configuration changes: it is read anew when it is asked for.
     lab.psql(&format!("ALTER ROLE lifeboat PASSWORD '{PASSWORD}2'")).await;

@@ -111,9 +111,14 @@ async fn a_standby_that_keeps_nothing_is_told_as_long_as_it_is_one_of_ours() {
         })
         .await;
     };
+    site.edit("schedules/wallet.yaml", "objectives:", "tier: warm_standby\nobjectives:");
     let mut daemon = site.serve(&[]);
     caught_up(&lab, &site).await;
     told(true).await;
+    let tier = async |words: &[&str]| !findings(&site, words).await.is_empty();
+    eventually("its tier is looked at", SOON, async || tier(&["asks for a runbook"]).await).await;
+    let lonely = ["asks for a standby at another site", "none follows the primary", "member `a`"];
+    assert!(!tier(&lonely[..1]).await, "it follows the primary");
     ended(&mut daemon).await;
     site.edit("schedules/wallet.yaml", &standby.members(&lab), &alone(&lab));
     let mut daemon = site.serve(&[]);
@@ -126,5 +131,8 @@ async fn a_standby_that_keeps_nothing_is_told_as_long_as_it_is_one_of_ours() {
     lab.cluster.stop("immediate").await.unwrap();
     assert_eq!(standby.psql_in("postgres", "SELECT pg_promote()").await, "t");
     told(false).await;
+    // An edit, whichever, has the tier looked at again.
+    site.edit("schedules/wallet.yaml", "rto: 60s", "rto: 61s");
+    eventually("nobody follows the new primary", SOON, async || tier(&lonely).await).await;
     ended(&mut daemon).await;
 }

@@ -260,6 +260,50 @@ fn rules_of_a_schedule() {
 }
 
 #[test]
+fn something_is_promised() {
+    let objectives = "objectives: {rto: 1h, rpo: 15m}\n";
+    assert_each(&[
+        (
+            &[(S, objectives, ""), (S, "database: wallet\nengine", "‸database: wallet\nengine")],
+            "neither `objectives` nor `tier`",
+            "`objectives: {rto: 1h, rpo: 15m}`",
+        ),
+        (&[(S, "{rto: 1h, rpo: 15m}", "‸{rto: 1h}")], "`rpo` is missing, and no tier promises one", "add `rpo: …`"),
+        (&[(S, "{rto: 1h, rpo: 15m}", "‸{rpo: 15m}")], "`rto` is missing", "a `tier`"),
+        (&[(S, "rpo: 15m", "‸rpoo: 15m")], "unknown key `rpoo`", "did you mean `rpo`?"),
+        (&[(S, "objectives:", "‸objectivs:")], "unknown key `objectivs`", "did you mean `objectives`?"),
+        (&[(S, objectives, "‸teir: backup_only\n")], "unknown key `teir`", "did you mean `tier`?"),
+        (&[(S, objectives, "tier: ‸hot_standby\n")], "`hot_standby` is not allowed", "`warm_standby`"),
+        (
+            &[(S, objectives, "tier: active_active\n"), (S, "flush_every: 1s", "flush_every: ‸5s")],
+            "lose at most 1s",
+            "flush more often",
+        ),
+    ]);
+}
+
+#[test]
+fn what_is_written_goes_before_what_the_tier_promises() {
+    let objectives = "objectives: {rto: 1h, rpo: 15m}\n";
+    for (instead, rto, rpo) in [
+        (objectives, "1h", "15m"),
+        ("tier: active_active\n", "30s", "1s"),
+        ("tier: warm_standby\n", "5m", "1m"),
+        ("tier: pilot_light\n", "30m", "15m"),
+        ("tier: backup_only\n", "1h", "15m"),
+        ("tier: pilot_light\nobjectives: {rpo: 0s}\n", "30m", "0s"),
+        ("tier: warm_standby\nobjectives: {rto: 2h}\n", "2h", "1m"),
+        ("tier: warm_standby\nobjectives: {rto: 1m, rpo: 1h}\n", "1m", "1h"),
+        ("tier: backup_only\nobjectives: {}\n", "1h", "15m"),
+    ] {
+        let written = Written::examples();
+        written.change(S, objectives, instead);
+        let promised = written.load().unwrap().schedules[0].config.objectives();
+        assert_eq!((promised.rto.to_string(), promised.rpo.to_string()), (rto.to_owned(), rpo.to_owned()), "{instead}");
+    }
+}
+
+#[test]
 fn rules_of_when_runs_begin() {
     let line = "cron: \"0 5 1 * *\"";
     assert_each(&[
@@ -344,6 +388,7 @@ fn rules_of_what_is_kept() {
 fn rules_of_a_runbook() {
     assert_each(&[
         (&[(R, "database: wallet\n", "database: ‸walet\n")], "has no schedule", "did you mean `wallet`?"),
+        (&[(R, "{rto: 5m, rpo: 0s}", "‸{rto: 5m}")], "`rpo` is missing", "add `rpo: …`"),
         (&[(R, "\nto: mt-b", "\nto: ‸mt-c")], "no member of `wallet` is in the site `mt-c`", "mt-a"),
         (&[(R, "\nto: mt-b", "\nto: ‸mt-a")], "the same site", "takes over"),
         (&[(R, "steady_state: [bets]", "steady_state: ‸[]")], "when the service is healthy", "probe"),

@@ -63,8 +63,8 @@ fn database(schedule: &ScheduleConfig) -> String {
         "| {} | {} | {}, {} | {} |",
         schedule.database,
         vaults.join(", "),
-        schedule.objectives.rto,
-        schedule.objectives.rpo,
+        schedule.objectives().rto,
+        schedule.objectives().rpo,
         servers.join(", ")
     )
 }

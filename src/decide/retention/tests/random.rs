@@ -50,12 +50,15 @@ fn any_policy() -> impl Strategy<Value = Policy> {
     };
     let zone = prop::sample::select(vec!["UTC", "Europe/Malta", "Asia/Kathmandu", "Australia/Lord_Howe"]);
     let keeps = [keep(), keep(), keep(), keep()];
-    (keeps, zone, 1i64..12).prop_map(|(keeps, zone, window)| {
+    // What is due with the full backups, or never with them.
+    let cron = || prop::sample::select(vec!["0 0 * * *", "0 5 * * *", "0 0 * * 0"]);
+    (keeps, zone, 1i64..12, cron(), cron()).prop_map(|(keeps, zone, window, increments, differentials)| {
+        let due = |cron: &str| Schedule::parse(cron, zone).unwrap();
         let mut lines = vec![
-            line(BackupKind::Full, false, &[]),
-            line(BackupKind::Full, true, &[]),
-            line(BackupKind::Incremental, false, &[]),
-            line(BackupKind::Differential, false, &[]),
+            Line { due: due("0 0 * * *"), ..line(BackupKind::Full, false, &[]) },
+            Line { due: due("0 0 * * *"), ..line(BackupKind::Full, true, &[]) },
+            Line { due: due(increments), ..line(BackupKind::Incremental, false, &[]) },
+            Line { due: due(differentials), ..line(BackupKind::Differential, false, &[]) },
         ];
         for (line, keep) in lines.iter_mut().zip(keeps) {
             line.keep = keep;
@@ -90,6 +93,44 @@ fn happen(world: &mut World, (event, pause, segments): &(Event, i64, u64)) {
         }
     }
     world.pass(hours(*pause), *segments);
+}
+
+fn is_like(backup: &Held, line: &Line) -> bool {
+    (backup.kind, backup.standalone) == (line.kind, line.standalone)
+}
+
+/// The period as people name it, by another calendar than the one that is tested.
+fn on_the_wall(period: KeepPeriod, backup: &Held, zone: chrono_tz::Tz) -> String {
+    let form = match period {
+        KeepPeriod::Hourly => "%Y-%m-%d %H:00 %:z",
+        KeepPeriod::Daily => "%Y-%m-%d",
+        KeepPeriod::Weekly => "%G-W%V",
+        KeepPeriod::Monthly => "%Y-%m",
+        KeepPeriod::Yearly => "%Y",
+    };
+    backup.started_at.in_tz(zone.name()).unwrap().strftime(form).to_string()
+}
+
+/// The backups that ran in place of one of the line's: from all times at which it was
+/// due together with a larger kind, forward to what ran then.
+fn stand_ins(world: &World, policy: &Policy, line: &Line) -> BTreeSet<BackupId> {
+    let rank =
+        |kind| [BackupKind::Incremental, BackupKind::Differential, BackupKind::Full].iter().position(|of| *of == kind);
+    let (from, until) = (after(world.facts.backups[0].started_at, -days(40)), after(world.now, days(40)));
+    let all = |due: &Schedule| due.due_between(from, until);
+    let own = all(&line.due);
+    let mut found = BTreeSet::new();
+    for larger in policy.lines.iter().filter(|larger| rank(larger.kind) > rank(line.kind)) {
+        let theirs = all(&larger.due);
+        for together in own.windows(2).filter(|pair| theirs.contains(&pair[0])) {
+            let next = theirs.iter().copied().find(|due| *due > together[0]).unwrap_or(Timestamp::MAX);
+            let ran = |backup: &&Held| {
+                is_like(backup, larger) && (together[0]..together[1].min(next)).contains(&backup.started_at)
+            };
+            found.extend(world.facts.backups.iter().filter(ran).map(|backup| backup.id.clone()));
+        }
+    }
+    found
 }
 
 /// The facts of a restore from whatever is there.
@@ -282,7 +323,8 @@ proptest! {
         prop_assert!(plan.expire.is_empty() && !plan.refusals.is_empty());
     }
 
-    /// Each line keeps the newest sound backup of as many periods as it says.
+    /// Each line keeps the newest sound backup of as many periods as it says, its own or
+    /// a larger one that ran in its place: no more of them, and no others.
     #[test]
     fn periods_are_counted(events in prop::collection::vec(event(), 3..40), policy in any_policy()) {
         let mut world = World::new();
@@ -291,21 +333,34 @@ proptest! {
         }
         world.full(false);
         let plan = world.plan(&policy);
+        let mut wanted: BTreeMap<&BackupId, BTreeSet<(KeepPeriod, String)>> = BTreeMap::new();
+        let mut unlimited: BTreeSet<&BackupId> = BTreeSet::new();
         for line in &policy.lines {
-            let of_line: Vec<&Held> = world.facts.backups.iter()
-                .filter(|b| world.facts.is_sound(b) && b.kind == line.kind && b.standalone == line.standalone).collect();
+            let stand_in = stand_ins(&world, &policy, line);
+            let mut counting: Vec<&Held> = world.facts.backups.iter()
+                .filter(|b| world.facts.is_sound(b) && (is_like(b, line) || stand_in.contains(&b.id))).collect();
+            counting.sort_by_key(|b| b.started_at);
+            if line.keep.is_none() {
+                unlimited.extend(counting.iter().map(|b| &b.id));
+            }
             for (period, count) in line.keep.iter().flatten() {
-                let counted = plan.keep.iter().filter(|kept| of_line.iter().any(|b| b.id == kept.backup))
-                    .flat_map(|kept| &kept.reasons)
-                    .filter(|reason| matches!(reason, Reason::Newest { period: of, .. } if of == period)).count();
-                prop_assert!(counted <= usize::try_from(*count).unwrap());
-                // The newest of the line stands for the newest period.
-                if let Some(newest) = of_line.iter().max_by_key(|b| b.started_at) {
-                    let stands = reasons_of(&plan, newest.id.as_str()).iter()
-                        .any(|reason| matches!(reason, Reason::Newest { period: of, .. } if of == period));
-                    prop_assert!(stands, "{} {:?}", newest.id, period);
+                // The last one that is put in stays.
+                let newest: BTreeMap<String, &Held> = counting.iter().map(|b| (on_the_wall(*period, b, policy.zone), *b)).collect();
+                let mut newest: Vec<(String, &Held)> = newest.into_iter().collect();
+                newest.sort_by_key(|(_, b)| std::cmp::Reverse(b.started_at));
+                for (of, backup) in newest.into_iter().take(usize::try_from(*count).unwrap()) {
+                    wanted.entry(&backup.id).or_default().insert((*period, of));
                 }
             }
+        }
+        for backup in &world.facts.backups {
+            let reasons = reasons_of(&plan, backup.id.as_str());
+            let found: BTreeSet<(KeepPeriod, String)> = reasons.iter().filter_map(|reason| match reason {
+                Reason::Newest { period, of } => Some((*period, of.clone())),
+                _ => None,
+            }).collect();
+            prop_assert_eq!(&found, &wanted.remove(&backup.id).unwrap_or_default(), "{}", backup.id);
+            prop_assert_eq!(reasons.contains(&Reason::NoLimit), unlimited.contains(&backup.id), "{}", backup.id);
         }
     }
 

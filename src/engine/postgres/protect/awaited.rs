@@ -9,7 +9,7 @@ use tokio::{sync::watch, time::sleep};
 
 use super::{
     super::{APPLICATION, Member, Postgres, sql},
-    slot,
+    INSPECT_LIMIT, slot,
 };
 use crate::{
     decide::synchronous::{Awaited, awaited},
@@ -45,6 +45,22 @@ pub(super) async fn notes(postgres: &Postgres, member: &Member) -> Result<Vec<St
     Ok(tell(&member.name, &names, &commit))
 }
 
+/// Whether no commit of the primary is acknowledged without us.
+pub(super) async fn commits_wait(postgres: &Postgres) -> Result<bool, EngineError> {
+    let (primary, _) = postgres.primary(INSPECT_LIMIT).await?;
+    let (names, commit) = settings(postgres, primary).await?;
+    Ok(is_sure(&names, &commit))
+}
+
+fn is_sure(names: &str, commit: &str) -> bool {
+    awaited(names, APPLICATION) == Awaited::Always && !waits_for_nobody(commit)
+}
+
+/// Whether `synchronous_commit` says that no standby is waited for.
+fn waits_for_nobody(commit: &str) -> bool {
+    ["off", "local"].contains(&commit)
+}
+
 fn tell(member: &MemberName, names: &str, commit: &str) -> Vec<String> {
     let about = format!("member `{member}`: `synchronous_standby_names = '{names}'`");
     let mut notes = match awaited(names, APPLICATION) {
@@ -59,7 +75,7 @@ fn tell(member: &MemberName, names: &str, commit: &str) -> Vec<String> {
              have commits wait for all that are listed, such as `{APPLICATION}` alone or `FIRST 2 (standby, {APPLICATION})`"
         )],
     };
-    if ["off", "local"].contains(&commit) {
+    if waits_for_nobody(commit) {
         notes.push(format!(
             "member `{member}`: `synchronous_commit = {commit}` waits for no standby, so that acknowledged commits can \
              be lost: set it to `on`"
@@ -94,5 +110,15 @@ mod tests {
         assert!(perhaps.contains("does not protect every commit") && perhaps.contains("RPO 0"), "{perhaps}");
         let [_, off] = &told("lifeboat", "local")[..] else { panic!() };
         assert!(off.contains("`synchronous_commit = local` waits for no standby"), "{off}");
+        for (names, commit, sure) in [
+            ("lifeboat", "on", true),
+            ("FIRST 2 (standby, lifeboat)", "remote_write", true),
+            ("ANY 1 (standby, lifeboat)", "on", false),
+            ("lifeboat", "off", false),
+            ("lifeboat", "local", false),
+            ("", "on", false),
+        ] {
+            assert_eq!(is_sure(names, commit), sure, "{names} {commit}");
+        }
     }
 }
