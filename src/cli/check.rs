@@ -14,7 +14,8 @@ use serde_json::json;
 
 use super::{Invocation, plan, print_problems};
 use crate::{
-    app::{self, ToLook, secrets},
+    app::{self, ToLook, notifiers::open_notifiers, secrets},
+    clock::Clock,
     config::{Estate, load},
     decide::headroom,
     domain::{BackupKind, VaultName, WalKept, with_causes},
@@ -25,8 +26,8 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Look at servers and vaults too, without changing anything but a probe object; a
-    /// new vault becomes this estate's.
+    /// Look at servers, vaults and notifiers too, without changing anything but a probe
+    /// object or telling anybody; a new vault becomes this estate's.
     #[arg(long)]
     pub connect: bool,
     /// The files alone, as on a machine that holds none of the secrets they refer to.
@@ -95,6 +96,13 @@ impl Looked {
 }
 
 async fn look_at(estate: &Estate, found: &mut Looked) {
+    let notifiers = open_notifiers(estate, &Clock::system());
+    let probed = join_all(notifiers.values().map(|notifier| notifier.to.probe())).await;
+    for (name, probed) in notifiers.keys().zip(probed) {
+        if let Err(error) = probed {
+            found.problem(format!("notifier `{name}`: {}", with_causes(&error)));
+        }
+    }
     for schedule in &estate.schedules {
         let (database, unread) = match app::open_to_look(estate, &schedule.config.database).await {
             Ok(ToLook { database, unread }) => (database, unread),
