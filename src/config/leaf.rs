@@ -155,8 +155,10 @@ fn hook(text: &str) -> Option<(String, String)> {
     if !is_sound {
         return unfit();
     }
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    let is_here = name == "localhost" || name == "[::1]" || name.starts_with("127.");
+    let is_here = host.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
+        || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        || host == "localhost"
+        || host.starts_with("localhost:");
     (scheme == "http" && !is_here)
         .then(|| said(text, "encrypted", "write `https://…`; `http://` may go to this machine alone"))
 }

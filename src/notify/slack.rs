@@ -2,7 +2,7 @@
 //! (<https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks>).
 //! Its address is a secret. Slack knows no id of ours: what comes again is there twice.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
 use reqwest::{StatusCode, Url, header::HeaderMap};
@@ -52,8 +52,12 @@ impl Slack {
 
 /// Encrypted, unless it stays on this machine.
 fn is_protected(url: &Url) -> bool {
-    let is_here =
-        || url.host_str().is_some_and(|host| host == "localhost" || host == "[::1]" || host.starts_with("127."));
+    let is_here = || {
+        url.host_str().is_some_and(|host| {
+            let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+            host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+        })
+    };
     url.has_host() && (url.scheme() == "https" || (url.scheme() == "http" && is_here()))
 }
 
@@ -82,6 +86,7 @@ mod tests {
             ("http://127.0.0.1:9/x", true),
             ("http://[::1]:9/x", true),
             ("http://hooks.slack.com/services/T/B/x", false),
+            ("http://127.0.0.1.example/x", false),
             ("file:///etc/passwd", false),
         ] {
             assert_eq!(is_protected(&Url::parse(text).unwrap()), is_right, "{text}");
