@@ -104,8 +104,8 @@ pub struct StateConfig {
     /// `sqlite:PATH` or `postgres://…`.
     #[schemars(extend("format" = "state-url"))]
     pub url: String,
-    /// How long runs that are over, their journals and closed findings stay; `400d`
-    /// when absent. The newest of each series stays longer, and evidence for ever.
+    /// How long runs that are over, their journals, closed findings and old notices stay;
+    /// `400d` when absent. The newest of each series stays longer, and evidence for ever.
     #[serde(default = "keep")]
     pub keep: Span,
 }

@@ -10,8 +10,8 @@ use nix::{
     unistd::Pid,
 };
 
-use super::site::Site;
-use crate::support::{eventually, receiver::Receiver};
+use super::{nodes, site::Site};
+use crate::support::{Lab, eventually, receiver::Receiver};
 
 const SOON: Duration = Duration::from_secs(60);
 /// Recognisable wherever they should not be.
@@ -181,4 +181,44 @@ async fn what_cannot_be_told_is_tried_again_and_is_a_finding_until_it_is() {
     assert_eq!(slacked(&receiver).len(), 4);
     daemon.kill().await.unwrap();
     nothing_secret(&site);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_nodes_one_tells_it() {
+    let lab = Lab::start("").await;
+    lab.psql("CREATE DATABASE state").await;
+    let receiver = Receiver::start().await;
+    let site = site(&receiver, &maintenance(300, 360));
+    let url = format!("postgres://postgres@127.0.0.1:{}/state", lab.port);
+    site.edit("lifeboat.yaml", "sqlite:lifeboat.db", &url);
+    let yaml = site.text("lifeboat.yaml");
+    let serve = |node: &str| {
+        // Each has a notifier of its own besides, so that its look is seen.
+        let own = format!(
+            "notify:\n  {node}: {{kind: webhook, url: \"{}/{node}\", secret: {{file: hook.key}}}}",
+            receiver.url
+        );
+        let ours = yaml.replace("name: test", &format!("name: {node}")).replace("notify:\n", &format!("{own}\n"));
+        let api = ours.find("\napi:").unwrap();
+        let ours = ours[..=api].replace("reason: new disks,", &format!("reason: new disks, notify: [{node}],"));
+        site.put(&format!("{node}.yaml"), &ours);
+        let log = std::fs::File::create(site.path(&format!("{node}.log"))).unwrap();
+        nodes::command(&site, node, &[], &["serve"]).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+    };
+    let mut daemons = ["a", "b"].map(serve);
+    for path in ["/a", "/b", "/hook", SLACK_PATH] {
+        let is_told = async || receiver.posts().iter().any(|post| post.path == path);
+        eventually(&format!("{path} is told"), SOON, is_told).await;
+    }
+    // What is under way then is told to its end.
+    for daemon in &mut daemons {
+        kill(Pid::from_raw(daemon.id().unwrap().cast_signed()), Signal::SIGTERM).unwrap();
+        let ended = tokio::time::timeout(SOON, daemon.wait()).await.unwrap().unwrap();
+        assert_eq!(ended.code(), Some(0));
+    }
+    let mut paths: Vec<String> = receiver.posts().into_iter().map(|post| post.path).collect();
+    paths.sort();
+    assert_eq!(paths, ["/a", "/b", "/hook", SLACK_PATH]);
+    let counted = lab.psql_in("state", "SELECT count(*), sum(attempts), count(sent_ms) FROM notices").await;
+    assert_eq!(counted, "4|4|4");
 }
