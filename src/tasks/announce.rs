@@ -34,7 +34,9 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
         return;
     }
     loop {
-        if let Err(error) = say(&app, &windows).await {
+        let db = &app.resources.db;
+        let said = db.within(deliver::PATIENCE, "store what is to be announced", say(&app, &windows)).await;
+        if let Err(error) = said {
             tracing::warn!(error = with_causes(&error), "what is to be announced is not stored; trying again");
         }
         let told = app.notifiers.iter().map(|(name, notifier)| tell(&app, name, notifier, &stop));
@@ -60,7 +62,7 @@ async fn settle(app: &App) {
         }
         Ok::<_, DbError>(())
     };
-    if let Err(error) = settled.await {
+    if let Err(error) = db.within(deliver::PATIENCE, "settle what was found about notifiers", settled).await {
         tracing::warn!(error = with_causes(&error), "what was found about notifiers is not settled");
     }
 }

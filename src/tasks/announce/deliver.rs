@@ -18,6 +18,8 @@ use crate::{
 pub(super) const PREFIX: &str = "notify/";
 /// Longer than a call may take, so that nobody else tells the same meanwhile.
 const LEASE: Duration = LIMIT.saturating_add(Duration::from_secs(10));
+/// How long the state database may take to answer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const PAUSE_MAX: Duration = Duration::from_secs(300);
 /// What a person has to mend is tried this often; an edit of the files has it tried at once.
@@ -35,26 +37,32 @@ pub(super) enum Outcome {
 
 /// Tells the oldest notice that may be told.
 pub(super) async fn one(db: &Db, name: &NotifierName, notifier: &Notifier) -> Result<Outcome, DbError> {
-    let Some(claimed) = notices::claim(db, name, LEASE).await? else { return Ok(Outcome::Nothing) };
+    let claim = notices::claim(db, name, LEASE);
+    let Some(claimed) = db.within(PATIENCE, "claim what is to be told", claim).await? else {
+        return Ok(Outcome::Nothing);
+    };
     fault::point("notice.claimed");
     // A call that its notifier does not end counts as unanswered.
     let sent = tokio::time::timeout(LIMIT, notifier.to.send(&claimed.notice)).await;
     match sent.unwrap_or_else(|_| Err(NotifyError::Silent { server: name.to_string() })) {
         Ok(()) => {
             fault::point("notice.sent");
-            notices::note_sent(db, &claimed.notice.id).await?;
+            db.within(PATIENCE, "note that it was told", notices::note_sent(db, &claimed.notice.id)).await?;
             tracing::info!(notifier = %name, notice = claimed.notice.id, "told");
-            findings::close(db, &format!("{PREFIX}{name}")).await?;
+            let close = async { findings::close(db, &format!("{PREFIX}{name}")).await };
+            db.within(PATIENCE, "close a finding", close).await?;
             Ok(Outcome::Sent)
         }
         Err(error) => {
             let pause = pause(&error, claimed.attempts);
-            notices::give_back(db, &claimed, pause, error.is_permanent()).await?;
+            let give_back = notices::give_back(db, &claimed, pause, error.is_permanent());
+            db.within(PATIENCE, "note that it could not be told", give_back).await?;
             let reason = with_causes(&error);
             tracing::warn!(notifier = %name, notice = claimed.notice.id, reason, again_in = ?pause, "not told");
             if error.is_permanent() || claimed.attempts >= FAILURES_MAX {
                 let message = message(name, notifier.kind, &claimed, &reason);
-                findings::open(db, &format!("{PREFIX}{name}"), name.as_str(), &message).await?;
+                let open = async { findings::open(db, &format!("{PREFIX}{name}"), name.as_str(), &message).await };
+                db.within(PATIENCE, "open a finding", open).await?;
             }
             Ok(Outcome::Failed)
         }
