@@ -4,7 +4,7 @@
 //!
 //! What must never happen: that a notifier which is away keeps another from telling.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use jiff::Timestamp;
