@@ -100,7 +100,7 @@ fn new_notice(saying: Saying, now: Timestamp) -> Result<NewNotice, DbError> {
     Ok(NewNotice { notifier: saying.notifier, notice, until: saying.until, over_at: saying.said.occurrence.end })
 }
 
-fn unreadable(error: serde_json::Error) -> DbError {
+fn unreadable(error: impl std::fmt::Display) -> DbError {
     DbError::Corrupt { place: "the notices", reason: error.to_string() }
 }
 

@@ -172,8 +172,8 @@ fn each_notifier_is_told_of_its_own_databases() {
     let mut all = window(CHRISTMAS, "disks");
     all.told.insert("oncall".parse().unwrap(), concerned(&["wallet"]));
     let said = plan(&[all], &[], at("2026-12-25T12:00:00Z")).say;
-    let names = |saying: &Saying| saying.said.databases.iter().map(|of| of.database.to_string()).collect::<Vec<_>>();
-    let told: Vec<_> = said.iter().map(|saying| (saying.notifier.as_str(), names(saying))).collect();
+    let of = |saying: &Saying| saying.said.databases.iter().map(|one| one.database.to_string()).collect::<Vec<_>>();
+    let told: Vec<_> = said.iter().map(|saying| (saying.notifier.as_str(), of(saying))).collect();
     assert_eq!(told, [("dba", vec!["wallet".to_owned(), "ledger".to_owned()]), ("oncall", vec!["wallet".to_owned()])]);
     // One that names databases is another than one for all.
     let mut named = window(CHRISTMAS, "disks");

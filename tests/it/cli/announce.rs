@@ -153,13 +153,13 @@ async fn what_cannot_be_told_is_tried_again_and_is_a_finding_until_it_is() {
     receiver.answer(&[(500, None, ""), (429, Some(1), ""), (404, None, "no_service")]);
     let mut daemon = site.serve(&[]);
     let db = stored(&site).await;
-    for tries in 1..=3 {
-        eventually("it is tried", SOON, async || receiver.posts().len() == tries).await;
+    for tries in 1..=3_u8 {
+        eventually("it is tried", SOON, async || receiver.posts().len() == usize::from(tries)).await;
         eventually("and given back", SOON, async || {
             let Db::Sqlite { state, .. } = &db else { panic!("this is SQLite") };
             let free =
                 "SELECT count(*) FROM notices WHERE lease_until_ms = 0 AND next_ms > stored_ms AND attempts = $1";
-            let free: i64 = sqlx::query_scalar(free).bind(tries as i64).fetch_one(state).await.unwrap();
+            let free: i64 = sqlx::query_scalar(free).bind(i64::from(tries)).fetch_one(state).await.unwrap();
             free == 1
         })
         .await;

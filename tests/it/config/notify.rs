@@ -1,6 +1,9 @@
 //! Notifiers, and who names them.
 
-use lifeboat::config::{SecretRef, notify::NotifierConfig};
+use lifeboat::{
+    config::{SecretRef, notify::NotifierConfig},
+    domain::NotifierName,
+};
 
 use super::{
     Written,
@@ -45,7 +48,7 @@ fn who_is_told_of_which_maintenance() {
     written.change(S, "timezone:", "notify: [dba, audit]\ntimezone:");
     let windows = written.load().unwrap().windows();
     let told: Vec<Vec<&str>> =
-        windows.iter().map(|window| window.told.keys().map(|name| name.as_str()).collect()).collect();
+        windows.iter().map(|window| window.told.keys().map(NotifierName::as_str).collect()).collect();
     assert_eq!(told, [vec!["audit", "dba"], vec![], vec!["audit", "dba", "office"]]);
     assert!(windows[0].scope.is_empty() && windows[2].scope[0].as_str() == "wallet");
     let [concerned] = &windows[2].told.values().next().unwrap()[..] else { panic!("{windows:?}") };

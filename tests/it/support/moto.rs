@@ -41,7 +41,7 @@ pub(crate) enum Kind {
     Locking,
 }
 
-/// The Python that has what tests need from PyPI.
+/// The Python that has what tests need that is no Debian package.
 pub(super) fn program() -> PathBuf {
     #[expect(clippy::disallowed_methods, reason = "where the set-up put it")]
     let cache = std::env::var("XDG_CACHE_HOME")
