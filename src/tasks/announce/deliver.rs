@@ -75,7 +75,7 @@ fn message(name: &NotifierName, kind: &str, claimed: &Claimed, reason: &str) -> 
 
 /// How long to wait after so many attempts.
 fn pause(error: &NotifyError, attempts: i64) -> Duration {
-    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or_default().min(10);
+    let doublings = u32::try_from(attempts.saturating_sub(1).clamp(0, 10)).unwrap_or_default();
     let usual =
         if error.is_permanent() { REFUSED_PAUSE } else { FIRST_PAUSE.saturating_mul(1 << doublings).min(PAUSE_MAX) };
     error.retry_after().map_or(usual, |asked| asked.max(usual))

@@ -70,7 +70,7 @@ fn slacked(receiver: &Receiver) -> Vec<String> {
 }
 
 async fn findings(site: &Site) -> Vec<String> {
-    let findings = site.run(&["findings"]).await.json(0);
+    let findings: serde_json::Value = serde_json::from_str(&site.run(&["findings"]).await.stdout).unwrap();
     let of = |finding: &serde_json::Value| finding["message"].as_str().unwrap().to_owned();
     findings.as_array().unwrap().iter().map(of).filter(|message| message.contains("notifier")).collect()
 }
@@ -191,6 +191,8 @@ async fn of_two_nodes_one_tells_it() {
     let site = site(&receiver, &maintenance(300, 360));
     let url = format!("postgres://postgres@127.0.0.1:{}/state", lab.port);
     site.edit("lifeboat.yaml", "sqlite:lifeboat.db", &url);
+    // They begin at the same moment, with one signing key.
+    site.run(&["runs"]).await.json(0);
     let yaml = site.text("lifeboat.yaml");
     let serve = |node: &str| {
         // Each has a notifier of its own besides, so that its look is seen.

@@ -18,7 +18,7 @@ use crate::support::{
 
 const KEY: [u8; 32] = [7; 32];
 const ROUTING_KEY: &str = "R0UT1NGKEY000000000000000000001";
-const SLACK_PATH: &str = "/services/T000SECRET/B000/XXXXSECRETXXXX";
+const SLACK_PATH: &str = "/services/T000SECRET/B000/WORDSECRET";
 
 fn webhook(url: &str) -> Webhook {
     let secret = known(&format!("whsec_{}", STANDARD.encode(KEY)));
@@ -100,7 +100,7 @@ async fn pagerduty_gets_a_change_event_that_wakes_nobody() {
 #[tokio::test]
 async fn what_passes_is_told_from_what_a_person_must_mend() {
     let receiver = Receiver::start().await;
-    let echo = "Cannot POST /services/T000SECRET/B000/XXXXSECRETXXXX R0UT1NGKEY000000000000000000001";
+    let echo = "Cannot POST /services/T000SECRET/B000/WORDSECRET R0UT1NGKEY000000000000000000001";
     let cases: &[(Answer, bool, Option<u64>)] = &[
         ((500, None, echo), false, None),
         ((503, Some(7), ""), false, Some(7)),

@@ -31,7 +31,7 @@ class Handler:
         mail = {
             "from": envelope.mail_from,
             "to": envelope.rcpt_tos,
-            "login": session.login_data.login.decode() if session.login_data else None,
+            "login": session.auth_data.login.decode() if session.auth_data else None,
             "is_encrypted": session.ssl is not None or protection == "implicit",
             "text": envelope.content.decode(),
         }
