@@ -17,7 +17,7 @@ use crate::{
     app::{self, ToLook, notifiers::open_notifiers, secrets},
     clock::Clock,
     config::{Estate, load},
-    decide::headroom,
+    decide::{announce::Window, headroom},
     domain::{BackupKind, VaultName, WalKept, with_causes},
     engine::{MemberFacts, postgres::cluster::gives_increments},
     flows::{Database, Vault, backup::increment_hindrance},
@@ -54,6 +54,7 @@ pub async fn run(
     if !options.files {
         secrets::unusable(&estate, options.connect).await.into_iter().for_each(|problem| found.problem(problem));
     }
+    found.findings.extend(unannounced(&estate));
     if options.connect {
         look_at(&estate, &mut found).await;
     }
@@ -93,6 +94,13 @@ impl Looked {
             self.problems.push(problem);
         }
     }
+}
+
+/// Maintenance that nobody is told of.
+fn unannounced(estate: &Estate) -> impl Iterator<Item = String> {
+    estate.windows().into_iter().filter(|window| window.told.is_empty()).map(|Window { reason, .. }| {
+        format!("maintenance `{reason}` is announced to nobody; name notifiers with `notify` in the schedules, or beside its `reason`")
+    })
 }
 
 async fn look_at(estate: &Estate, found: &mut Looked) {

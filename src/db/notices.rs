@@ -41,8 +41,8 @@ pub struct Stored {
     pub sent_at: Option<Timestamp>,
 }
 
-/// Stores what is not stored yet, all of it or nothing; takes back the notices of
-/// `withdrawn` that nobody has begun to tell.
+/// Stores what is not stored yet, all of it or nothing. Those of `withdrawn` that were
+/// not told are told no more; what nobody has begun to tell is as if it had never been.
 pub async fn store(db: &Db, new: &[NewNotice], withdrawn: &[String]) -> Result<(), DbError> {
     let insert = format!(
         "INSERT INTO notices (id, notifier, content, stored_ms, until_ms, over_ms, next_ms)
@@ -50,12 +50,14 @@ pub async fn store(db: &Db, new: &[NewNotice], withdrawn: &[String]) -> Result<(
         db.now_ms()
     );
     let withdraw = "DELETE FROM notices WHERE id = $1 AND attempts = 0 AND sent_ms IS NULL";
+    let end = format!("UPDATE notices SET until_ms = {} WHERE id = $1 AND sent_ms IS NULL", db.now_ms());
     let content: Result<Vec<String>, _> = new.iter().map(|new| serde_json::to_string(&new.notice)).collect();
     let content = content.map_err(corrupt)?;
     let stored: Result<(), sqlx::Error> = on!(db, pool => async {
         let mut transaction = pool.begin().await?;
         for id in withdrawn {
             sqlx::query(withdraw).bind(id).execute(&mut *transaction).await?;
+            sqlx::query(AssertSqlSafe(end.as_str())).bind(id).execute(&mut *transaction).await?;
         }
         for (new, content) in new.iter().zip(content) {
             sqlx::query(AssertSqlSafe(insert.as_str()))

@@ -114,6 +114,7 @@ pub struct Told {
     pub at: Timestamp,
     /// Whether somebody may have got it.
     pub is_tried: bool,
+    pub is_sent: bool,
 }
 
 /// A notice to be stored.
@@ -129,7 +130,7 @@ pub struct Saying {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     pub say: Vec<Saying>,
-    /// Ids of stored notices that nobody got, and that are no more true.
+    /// Ids of stored notices that are no more true, and must not be told any more.
     pub withdraw: Vec<String>,
 }
 
@@ -198,7 +199,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// What was announced and does not take place; what of it nobody got is withdrawn.
+    /// What was announced and does not take place; what of it was not told is withdrawn.
     fn gone(&self, plan: &mut Plan) -> Vec<&'a Said> {
         let mut gone: Vec<&Said> = Vec::new();
         for told in &self.told {
@@ -208,10 +209,10 @@ impl<'a> View<'a> {
                 continue;
             }
             let history = self.history(&said.occurrence);
-            let (tried, untried): (Vec<&Told>, Vec<&Told>) =
-                history.announced.into_iter().partition(|told| told.is_tried);
-            plan.withdraw.extend(untried.iter().map(|told| told.id.clone()));
-            let since = tried.iter().map(|told| told.at).max();
+            let unsent = history.announced.iter().filter(|told| !told.is_sent);
+            plan.withdraw.extend(unsent.map(|told| told.id.clone()));
+            // Where nobody can have got it, nobody need know.
+            let since = history.announced.iter().filter(|told| told.is_tried).map(|told| told.at).max();
             if since.is_some_and(|since| history.round == 0 || self.now >= since + SETTLE) {
                 gone.push(said);
             }

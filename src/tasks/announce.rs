@@ -80,6 +80,7 @@ async fn say(app: &App, windows: &[Window]) -> Result<(), DbError> {
                 notifier: stored.notifier,
                 at: stored.stored_at,
                 is_tried: stored.attempts > 0,
+                is_sent: stored.sent_at.is_some(),
             })
         })
         .collect();

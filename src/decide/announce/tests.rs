@@ -35,6 +35,7 @@ fn look(windows: &[Window], told: &mut Vec<Told>, now: &str) -> Vec<String> {
         said,
         at: now,
         is_tried: true,
+        is_sent: true,
     }));
     assert_eq!(plan(windows, told, now), Plan::default(), "once is enough");
     ids
@@ -135,9 +136,14 @@ fn what_moved_is_announced_before_its_new_beginning_too() {
 fn what_nobody_got_is_withdrawn_in_silence() {
     let mut told = Vec::new();
     look(&[window(CHRISTMAS, "disks")], &mut told, "2026-12-25T12:00:00Z");
-    told[0].is_tried = false;
+    (told[0].is_tried, told[0].is_sent) = (false, false);
     let gone = plan(&[], &told, at("2026-12-25T13:00:00Z"));
     assert_eq!(gone, Plan { say: Vec::new(), withdraw: id(&format!("{KEY}/24h")) });
+    // Where somebody may have got it, it is called off, and not announced late besides.
+    told[0].is_tried = true;
+    let gone = plan(&[], &told, at("2026-12-25T13:00:00Z"));
+    assert_eq!(gone.withdraw, id(&format!("{KEY}/24h")));
+    assert_eq!(gone.say[0].id, id(&format!("{KEY}/cancelled"))[0]);
 }
 
 #[test]
@@ -158,6 +164,7 @@ fn what_comes_back_is_announced_anew_but_not_for_ever() {
             said,
             at: now,
             is_tried: true,
+            is_sent: true,
         }));
         now += SignedDuration::from_mins(1);
     }

@@ -41,7 +41,6 @@ pub(super) async fn one(db: &Db, name: &NotifierName, notifier: &Notifier) -> Re
     let Some(claimed) = db.within(PATIENCE, "claim what is to be told", claim).await? else {
         return Ok(Outcome::Nothing);
     };
-    fault::point("notice.claimed");
     // A call that its notifier does not end counts as unanswered.
     let sent = tokio::time::timeout(LIMIT, notifier.to.send(&claimed.notice)).await;
     match sent.unwrap_or_else(|_| Err(NotifyError::Silent { server: name.to_string() })) {

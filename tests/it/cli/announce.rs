@@ -224,3 +224,36 @@ async fn of_two_nodes_one_tells_it() {
     let counted = lab.psql_in("state", "SELECT count(*), sum(attempts), count(sent_ms) FROM notices").await;
     assert_eq!(counted, "4|4|4");
 }
+
+#[tokio::test]
+async fn check_tells_who_cannot_be_told() {
+    let receiver = Receiver::start().await;
+    let site = site(&receiver, &maintenance(300, 360));
+    let problems = async |args: &[&str], code| {
+        let checked = site.run(args).await.json(code);
+        let of = |problem: &serde_json::Value| problem.as_str().unwrap().to_owned();
+        let problems: Vec<String> = checked["problems"].as_array().unwrap().iter().map(of).collect();
+        problems.into_iter().filter(|problem| problem.contains("notifier")).collect::<Vec<_>>()
+    };
+    assert!(problems(&["check"], 0).await.is_empty());
+    assert!(problems(&["check", "--connect"], 2).await.is_empty(), "both can be reached");
+    assert!(receiver.posts().is_empty(), "nobody was told");
+    std::fs::remove_file(site.path("hook.key")).unwrap();
+    for args in [&["check"][..], &["check", "--connect"]] {
+        let told = problems(args, 2).await;
+        assert!(told.len() == 1 && told[0].contains("`hook`") && told[0].contains("No such file"), "{told:?}");
+    }
+    site.put_private("hook.key", KEY);
+    let away = receiver.url.clone();
+    drop(receiver);
+    let is_away = async || std::net::TcpStream::connect(away.trim_start_matches("http://")).is_err();
+    eventually("the receiver ends", SOON, is_away).await;
+    assert!(problems(&["check"], 0).await.is_empty(), "it connects nowhere");
+    let told = problems(&["check", "--connect"], 2).await;
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.iter().all(|told| told.contains("127.0.0.1 cannot be reached") && !told.contains("NEVERSHOWN")));
+    // What is announced to nobody is told, too.
+    site.edit("schedules/wallet.yaml", "notify: [hook, dba]\n", "");
+    let notes = site.run(&["check"]).await.json(0)["findings"].to_string();
+    assert!(notes.contains("maintenance `new disks` is announced to nobody"), "{notes}");
+}

@@ -110,4 +110,7 @@ pub(super) async fn what_nobody_began_to_tell_is_taken_back(state: &State) {
     notices::store(db, &[new("m/3/dba", "dba", tomorrow())], &ids).await.unwrap();
     let left: Vec<String> = notices::current(db, "m").await.unwrap().into_iter().map(|of| of.notice.id).collect();
     assert_eq!(left, [tried, "m/3/dba".to_owned()]);
+    run(db, "UPDATE notices SET lease_until_ms = 0").await;
+    assert_eq!(claimed(db).await, Some(("m/3/dba".to_owned(), 1)), "the other one is told no more");
+    assert_eq!(claimed(db).await, None);
 }
