@@ -26,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The first part of the ids of these notices.
 const KIND: &str = "maintenance";
 
-/// Looks until told to stop; what is being told then is told to its end.
+/// Looks until told to stop.
 pub async fn run(app: Arc<App>, stop: CancellationToken) {
     let windows = app.estate.windows();
     settle(&app).await;
@@ -108,7 +108,7 @@ fn unreadable(error: impl std::fmt::Display) -> DbError {
 /// Tells what one notifier has to tell, oldest first, until one fails.
 async fn tell(app: &App, name: &NotifierName, notifier: &Notifier, stop: &CancellationToken) {
     while !stop.is_cancelled() {
-        match deliver::one(&app.resources.db, name, notifier).await {
+        match deliver::one(&app.resources.db, name, notifier, stop).await {
             Ok(deliver::Outcome::Sent) => {}
             Ok(deliver::Outcome::Nothing | deliver::Outcome::Failed) => return,
             Err(error) => {

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{
     app::notifiers::Notifier,
     db::{
@@ -20,6 +22,8 @@ pub(super) const PREFIX: &str = "notify/";
 const LEASE: Duration = LIMIT.saturating_add(Duration::from_secs(10));
 /// How long the state database may take to answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a call that is under way may hold up an end, or an edit of the files.
+const GRACE: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const PAUSE_MAX: Duration = Duration::from_secs(300);
 /// What a person has to mend is tried this often; an edit of the files has it tried at once.
@@ -35,37 +39,67 @@ pub(super) enum Outcome {
     Nothing,
 }
 
-/// Tells the oldest notice that may be told.
-pub(super) async fn one(db: &Db, name: &NotifierName, notifier: &Notifier) -> Result<Outcome, DbError> {
+/// Tells the oldest notice that may be told. Where all is to stop, a call that does not
+/// end soon is given up, and told again by whoever comes next.
+pub(super) async fn one(
+    db: &Db,
+    name: &NotifierName,
+    notifier: &Notifier,
+    stop: &CancellationToken,
+) -> Result<Outcome, DbError> {
     let claim = notices::claim(db, name, LEASE);
     let Some(claimed) = db.within(PATIENCE, "claim what is to be told", claim).await? else {
         return Ok(Outcome::Nothing);
     };
     // A call that its notifier does not end counts as unanswered.
-    let sent = tokio::time::timeout(LIMIT, notifier.to.send(&claimed.notice)).await;
-    match sent.unwrap_or_else(|_| Err(NotifyError::Silent { server: name.to_string() })) {
+    let sent = tokio::time::timeout(LIMIT, notifier.to.send(&claimed.notice));
+    let sent = tokio::select! {
+        sent = sent => sent.unwrap_or_else(|_| Err(NotifyError::Silent { server: name.to_string() })),
+        () = given_up(stop) => {
+            tracing::info!(notifier = %name, notice = claimed.notice.id, "not told before the end, so told later");
+            let give_back = notices::give_back(db, &claimed, FIRST_PAUSE, false);
+            db.within(PATIENCE, "note that it could not be told", give_back).await?;
+            return Ok(Outcome::Failed);
+        }
+    };
+    match sent {
         Ok(()) => {
             fault::point("notice.sent");
             db.within(PATIENCE, "note that it was told", notices::note_sent(db, &claimed.notice.id)).await?;
             tracing::info!(notifier = %name, notice = claimed.notice.id, "told");
-            let close = async { findings::close(db, &format!("{PREFIX}{name}")).await };
-            db.within(PATIENCE, "close a finding", close).await?;
+            let id = format!("{PREFIX}{name}");
+            db.within(PATIENCE, "close a finding", findings::close(db, &id)).await?;
             Ok(Outcome::Sent)
         }
         Err(error) => {
-            let pause = pause(&error, claimed.attempts);
-            let give_back = notices::give_back(db, &claimed, pause, error.is_permanent());
-            db.within(PATIENCE, "note that it could not be told", give_back).await?;
-            let reason = with_causes(&error);
-            tracing::warn!(notifier = %name, notice = claimed.notice.id, reason, again_in = ?pause, "not told");
-            if error.is_permanent() || claimed.attempts >= FAILURES_MAX {
-                let message = message(name, notifier.kind, &claimed, &reason);
-                let open = async { findings::open(db, &format!("{PREFIX}{name}"), name.as_str(), &message).await };
-                db.within(PATIENCE, "open a finding", open).await?;
-            }
+            failed(db, name, notifier, &claimed, &error).await?;
             Ok(Outcome::Failed)
         }
     }
+}
+
+async fn given_up(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(GRACE).await;
+}
+
+async fn failed(
+    db: &Db,
+    name: &NotifierName,
+    notifier: &Notifier,
+    claimed: &Claimed,
+    error: &NotifyError,
+) -> Result<(), DbError> {
+    let pause = pause(error, claimed.attempts);
+    let give_back = notices::give_back(db, claimed, pause, error.is_permanent());
+    db.within(PATIENCE, "note that it could not be told", give_back).await?;
+    let reason = with_causes(error);
+    tracing::warn!(notifier = %name, notice = claimed.notice.id, reason, again_in = ?pause, "not told");
+    if !error.is_permanent() && claimed.attempts < FAILURES_MAX {
+        return Ok(());
+    }
+    let (id, message) = (format!("{PREFIX}{name}"), message(name, notifier.kind, claimed, &reason));
+    db.within(PATIENCE, "open a finding", findings::open(db, &id, name.as_str(), &message)).await
 }
 
 fn message(name: &NotifierName, kind: &str, claimed: &Claimed, reason: &str) -> String {

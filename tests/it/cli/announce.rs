@@ -11,7 +11,11 @@ use nix::{
 };
 
 use super::{nodes, site::Site};
-use crate::support::{Lab, eventually, receiver::Receiver};
+use crate::support::{
+    Lab, eventually,
+    receiver::Receiver,
+    smtp::{MailServer, PASSWORD},
+};
 
 const SOON: Duration = Duration::from_secs(60);
 /// Recognisable wherever they should not be.
@@ -151,7 +155,11 @@ async fn what_cannot_be_told_is_tried_again_and_is_a_finding_until_it_is() {
     site.edit("schedules/wallet.yaml", "notify: [hook, dba]", "notify: [dba]");
     // What passes, then what a person has to mend.
     receiver.answer(&[(500, None, ""), (429, Some(1), ""), (404, None, "no_service")]);
-    let mut daemon = site.serve(&[]);
+    // The libraries that tell say all they know of it.
+    let log = std::fs::File::create(site.path("log")).unwrap();
+    let mut command = site.command(&["serve"]);
+    command.env("RUST_LOG", "trace").stdout(log.try_clone().unwrap()).stderr(log);
+    let mut daemon = command.spawn().unwrap();
     let db = stored(&site).await;
     for tries in 1..=3_u8 {
         eventually("it is tried", SOON, async || receiver.posts().len() == usize::from(tries)).await;
@@ -256,4 +264,61 @@ async fn check_tells_who_cannot_be_told() {
     site.edit("schedules/wallet.yaml", "notify: [hook, dba]\n", "");
     let notes = site.run(&["check"]).await.json(0)["findings"].to_string();
     assert!(notes.contains("maintenance `new disks` is announced to nobody"), "{notes}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_is_told_as_it_is_written() {
+    let (receiver, mail) = (Receiver::start().await, MailServer::start("starttls", 0).await);
+    let site = site(&receiver, &maintenance(300, 360));
+    site.put_private("mail.password", PASSWORD);
+    site.put_private("routing.key", "R0UT1NG");
+    let more = format!(
+        "notify:\n  audit: {{kind: email, host: localhost, port: {}, ca_file: {}, user: lifeboat, \
+         password: {{file: mail.password}}, from: lifeboat@example.com, to: [audit@example.com]}}\n  \
+         oncall: {{kind: pagerduty, routing_key: {{file: routing.key}}, url: \"{}\"}}\n",
+        mail.port,
+        mail.ca_file.display(),
+        receiver.url
+    );
+    site.edit("lifeboat.yaml", "notify:\n", &more);
+    site.edit("lifeboat.yaml", "reason: new disks,", "reason: new disks, notify: [audit, oncall],");
+    let log = std::fs::File::create(site.path("log")).unwrap();
+    let mut command = site.command(&["serve"]);
+    command.env("RUST_LOG", "trace").stdout(log.try_clone().unwrap()).stderr(log);
+    let mut daemon = command.spawn().unwrap();
+    for path in ["/hook", SLACK_PATH, "/v2/change/enqueue"] {
+        let is_told = async || receiver.posts().iter().any(|post| post.path == path);
+        eventually(&format!("{path} is told"), SOON, is_told).await;
+    }
+    eventually("a mail", SOON, async || mail.mails().len() == 1).await;
+    daemon.kill().await.unwrap();
+    let posts = receiver.posts();
+    let event = posts.iter().find(|post| post.path == "/v2/change/enqueue").unwrap().json();
+    assert_eq!((&event["routing_key"], &event["payload"]["source"]), (&"R0UT1NG".into(), &"lifeboat on test".into()));
+    let sent = &mail.mails()[0];
+    assert_eq!((&sent["login"], &sent["is_encrypted"]), (&"lifeboat".into(), &true.into()), "{sent}");
+    assert!(sent["text"].as_str().unwrap().contains("/24h/audit"), "{sent}");
+    nothing_secret(&site);
+    let log = site.text("log");
+    assert!(!log.contains(PASSWORD) && !log.contains("R0UT1NG"), "{log}");
+}
+
+/// An edit and an end wait for nobody who does not answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notifier_that_is_silent_holds_up_no_end() {
+    let receiver = Receiver::start().await;
+    let site = site(&receiver, &maintenance(300, 360));
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    site.put_private("slack.url", &format!("http://{}{SLACK_PATH}", silent.local_addr().unwrap()));
+    let mut daemon = site.serve(&[]);
+    let (_line, _) = tokio::time::timeout(SOON, silent.accept()).await.unwrap().unwrap();
+    eventually("the other one is told meanwhile", SOON, async || hooked(&receiver).len() == 1).await;
+    kill(Pid::from_raw(daemon.id().unwrap().cast_signed()), Signal::SIGTERM).unwrap();
+    assert_eq!(tokio::time::timeout(SOON, daemon.wait()).await.unwrap().unwrap().code(), Some(0));
+    let log = site.text("log");
+    assert!(log.contains("not told before the end, so told later") && !log.contains("did not answer"), "{log}");
+    let db = stored(&site).await;
+    let sent: Vec<bool> = notices(&db).await.into_iter().map(|(_, is_sent)| is_sent).collect();
+    assert_eq!(sent.iter().filter(|is_sent| **is_sent).count(), 1, "{sent:?}");
+    nothing_secret(&site);
 }
