@@ -72,10 +72,12 @@ async fn nothing_is_said_to_a_server_that_is_not_who_it_should_be() {
     let misnamed = Email { host: "127.0.0.1".to_owned(), ..email(port, Protection::Starttls, ca_file, Some(PASSWORD)) };
     tells(&misnamed.send(&notice()).await.unwrap_err(), &["127.0.0.1", "certificate"], &[PASSWORD]);
     let plain = MailServer::start("none", 0).await;
-    let stripped = email(plain.port, Protection::Starttls, ca_file, Some(PASSWORD));
-    let error = stripped.send(&notice()).await.unwrap_err();
-    assert!(error.is_permanent());
-    tells(&error, &["does not do what is asked", "check `tls`"], &[PASSWORD]);
+    for password in [Some(PASSWORD), None] {
+        let stripped = email(plain.port, Protection::Starttls, ca_file, password);
+        let error = stripped.send(&notice()).await.unwrap_err();
+        assert!(error.is_permanent());
+        tells(&error, &["does not do what is asked", "STARTTLS", "check `tls`"], &[PASSWORD]);
+    }
     // Who may not log in, who is not known, and nobody at all.
     let wrong = email(port, Protection::Starttls, ca_file, Some("hunter2"));
     for outcome in [wrong.send(&notice()).await, wrong.probe().await] {
