@@ -54,7 +54,7 @@ pub async fn run(
     if !options.files {
         secrets::unusable(&estate, options.connect).await.into_iter().for_each(|problem| found.problem(problem));
     }
-    found.findings.extend(unannounced(&estate));
+    found.findings.extend(unannounced(&estate, now));
     if options.connect {
         look_at(&estate, &mut found).await;
     }
@@ -96,9 +96,11 @@ impl Looked {
     }
 }
 
-/// Maintenance that nobody is told of.
-fn unannounced(estate: &Estate) -> impl Iterator<Item = String> {
-    estate.windows().into_iter().filter(|window| window.told.is_empty()).map(|Window { reason, .. }| {
+/// Maintenance that comes, and nobody is told of.
+fn unannounced(estate: &Estate, now: Timestamp) -> impl Iterator<Item = String> {
+    let comes = move |window: &Window| window.hold.ends(now).or_else(|| window.hold.next_start(now)).is_some();
+    let windows = estate.windows().into_iter().filter(move |window| window.told.is_empty() && comes(window));
+    windows.map(|Window { reason, .. }| {
         format!("maintenance `{reason}` is announced to nobody; name notifiers with `notify` in the schedules, or beside its `reason`")
     })
 }

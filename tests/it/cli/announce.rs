@@ -161,6 +161,9 @@ async fn what_cannot_be_told_is_tried_again_and_is_a_finding_until_it_is() {
     command.env("RUST_LOG", "trace").stdout(log.try_clone().unwrap()).stderr(log);
     let mut daemon = command.spawn().unwrap();
     let db = stored(&site).await;
+    // The files are read again, and it looks at once.
+    let pid = Pid::from_raw(daemon.id().unwrap().cast_signed());
+    let hang_up = || kill(pid, Signal::SIGHUP).unwrap();
     for tries in 1..=3_u8 {
         eventually("it is tried", SOON, async || receiver.posts().len() == usize::from(tries)).await;
         eventually("and given back", SOON, async || {
@@ -174,6 +177,7 @@ async fn what_cannot_be_told_is_tried_again_and_is_a_finding_until_it_is() {
         if tries < 3 {
             assert!(findings(&site).await.is_empty(), "it may pass");
             execute(&db, "UPDATE notices SET next_ms = 0").await;
+            hang_up();
         }
     }
     eventually("a finding", SOON, async || !findings(&site).await.is_empty()).await;
@@ -183,10 +187,22 @@ async fn what_cannot_be_told_is_tried_again_and_is_a_finding_until_it_is() {
     }
     assert!(!told[0].contains("NEVERSHOWN"));
     // Whoever mends it need not wait for its turn.
-    kill(Pid::from_raw(daemon.id().unwrap().cast_signed()), Signal::SIGHUP).unwrap();
+    hang_up();
     eventually("it is told", SOON, async || notices(&db).await.iter().all(|(_, is_sent)| *is_sent)).await;
     eventually("the finding is closed", SOON, async || findings(&site).await.is_empty()).await;
     assert_eq!(slacked(&receiver).len(), 4);
+
+    // Of a notifier that goes nothing is found any more.
+    receiver.answer(&[(410, None, "channel_is_archived")]);
+    site.edit("lifeboat.yaml", "reason: new disks,", "reason: new disks, databases: [wallet],");
+    hang_up();
+    eventually("a finding", SOON, async || !findings(&site).await.is_empty()).await;
+    site.edit("schedules/wallet.yaml", "notify: [dba]", "notify: [hook]");
+    let yaml = site.text("lifeboat.yaml");
+    let kept: Vec<&str> = yaml.lines().filter(|line| !line.starts_with("  dba: ")).collect();
+    site.put("lifeboat.yaml", &(kept.join("\n") + "\n"));
+    hang_up();
+    eventually("the finding is closed", SOON, async || findings(&site).await.is_empty()).await;
     daemon.kill().await.unwrap();
     nothing_secret(&site);
 }
@@ -236,7 +252,8 @@ async fn of_two_nodes_one_tells_it() {
 #[tokio::test]
 async fn check_tells_who_cannot_be_told() {
     let receiver = Receiver::start().await;
-    let site = site(&receiver, &maintenance(300, 360));
+    let coming = maintenance(300, 360);
+    let site = site(&receiver, &coming);
     let problems = async |args: &[&str], code| {
         let checked = site.run(args).await.json(code);
         let of = |problem: &serde_json::Value| problem.as_str().unwrap().to_owned();
@@ -262,8 +279,11 @@ async fn check_tells_who_cannot_be_told() {
     assert!(told.iter().all(|told| told.contains("127.0.0.1 cannot be reached") && !told.contains("NEVERSHOWN")));
     // What is announced to nobody is told, too.
     site.edit("schedules/wallet.yaml", "notify: [hook, dba]\n", "");
-    let notes = site.run(&["check"]).await.json(0)["findings"].to_string();
-    assert!(notes.contains("maintenance `new disks` is announced to nobody"), "{notes}");
+    let notes = async || site.run(&["check"]).await.json(0)["findings"].to_string();
+    let told = notes().await;
+    assert!(told.contains("maintenance `new disks` is announced to nobody"), "{told}");
+    site.edit("lifeboat.yaml", &coming, &maintenance(-360, -300));
+    assert_eq!(notes().await, "[]", "what is over is nobody's concern");
 }
 
 #[tokio::test(flavor = "multi_thread")]
