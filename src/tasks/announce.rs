@@ -2,7 +2,8 @@
 //! is stored first, once by its id for all nodes, and told by whichever node claims it:
 //! at least once, by the same id, until it was handed over or would be too late.
 //!
-//! What must never happen: that a notifier which is away keeps another from telling.
+//! What must never happen: that a notifier which is away keeps another from telling,
+//! for longer than one call may take.
 
 use std::{sync::Arc, time::Duration};
 
