@@ -34,7 +34,7 @@ check:
 
 # Beside the peers, on a cluster of 3.6 GB and one of 100,000 relations, and what
 # WAL costs: about 40 minutes and 40 GB of disk. `ARGS="--scale 0.1 --relations 1000"`
-# is quick; `--only peers` (recovery-point, catch-up, wal, relations, nodes) is one thing.
+# is quick; `--only peers` (recovery-point, catch-up, wal, nodes, schedules, relations) is one thing.
 bench: packages-bench
 	$(CARGO) bench --locked --bench vault -- --write docs/benchmarks.md $(ARGS)
 

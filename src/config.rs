@@ -8,6 +8,7 @@
 //! references. Nothing here starts anything or connects anywhere.
 
 mod agenda;
+pub mod check;
 pub mod daemon;
 mod given;
 mod leaf;

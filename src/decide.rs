@@ -3,6 +3,7 @@
 
 pub mod agenda;
 pub mod announce;
+pub mod answer;
 pub mod chain;
 pub mod cluster;
 pub mod collation;
@@ -21,6 +22,7 @@ pub mod member;
 pub mod parent;
 pub mod placement;
 pub mod priority;
+pub mod reading;
 pub mod recovery;
 pub mod reload;
 pub mod retention;

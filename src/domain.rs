@@ -16,7 +16,7 @@ pub mod record;
 pub mod recovery;
 pub mod verdict;
 
-pub use amount::{ByteSize, Share, Span};
+pub use amount::{ByteSize, Decimal, Share, Span};
 pub use backup::{Backup, BackupFrom, BackupKind, BackupState, KeepPeriod, TakenFrom};
 pub use beat::{Beat, BeatRange};
 pub use causes::with_causes;

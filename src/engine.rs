@@ -18,7 +18,13 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    decide::{collation::Collation, indexes::LookedAt, slot::Durable},
+    decide::{
+        answer::Answer,
+        collation::Collation,
+        indexes::LookedAt,
+        reading::{Pages, ReadThrough},
+        slot::Durable,
+    },
     domain::{Beat, ByteSize, Check, Lsn, MemberName, RecoveryPoint, RecoveryTarget, Segment, SegmentSize, Timeline},
 };
 
@@ -287,12 +293,19 @@ pub trait Instance: Send + Sync + fmt::Debug {
     async fn isolation(&self) -> Result<Vec<Check>, EngineError>;
     /// The newest heartbeat in the copy and any sequence numbers missing below it.
     async fn heartbeats(&self) -> Result<CopiedBeats, EngineError>;
-    /// The first column of the first row of a query, as text.
-    async fn query(&self, dbname: &str, sql: &str) -> Result<Option<String>, EngineError>;
+    /// What a query answers.
+    async fn query(&self, dbname: &str, sql: &str) -> Result<Answer, EngineError>;
+    /// The rows of a table, which is named as SQL does; none where there is no such table.
+    async fn count(&self, dbname: &str, table: &str) -> Result<Option<u64>, EngineError>;
     /// What sorts text in the copy: as its catalogs say, and as this machine does.
     async fn collations(&self) -> Result<Vec<Collation>, EngineError>;
     /// Holds every B-tree index of every database against its table. Writes to the copy.
     async fn indexes(&self) -> Result<Vec<LookedAt>, EngineError>;
+    /// Reads every row of every database that takes connections, and keeps nothing.
+    async fn read_all(&self) -> Result<Vec<ReadThrough>, EngineError>;
+    /// Shuts the server down in order and verifies the checksum of every page on disk.
+    /// The instance answers nothing afterwards.
+    async fn page_checksums(&self) -> Result<Pages, EngineError>;
     /// Stops the server and proves that no process of it is left. Idempotent.
     async fn stop(&self) -> Result<(), EngineError>;
 }

@@ -20,15 +20,10 @@ impl Site {
         use age::secrecy::ExposeSecret;
         let folder = estate.folder(name);
         let identity = age::x25519::Identity::generate();
-        let write = |name: &str, text: &str| {
-            let path = folder.join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(&path, text).unwrap();
-            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        };
-        write("identity.age", identity.to_string().expose_secret());
-        write("s3.secret", super::emulator::SECRET);
-        write(
+        let site = Self { folder };
+        site.put("identity.age", identity.to_string().expose_secret());
+        site.put("s3.secret", super::emulator::SECRET);
+        site.put(
             "lifeboat.yaml",
             &format!(
                 "node: {{name: bench, region: lab}}\nstate: {{url: \"sqlite:lifeboat.db\"}}\n\
@@ -37,7 +32,7 @@ impl Site {
                 identity.to_public()
             ),
         );
-        write(
+        site.put(
             "schedules/wallet.yaml",
             &format!(
                 "database: wallet\nengine: postgres\nconnection: {{host: {}, port: {}}}\n\
@@ -49,7 +44,25 @@ impl Site {
                 estate.port
             ),
         );
-        Self { folder }
+        site
+    }
+
+    /// Writes one of its files.
+    pub(crate) fn put(&self, name: &str, text: &str) {
+        let path = self.folder.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+
+    pub(crate) fn text(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.join(name)).unwrap()
+    }
+
+    pub(crate) fn edit(&self, name: &str, old: &str, new: &str) {
+        let text = self.text(name);
+        assert!(text.contains(old), "{name} has no {old}");
+        self.put(name, &text.replace(old, new));
     }
 
     pub(crate) fn program(&self) -> Program {
@@ -78,8 +91,12 @@ impl Site {
 pub(crate) struct Daemon(tokio::process::Child);
 
 impl Daemon {
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id().unwrap()
+    }
+
     pub(crate) fn resident_bytes(&self) -> u64 {
-        resident(self.0.id().unwrap())
+        resident(self.pid())
     }
 
     pub(crate) async fn stop(mut self) {

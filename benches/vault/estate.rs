@@ -86,6 +86,11 @@ impl Estate {
     }
 
     pub(crate) async fn start(major: u32) -> Self {
+        Self::start_with(major, "").await
+    }
+
+    /// The same with further settings.
+    pub(crate) async fn start_with(major: u32, settings: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("lifeboat-bench-").tempdir_in("/var/tmp").unwrap();
         std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let account = Account::for_postgres().unwrap();
@@ -100,6 +105,7 @@ impl Estate {
                 cluster.socket_folder().display()
             ))
             .unwrap();
+        cluster.configure(settings).unwrap();
         if major >= INCREMENTS_SINCE {
             cluster.configure("summarize_wal = on\n").unwrap();
         }

@@ -23,6 +23,7 @@ mod estate;
 mod measure;
 mod nodes;
 mod recovery_point;
+mod schedules;
 mod table;
 mod wal;
 
@@ -44,8 +45,9 @@ const RECOVERY_POINT: &str = "recovery-point";
 const CATCH_UP: &str = "catch-up";
 const WAL: &str = "wal";
 const NODES: &str = "nodes";
+const SCHEDULES: &str = "schedules";
 const RELATIONS: &str = "relations";
-const ALL: [&str; 6] = [PEERS, RECOVERY_POINT, CATCH_UP, WAL, NODES, RELATIONS];
+const ALL: [&str; 7] = [PEERS, RECOVERY_POINT, CATCH_UP, WAL, NODES, SCHEDULES, RELATIONS];
 
 /// What can be asked for.
 struct Options {
@@ -115,6 +117,9 @@ async fn run(options: Options) {
     }
     if options.wants(NODES) {
         options.tell(NODES, &table::figures(&nodes::measure().await));
+    }
+    if options.wants(SCHEDULES) {
+        options.tell(SCHEDULES, &table::figures(&schedules::measure().await));
     }
     if options.wants(RELATIONS) && options.relations > 0 {
         let mut table = Table::default();

@@ -6,8 +6,8 @@ use std::{net::IpAddr, net::SocketAddr, path::Path, str::FromStr};
 use crate::{
     decide::due,
     domain::{
-        BackupId, ByteSize, DatabaseName, Lsn, MemberName, NotifierName, Region, RunbookName, Share, SiteName, Span,
-        VaultName,
+        BackupId, ByteSize, DatabaseName, Decimal, Lsn, MemberName, NotifierName, Region, RunbookName, Share, SiteName,
+        Span, VaultName,
     },
 };
 
@@ -26,6 +26,7 @@ pub(super) fn refuse(kind: &str, text: &str) -> Option<(String, String)> {
         "Span" => reading::<Span>(text),
         "ByteSize" => reading::<ByteSize>(text),
         "Share" => reading::<Share>(text),
+        "Decimal" => reading::<Decimal>(text),
         "Lsn" => reading::<Lsn>(text),
         "cron" => due::parse_cron(text).err().map(split),
         "edge" => reading::<crate::decide::hold::Edge>(text),

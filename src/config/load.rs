@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     DaemonConfig, Problems, RunbookConfig, ScheduleConfig,
+    check::{CheckConfig, SqlCheckConfig, SqlFile, SqlText},
     daemon::DnsConfig,
     problem::Place,
     rules,
@@ -62,7 +63,7 @@ pub fn load(daemon_file: &Path) -> Result<Estate, Problems> {
         return Err(problems);
     }
     let folder = folder_of(daemon_file);
-    let daemon = read::<DaemonConfig>(Document::Daemon, daemon_file, &mut problems);
+    let daemon = read::<DaemonConfig>(Document::Daemon, &schema_of::<DaemonConfig>(), daemon_file, &mut problems);
     let schedules = read_all::<ScheduleConfig>(Document::Schedule, &folder.shown.join("schedules"), &mut problems);
     let runbooks = read_all::<RunbookConfig>(Document::Runbook, &folder.shown.join("runbooks"), &mut problems);
     if schedules.is_empty() {
@@ -141,10 +142,10 @@ fn read_all<T: DeserializeOwned + JsonSchema>(
     let shown = |file: &PathBuf| !file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
     let mut files: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).filter(shown).collect();
     files.sort();
-    let mut written = Vec::new();
+    let (schema, mut written) = (schema_of::<T>(), Vec::new());
     for file in files {
         match file.extension().and_then(|extension| extension.to_str()) {
-            Some("yaml") => written.push(read(document, &file, problems)),
+            Some("yaml") => written.push(read(document, &schema, &file, problems)),
             Some("yml") => problems.add(&file, Place::START, "this file is not read", "rename it to end in `.yaml`"),
             _ => {}
         }
@@ -152,7 +153,12 @@ fn read_all<T: DeserializeOwned + JsonSchema>(
     written
 }
 
-fn read<T: DeserializeOwned + JsonSchema>(document: Document, file: &Path, problems: &mut Problems) -> Written<T> {
+fn read<T: DeserializeOwned>(
+    document: Document,
+    schema: &serde_json::Value,
+    file: &Path,
+    problems: &mut Problems,
+) -> Written<T> {
     let nothing = |sha256| Written { file: file.to_owned(), sha256, node: None, config: None };
     let bytes = match read_bytes(file) {
         Ok(bytes) => bytes,
@@ -174,8 +180,7 @@ fn read<T: DeserializeOwned + JsonSchema>(document: Document, file: &Path, probl
     };
     let before = problems.len();
     let Some(node) = yaml::parse(text, file, problems) else { return nothing(sha256) };
-    let schema = schema_of::<T>();
-    let value = Walk { document, schema: &schema, file, problems }.run(&node);
+    let value = Walk { document, schema, file, problems }.run(&node);
     let config = value.and_then(|value| match serde_json::from_value(value) {
         Ok(config) => Some(config),
         Err(error) => {
@@ -236,6 +241,11 @@ fn anchor_schedule(schedule: &mut ScheduleConfig, folder: &Path) {
     let LoginConfig { sslrootcert, sslcert, sslkey, .. } = &mut schedule.login;
     for file in [sslrootcert, sslcert, sslkey].into_iter().flatten() {
         anchor(file, folder);
+    }
+    for check in schedule.restore_test.iter_mut().flat_map(|test| &mut test.checks) {
+        if let CheckConfig::Sql(SqlCheckConfig { sql: SqlText::Kept(SqlFile { file }), .. }) = check {
+            anchor(file, folder);
+        }
     }
 }
 

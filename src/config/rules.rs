@@ -9,7 +9,7 @@ mod notify;
 mod runbook;
 mod schedule;
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use super::{
     problem::{Place, Problems},
@@ -86,13 +86,15 @@ pub(super) fn check(daemon: &Tree<'_>, schedules: &[Tree<'_>], runbooks: &[Tree<
 }
 
 fn refuse_same_name(trees: &[Tree<'_>], key: &str, what: &str, problems: &mut Problems) {
-    for (nth, tree) in trees.iter().enumerate() {
+    let mut first: BTreeMap<&str, &Path> = BTreeMap::new();
+    for tree in trees {
         let spot = tree.root.get(key);
-        let first = trees.iter().take(nth).find(|other| spot.exists() && other.root.get(key).text() == spot.text());
-        if let Some(first) = first {
-            let name = spot.text().unwrap_or_default();
-            let what = format!("the {what} `{name}` is defined in {} already", first.file.display());
+        let Some(name) = spot.text() else { continue };
+        if let Some(first) = first.get(name) {
+            let what = format!("the {what} `{name}` is defined in {} already", first.display());
             problems.add(tree.file, spot.place, what, "rename one of the two, or merge the files");
+        } else {
+            first.insert(name, tree.file);
         }
     }
 }

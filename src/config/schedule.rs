@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, num::NonZeroU32};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::SecretRef;
+use super::{SecretRef, check::CheckConfig};
 use crate::decide::agenda::CatchUp;
 use crate::domain::{
     BackupFrom, BackupKind, ByteSize, DatabaseName, KeepPeriod, MemberName, NotifierName, Objectives, Residency, Share,
@@ -391,39 +391,4 @@ pub enum RestoreTargetConfig {
     /// An isolated instance on this machine.
     #[default]
     Local,
-}
-
-/// One check of a restored copy.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum CheckConfig {
-    /// A check that is known by its name.
-    Named(NamedCheck),
-    /// A query and its answer.
-    Sql(SqlCheckConfig),
-}
-
-/// A check that is known by its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum NamedCheck {
-    /// Which acknowledged heartbeats the copy holds.
-    Heartbeat,
-    /// Holds every B-tree index of every database of the copy against its table, with
-    /// PostgreSQL's extension `amcheck`; reads all of both, which counts as restore duration.
-    Amcheck,
-}
-
-/// A query and its answer.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SqlCheckConfig {
-    /// The first column of the first row is compared as text.
-    #[schemars(extend("format" = "filled"))]
-    pub sql: String,
-    /// The database of the cluster it runs in.
-    #[schemars(extend("format" = "filled"))]
-    pub dbname: String,
-    /// The answer, as text.
-    pub expect: String,
 }

@@ -92,7 +92,10 @@ impl<'a> Walk<'a> {
             _ => {
                 let mut words = Vec::new();
                 self.collect_words(variants, &mut words);
-                self.word(&words, node, path)
+                match variants.iter().find(|variant| words.is_empty() && type_of(**variant) == Some("string")) {
+                    Some(text) => self.plain(*text, node, path),
+                    None => self.word(&words, node, path),
+                }
             }
         }
     }

@@ -65,7 +65,7 @@ pub fn judge(collations: &[Collation]) -> Check {
         let remedy = "test on a machine with the same C library and ICU; a copy that is to be used here needs REINDEX and ALTER DATABASE or COLLATION … REFRESH VERSION";
         (Verdict::Inconclusive, format!("{named}: indexes may lie; {remedy}"))
     };
-    Check { name: "collations".to_owned(), verdict, expected: "text sorted as where it was indexed".to_owned(), actual }
+    Check::new("collations", verdict, "text sorted as where it was indexed", actual)
 }
 
 #[cfg(test)]

@@ -5,7 +5,11 @@
 //! doubled runs once, in the first of the two. Only a schedule of every hour
 //! ignores both: it skips the hour that never was and runs in both that were.
 
-use std::str::FromStr as _;
+use std::{
+    collections::BTreeMap,
+    str::FromStr as _,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use chrono::{DateTime, LocalResult, NaiveDateTime, Offset as _, TimeDelta, TimeZone as _, Utc};
 use croner::Cron;
@@ -28,8 +32,28 @@ pub enum InvalidSchedule {
 /// second after a long sleep costs no more than this.
 pub const DUE_MAX: usize = 10_000;
 
-/// Whether a text is a cron expression that falls due at some time.
-pub fn parse_cron(text: &str) -> Result<Cron, InvalidSchedule> {
+/// What schedules use, by its text: a compiled expression takes ten kilobytes, and very
+/// many databases share a few.
+static COMPILED: Mutex<BTreeMap<String, Arc<Cron>>> = Mutex::new(BTreeMap::new());
+
+/// From so many on it is looked for what nobody uses any more, each time they doubled.
+const SWEPT_FROM: usize = 256;
+
+/// A cron expression that falls due at some time.
+pub fn parse_cron(text: &str) -> Result<Arc<Cron>, InvalidSchedule> {
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(cron) = compiled.get(text) {
+        return Ok(Arc::clone(cron));
+    }
+    let cron = Arc::new(compile(text)?);
+    if compiled.len() >= SWEPT_FROM && compiled.len().is_power_of_two() {
+        compiled.retain(|_, cron| Arc::strong_count(cron) > 1);
+    }
+    compiled.insert(text.to_owned(), Arc::clone(&cron));
+    Ok(cron)
+}
+
+fn compile(text: &str) -> Result<Cron, InvalidSchedule> {
     let invalid = |reason: String| InvalidSchedule::Cron { cron: text.to_owned(), reason };
     let fields = text.split_whitespace().count();
     if !text.starts_with('@') && !(5..=6).contains(&fields) {
@@ -80,7 +104,7 @@ fn end_of_gap(zone: chrono_tz::Tz, wall: NaiveDateTime) -> Option<DateTime<Utc>>
 /// A cron expression in a zone.
 #[derive(Debug, Clone)]
 pub struct Schedule {
-    cron: Cron,
+    cron: Arc<Cron>,
     zone: chrono_tz::Tz,
     every_hour: bool,
 }

@@ -33,12 +33,7 @@ pub fn judge(databases: &[LookedAt]) -> Check {
     } else {
         (Verdict::Pass, format!("{sound} indexes in {} databases agree", databases.len()))
     };
-    Check {
-        name: "amcheck".to_owned(),
-        verdict,
-        expected: "every B-tree index agrees with its table".to_owned(),
-        actual,
-    }
+    Check::new("amcheck", verdict, "every B-tree index agrees with its table", actual)
 }
 
 /// The first of many, and how many more there are.

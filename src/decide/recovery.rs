@@ -269,8 +269,14 @@ pub fn choose(facts: &Facts, target: &RecoveryTarget, backup: Option<&BackupId>)
             if end > tip && line.at(*lsn) == Some(timeline) {
                 return Err(after_tip());
             }
-            line = Line::leading_to(line.at(*lsn).unwrap_or(timeline), &facts.histories)?;
-            (on_line(*lsn, &line)?, end, false)
+            let own = Line::leading_to(line.at(*lsn).unwrap_or(timeline), &facts.histories)?;
+            let chosen = on_line(*lsn, &own)?;
+            // The last of a timeline may be held by the first segment of the next one alone, which repeats it.
+            let reaches = |line| collect(&facts.coverage, facts.segment_size, line, chosen.start_lsn, end).1 >= end;
+            if reaches(&own) || !reaches(&line) {
+                line = own;
+            }
+            (chosen, end, false)
         }
         RecoveryTarget::Time(at) | RecoveryTarget::BeforeTime(at) => {
             if facts.not_after.is_some_and(|last| *at > last) {

@@ -1,7 +1,8 @@
-//! Durations, sizes and shares the way people write them: `15m`, `64MiB`, `5%`.
+//! Durations, sizes, shares and numbers the way people write them: `15m`, `64MiB`, `5%`, `-0.50`.
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use bigdecimal::BigDecimal;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,8 @@ pub enum InvalidAmount {
     ByteSize(String),
     #[error("`{0}` is not a share: write a percentage from 0.01% to 100%, such as `5%`")]
     Share(String),
+    #[error("`{0}` is not a number: write digits, such as `1000` or `-0.50`")]
+    Decimal(String),
 }
 
 /// A length of time. Written `15m`, `1h30m`, `0s`; resolution 1 ms.
@@ -204,6 +207,39 @@ macro_rules! text_conversions {
 text_conversions!(Span);
 text_conversions!(ByteSize);
 text_conversions!(Share);
+text_conversions!(Decimal);
+
+/// Digits before or behind the point beyond which a number is none: comparing costs as many.
+const DIGITS_MAX: i64 = 1000;
+
+/// A number of any size, exact to its last digit. Written `1000`, `-0.50`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct Decimal(BigDecimal);
+
+impl From<u64> for Decimal {
+    fn from(count: u64) -> Self {
+        Self(BigDecimal::from(count))
+    }
+}
+
+impl FromStr for Decimal {
+    type Err = InvalidAmount;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAmount> {
+        let number = text.trim().parse().ok().filter(|number: &BigDecimal| {
+            number.digits() <= DIGITS_MAX.unsigned_abs() && number.fractional_digit_count().abs() <= DIGITS_MAX
+        });
+        number.map(Self).ok_or_else(|| InvalidAmount::Decimal(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -101,7 +101,7 @@ pub struct Source {
 }
 
 /// Where it was restored to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Target {
     pub kind: String,
     pub region: Region,

@@ -1,5 +1,7 @@
 //! Verdicts and the parts they are made of. Rules: `docs/measurement.md`.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -56,19 +58,37 @@ impl std::fmt::Display for Verdict {
 
 /// One check with what was expected and what was found. `actual` is a digest
 /// where the value could be personal data.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Check {
     pub name: String,
     pub verdict: Verdict,
     pub expected: String,
     pub actual: String,
+    /// How long it took; absent where that says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
 }
 
 impl Check {
+    pub fn new(
+        name: impl Into<String>,
+        verdict: Verdict,
+        expected: impl Into<String>,
+        actual: impl Into<String>,
+    ) -> Self {
+        Self { name: name.into(), verdict, expected: expected.into(), actual: actual.into(), seconds: None }
+    }
+
+    /// The same with the time that it took.
+    #[must_use]
+    pub fn taking(self, duration: Duration) -> Self {
+        Self { seconds: Some(duration.as_secs_f64()), ..self }
+    }
+
     /// PASS when `holds`, else FAIL.
     pub fn judge(name: impl Into<String>, expected: impl Into<String>, actual: impl Into<String>, holds: bool) -> Self {
         let verdict = if holds { Verdict::Pass } else { Verdict::Fail };
-        Self { name: name.into(), verdict, expected: expected.into(), actual: actual.into() }
+        Self::new(name, verdict, expected, actual)
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, PoisonError, RwLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::json;
@@ -19,7 +19,7 @@ use super::{
     drive::Driver,
     event::Event,
     journal::{Journal, LetGo, nonce, through_blips},
-    lease::{Lease, call_limit, millis},
+    lease::{Lease, call_limit},
     progress::state_name,
     wake::{Wake, heard},
 };
@@ -29,15 +29,16 @@ use crate::{
         Db, DbError,
         agenda::MarkRow,
         instant,
-        runs::{self, Claim, NewRow, RunRow},
+        runs::{self, NewRow, RunRow},
     },
-    decide::{
-        placement::Limits,
-        priority::{self, Priority},
-    },
-    domain::{Placement, Region, RunId},
+    decide::placement::Limits,
+    domain::{Region, RunId},
     process::Tasks,
 };
+
+mod claim;
+
+use claim::Candidate;
 
 /// How long a node may be silent before others take its runs over.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(15);
@@ -81,15 +82,6 @@ impl From<&str> for Station {
     fn from(node: &str) -> Self {
         Self { node: node.to_owned(), ..Self::default() }
     }
-}
-
-/// A run that this node could take.
-struct Candidate {
-    id: RunId,
-    flow: Arc<dyn Flow>,
-    placement: Placement,
-    /// How long ago the time passed in which it could begin.
-    late: Option<Duration>,
 }
 
 /// Drives runs on this node.
@@ -308,77 +300,10 @@ impl Runner {
         Ok(())
     }
 
-    /// What this node could take now: by priority, then the oldest first. A flow
-    /// that it does not know is left to nodes that do.
-    async fn in_order(&self) -> Result<Vec<Candidate>, DbError> {
-        let listed = self.db.within(call_limit(self.ttl), "look for runs to drive", runs::claimable(&self.db)).await?;
-        let mut known: Vec<(Priority, Candidate)> = listed
-            .into_iter()
-            .filter(|run| self.is_near(&run.placement))
-            .filter_map(|run| {
-                let flow = self.flow(&run.flow)?;
-                let late = run.late_ms.map(|late| Duration::from_millis(late.unsigned_abs()));
-                let priority = priority::of(&run.flow);
-                Some((priority, Candidate { id: RunId::from(run.id), flow, placement: run.placement, late }))
-            })
-            .collect();
-        // Stable: the age stays the order within each.
-        known.sort_by_key(|(priority, _)| *priority);
-        Ok(known.into_iter().map(|(_, candidate)| candidate).collect())
-    }
-
-    /// Has a run that waited for its turn until its start window had passed end before
-    /// its first step. It is driven all the same, as it concludes and is recorded.
-    async fn let_pass(&self, run_id: &RunId, late: Duration) -> Result<(), DbError> {
-        let payload = json!({ "reason": format!("its start window ended {} s ago", late.as_secs()) });
-        let signal = Signal { name: "abort".to_owned(), who: "schedule".to_owned(), payload };
-        let event = Event::Signalled(signal).to_json()?;
-        // Two nodes that look at the same moment say it once.
-        let nonce = format!("late {run_id}");
-        let call = runs::append_signal(&self.db, run_id.as_str(), &nonce, &event);
-        self.db.within(call_limit(self.ttl), "let a late run pass", call).await.map(drop)
-    }
-
-    /// Whether a run may be driven where this node stands.
-    fn is_near(&self, placement: &Placement) -> bool {
-        self.station.region.as_ref().is_none_or(|region| placement.allows(region))
-    }
-
     /// Asks whatever this process drives to stop, waits until it has, and gives
     /// the leases back. The runner drives nothing afterwards.
     pub async fn shut_down(&self) {
         self.tasks.shut_down().await;
-    }
-
-    /// Claims one run, if it may be driven here.
-    async fn claim_alone(&self, run_id: &RunId) -> Result<Option<Lease>, DbError> {
-        let call = runs::placement(&self.db, run_id.as_str());
-        match self.db.within(call_limit(self.ttl), "read where a run may be driven", call).await? {
-            Some(placement) if self.is_near(&placement) => self.claim(run_id, &placement).await,
-            _ => Ok(None),
-        }
-    }
-
-    async fn claim(&self, run_id: &RunId, placement: &Placement) -> Result<Option<Lease>, DbError> {
-        let claimed_at = Instant::now();
-        let event = Event::Taken { node: self.station.node.clone() };
-        crate::fault::point("flow.taken.before");
-        let (json, nonce) = (event.to_json()?, nonce());
-        let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let has_room = |driven: &[Placement]| limits.leave_room(placement, driven);
-        let claim = Claim {
-            id: run_id.as_str(),
-            owner: &self.station.node,
-            ttl_ms: millis(self.ttl),
-            nonce: &nonce,
-            event: &json,
-        };
-        let claim = runs::claim(&self.db, claim, limits.concern(placement).then_some(&has_room));
-        let fence = self.db.within(call_limit(self.ttl), "take the lease of a run", claim).await?;
-        if fence.is_some() {
-            crate::fault::point("flow.taken.after");
-        }
-        Ok(fence.map(|fence| Lease::new(self.db.clone(), run_id.clone(), fence, self.ttl, claimed_at)))
     }
 
     /// Drives a run whose lease we have until it is concluded or we must let go.

@@ -222,9 +222,8 @@ impl Step for CheckKept {
         let held = match self.0.database.histories(&self.0.vault).await {
             Ok(histories) => histories.into_iter().find(|held| *held.listing.layout() == layout),
             Err(error) => {
-                let verdict = Verdict::Inconclusive;
-                let (name, expected) = ("vault".to_owned(), "listed again".to_owned());
-                return output(&vec![Check { name, verdict, expected, actual: with_causes(&error) }]);
+                let check = Check::new("vault", Verdict::Inconclusive, "listed again", with_causes(&error));
+                return output(&vec![check]);
             }
         };
         let entry = |backup: &BackupId| held.as_ref().and_then(|held| held.catalog.find(backup));

@@ -22,13 +22,17 @@ use super::{
     restore::{self, Restored},
 };
 use crate::{
-    config::schedule::{CheckConfig, NamedCheck, RestoreTestConfig},
+    config::{
+        check::{CheckConfig, NamedCheck},
+        schedule::RestoreTestConfig,
+    },
     domain::{DatabaseName, Opener, RecoveryTarget, Timeline, Verdict, record::kind},
     flow::{Conclusion, Ending, Flow, Policy, Step, StepContext, StepError, read},
     vault::Listing,
 };
 
 mod account;
+mod checks;
 mod choose;
 mod prove;
 mod window;

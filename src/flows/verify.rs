@@ -379,17 +379,10 @@ fn checks(verified: &Verified) -> Vec<Check> {
             Check::judge(kind.as_str(), "no defect", actual, *defects == 0)
         })
         .collect();
-    checks.extend(verified.notes.iter().map(|note| Check {
-        name: "WAL that is not there".to_owned(),
-        verdict: Verdict::Pass,
-        expected: "needed by no backup for itself".to_owned(),
-        actual: note.clone(),
-    }));
-    checks.push(Check {
-        name: "not checked".to_owned(),
-        verdict: if verified.unchecked.is_empty() { Verdict::Pass } else { Verdict::Inconclusive },
-        expected: "0".to_owned(),
-        actual: verified.unchecked.len().to_string(),
-    });
+    let noted = |note| Check::new("WAL that is not there", Verdict::Pass, "needed by no backup for itself", note);
+    checks.extend(verified.notes.iter().map(noted));
+    let unchecked = verified.unchecked.len();
+    let verdict = if unchecked == 0 { Verdict::Pass } else { Verdict::Inconclusive };
+    checks.push(Check::new("not checked", verdict, "0", unchecked.to_string()));
     checks
 }

@@ -1,6 +1,6 @@
-//! Starts what is due. tokio-cron-scheduler is the ticker; what is due is read
-//! from the schedules each time, so that no tick that is missed loses a run
-//! (it fires late or not at all under load). A run's id holds its due time:
+//! Starts what is due. tokio-cron-scheduler is the ticker, and what is due next wakes
+//! sooner; what is due is read from the schedules each time, so that no tick that is
+//! missed loses a run (it fires late or not at all under load). A run's id holds its due time:
 //! starting it twice runs it once. How far each line was dealt with is stored
 //! together with its runs, so that what passed while nobody lived is known.
 
@@ -32,15 +32,18 @@ use late::LateTests;
 /// How soon something that failed is tried again.
 const RETRY: SignedDuration = SignedDuration::from_secs(5);
 
+/// How often is looked at least.
+const TICK: Duration = Duration::from_secs(1);
+
 /// Runs stored in one transaction.
 const AT_ONCE: usize = 500;
 
-/// Ticks once a second until told to stop.
+/// Looks until told to stop.
 pub async fn run(app: Arc<App>, stop: CancellationToken) -> Result<(), JobSchedulerError> {
     let tick = Arc::new(Notify::new());
     let mut ticker = JobScheduler::new().await?;
     let woken = Arc::clone(&tick);
-    ticker.add(Job::new_repeated(Duration::from_secs(1), move |_, _| woken.notify_one())?).await?;
+    ticker.add(Job::new_repeated(TICK, move |_, _| woken.notify_one())?).await?;
     ticker.start().await?;
     let mut scheduler = Scheduler::new(&app);
     let mut late = LateTests::default();
@@ -48,6 +51,7 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) -> Result<(), JobSchedu
         tokio::select! {
             () = stop.cancelled() => break,
             () = tick.notified() => {}
+            () = tokio::time::sleep(scheduler.rest(app.clock.now())) => {}
         }
         let now = app.clock.now();
         if let Err(error) = scheduler.look(now).await {
@@ -86,6 +90,12 @@ impl Scheduler {
         };
         let tables = app.resources.databases.values().map(table).collect();
         Self { app: Arc::clone(app), tables, queue: BinaryHeap::new(), is_ready: false }
+    }
+
+    /// How long nothing is due. The ticker looks all the same: a clock may jump.
+    fn rest(&self, now: Timestamp) -> Duration {
+        let next = self.queue.peek().map(|Reverse((at, _))| at.duration_since(now));
+        next.map_or(TICK, |next| Duration::try_from(next).unwrap_or_default())
     }
 
     /// Stores what is due. What could not be stored is looked at again.

@@ -29,7 +29,7 @@ fn phases(named: &[(&str, f64)]) -> Vec<Phase> {
 }
 
 fn check(name: &str, expected: &str, actual: &str, verdict: Verdict) -> Check {
-    Check { name: name.into(), verdict, expected: expected.into(), actual: actual.into() }
+    Check::new(name, verdict, expected, actual)
 }
 
 /// A record with nothing measured.

@@ -2,6 +2,7 @@
 
 use super::{Report, Spot, known};
 
+mod checks;
 mod source;
 mod times;
 
@@ -289,15 +290,7 @@ fn restore_test(daemon: Spot<'_>, schedule: Spot<'_>, test: Spot<'_>, report: &m
             "add `identity: {file: PATH}` under `keys` in lifeboat.yaml",
         );
     }
-    let checks = test.get("checks");
-    if checks.is_empty() {
-        report.add(
-            checks.place,
-            "a test that checks nothing cannot fail",
-            "add `heartbeat`, `amcheck` or a check with `sql`",
-        );
-    }
-    report.refuse_twins(checks);
+    checks::check(test.get("checks"), report);
     report.refuse_zero(test, "limit", "write how long recovery may take, such as `1h`");
     // Nodes that share a state leave it to one that stands inside.
     let is_alone = daemon.get("state").get("url").text().is_none_or(|url| url.starts_with("sqlite:"));

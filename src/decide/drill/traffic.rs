@@ -75,7 +75,7 @@ pub struct Observation {
 }
 
 /// What an observation amounts to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Judgement {
     pub times: DnsTimes,
     pub checks: Vec<Check>,

@@ -147,6 +147,26 @@ fn timelines_are_followed_through_their_history() {
     assert!(matches!(choose(&beyond, &RecoveryTarget::Latest, Some(&explicit)), Err(Refusal::OffTimeline { .. })));
 }
 
+/// A standby was promoted that was ahead of the vault: what it had more of timeline 1
+/// came with the first segment of timeline 2.
+#[test]
+fn the_end_of_a_timeline_may_come_with_the_next_one() {
+    let mut ahead = promoted();
+    ahead.coverage.whole.remove(&segment(1, 9));
+    ahead.coverage.add_tail(segment(1, 9), 0, MIB / 2);
+    let chosen = |facts: &Facts, at: Lsn| {
+        let chosen = choose(facts, &RecoveryTarget::Lsn(at), None)?;
+        Ok::<_, Refusal>((chosen.timeline, chosen.wal.last().unwrap().segment))
+    };
+    assert_eq!(chosen(&ahead, lsn(9, MIB / 4)), Ok((Timeline(1), segment(1, 9))), "as far as its own segment reaches");
+    for at in [lsn(9, MIB / 2), lsn(9, MIB - 1)] {
+        assert_eq!(chosen(&ahead, at), Ok((Timeline(2), segment(2, 9))), "{at}");
+    }
+    ahead.coverage.whole.remove(&segment(2, 9));
+    let lost = chosen(&ahead, lsn(9, MIB / 2)).unwrap_err();
+    assert!(matches!(lost, Refusal::Gap { timeline: Timeline(1), from, .. } if from == lsn(9, MIB / 2)), "{lost}");
+}
+
 #[test]
 fn a_history_file_is_read_as_postgres_writes_it() {
     let text = "1\t0/9100000\tno recovery target specified\n\n2\t0/B000000\tbefore 2026\n";

@@ -22,7 +22,12 @@ use super::{
     restored::{ConfiguredRecovery, RECOVERY_FILE, file_error, make_private, program_error, unfit},
 };
 use crate::{
-    decide::{collation::Collation, indexes::LookedAt},
+    decide::{
+        answer::Answer,
+        collation::Collation,
+        indexes::LookedAt,
+        reading::{Pages, ReadThrough},
+    },
     domain::{Check, Lsn, RecoveryPoint, Timeline},
     engine::{CopiedBeats, EngineError, Instance, IsolatedParams},
     process::Program,
@@ -33,6 +38,7 @@ mod checks;
 mod confinement;
 mod processes;
 mod reached;
+mod reading;
 mod session;
 
 pub use confinement::Confinement;
@@ -210,8 +216,12 @@ impl Instance for IsolatedInstance {
         Ok(CopiedBeats { present })
     }
 
-    async fn query(&self, dbname: &str, sql: &str) -> Result<Option<String>, EngineError> {
+    async fn query(&self, dbname: &str, sql: &str) -> Result<Answer, EngineError> {
         self.session.query(dbname, sql).await
+    }
+
+    async fn count(&self, dbname: &str, table: &str) -> Result<Option<u64>, EngineError> {
+        catalogs::count(&self.session, dbname, table).await
     }
 
     async fn collations(&self) -> Result<Vec<Collation>, EngineError> {
@@ -220,6 +230,14 @@ impl Instance for IsolatedInstance {
 
     async fn indexes(&self) -> Result<Vec<LookedAt>, EngineError> {
         catalogs::indexes(&self.session).await
+    }
+
+    async fn read_all(&self) -> Result<Vec<ReadThrough>, EngineError> {
+        reading::read_all(self).await
+    }
+
+    async fn page_checksums(&self) -> Result<Pages, EngineError> {
+        reading::page_checksums(self).await
     }
 
     async fn stop(&self) -> Result<(), EngineError> {

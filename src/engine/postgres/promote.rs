@@ -66,12 +66,7 @@ impl Promote for Postgres {
 
     async fn prove_fenced(&self, member: &MemberName) -> Result<Vec<Check>, EngineError> {
         let member = self.member(member)?;
-        let check = |name: &str, verdict, actual: String| Check {
-            name: name.to_owned(),
-            verdict,
-            expected: "refused".to_owned(),
-            actual,
-        };
+        let check = |name: &str, verdict, actual: String| Check::new(name, verdict, "refused", actual);
         let mut connection = match connect(self, member).await {
             Ok(connection) => connection,
             Err(error) => {

@@ -112,10 +112,7 @@ pub async fn conclude(drill: &Drill, cx: &StepContext, ending: &Ending) -> Resul
 /// configured, that is what was found; the run ends all the same.
 fn or_unseen(name: &str, looked: Result<Vec<Check>, StepError>) -> Result<Vec<Check>, StepError> {
     match looked {
-        Err(StepError::Permanent(why)) => {
-            let (verdict, expected) = (Verdict::Inconclusive, "looked at".to_owned());
-            Ok(vec![Check { name: name.to_owned(), verdict, expected, actual: why }])
-        }
+        Err(StepError::Permanent(why)) => Ok(vec![Check::new(name, Verdict::Inconclusive, "looked at", why)]),
         looked => looked,
     }
 }

@@ -70,7 +70,7 @@ impl Step for Approve {
 pub struct Guards(pub Drill);
 
 /// What the guards found; the state to come back to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Guarded {
     pub checks: Vec<Check>,
     /// The record set as it is before the drill; none without a DNS step.

@@ -49,7 +49,7 @@ pub struct Fence {
 }
 
 /// A proven fence.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fenced {
     pub member: MemberName,
     /// When the proof was complete; nothing is acknowledged after it.

@@ -190,12 +190,8 @@ impl Told {
             measured.rpo_bound_seconds = rpo.rpo_seconds.map(|_| rpo.bound_seconds);
             measured.lost_commits = rpo.lost_commits;
             verdicts.insert("rpo".to_owned(), rpo.verdict);
-            checks.push(Check {
-                name: "heartbeat".to_owned(),
-                verdict: rpo.verdict,
-                expected: format!("at most {objective} lost, nothing missing in between"),
-                actual: rpo.reason,
-            });
+            let expected = format!("at most {objective} lost, nothing missing in between");
+            checks.push(Check::new("heartbeat", rpo.verdict, expected, rpo.reason));
         } else {
             if let RecoveryTarget::Time(asked) | RecoveryTarget::BeforeTime(asked) = &chosen.target {
                 measured.target_error_seconds = rpo::target_error_seconds(*asked, proof.recovery_point.last_commit_at);
@@ -215,12 +211,7 @@ impl Told {
     /// Whether the identity that is kept elsewhere opens backups, when it was its turn.
     fn escrow_check(&self) -> Option<Check> {
         let chosen = self.chosen.as_ref()?;
-        let check = |verdict, actual| Check {
-            name: "escrow_identity".to_owned(),
-            verdict,
-            expected: "opens backup and WAL".to_owned(),
-            actual,
-        };
+        let check = |verdict, actual: String| Check::new("escrow_identity", verdict, "opens backup and WAL", actual);
         match (&chosen.escrow_problem, chosen.opener, &self.restored) {
             (Some(problem), ..) => Some(check(Verdict::Inconclusive, problem.clone())),
             (None, Opener::Escrow, Some(restored)) => {
@@ -235,12 +226,7 @@ impl Told {
     /// Whether what was restored may be the cluster from before.
     fn cluster_check(&self) -> Option<Check> {
         let doubt = self.proof.as_ref()?.doubt.clone()?;
-        Some(Check {
-            name: "cluster".to_owned(),
-            verdict: Verdict::Inconclusive,
-            expected: "the cluster that goes on".to_owned(),
-            actual: doubt,
-        })
+        Some(Check::new("cluster", Verdict::Inconclusive, "the cluster that goes on", doubt))
     }
 
     /// T5 − T3: from the first byte fetched to the last check, with whatever

@@ -10,13 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{Chosen, FETCH_LIMIT, Test};
+use super::{Chosen, FETCH_LIMIT, Test, checks::Asked};
 use crate::{
-    config::schedule::{CheckConfig, NamedCheck},
-    decide::{collation, indexes},
-    domain::{Check, Phase, RecoveryPoint, Verdict, with_causes},
+    domain::{Check, Phase, RecoveryPoint, with_causes},
     durable,
-    engine::{CopiedBeats, EngineError, Instance, IsolatedParams},
+    engine::{CopiedBeats, Instance, IsolatedParams},
     fault,
     flow::{Policy, Step, StepContext, StepError},
     flows::{
@@ -24,9 +22,6 @@ use crate::{
         restore::{self, Ahead, Restored},
     },
 };
-
-/// What evidence says of a query that failed.
-const FAILED: &str = "the query failed; `lifeboat restore-test` and the daemon's log tell why";
 
 /// What the isolated instance told before it was stopped.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -167,51 +162,19 @@ impl Prove {
     }
 
     async fn ask(&self, instance: &dyn Instance, cx: &StepContext) -> Result<Proof, StepError> {
-        cx.progress("checking the data", None, None);
-        let begun = std::time::Instant::now();
         // The recovery point is read before anything writes to the copy.
         let recovery_point = instance.recovery_point().await?;
         let beats = instance.heartbeats().await?;
-        let mut checks = Vec::new();
-        for config in &self.0.config.checks {
-            if let CheckConfig::Sql(check) = config {
-                checks.push(match instance.query(&check.dbname, &check.sql).await {
-                    Ok(answer) => {
-                        let holds = answer.as_deref() == Some(check.expect.as_str());
-                        if !holds {
-                            let answer = answer.as_deref().map_or("no row, or null".to_owned(), |it| format!("`{it}`"));
-                            cx.tell(format!("check `{}` gave {answer} instead of `{}`", check.sql, check.expect));
-                        }
-                        Check::judge(check.sql.clone(), check.expect.clone(), digest_unless(holds, answer), holds)
-                    }
-                    Err(error) => {
-                        // The server's message may quote rows: it goes to the log, not into evidence.
-                        tracing::warn!(query = check.sql, %error, "a check failed");
-                        cx.tell(format!("check `{}` failed: {}", check.sql, with_causes(&error)));
-                        Check::judge(check.sql.clone(), check.expect.clone(), FAILED, false)
-                    }
-                });
-            }
-        }
-        checks.push(match instance.collations().await {
-            Ok(collations) => collation::judge(&collations),
-            Err(error) => not_asked("collations", "text sorted as where it was indexed", &error),
-        });
-        let mut phases = vec![Phase { name: "check".to_owned(), seconds: begun.elapsed().as_secs_f64() }];
-        if self.0.config.checks.contains(&CheckConfig::Named(NamedCheck::Amcheck)) {
-            cx.progress("checking the indexes", None, None);
-            let begun = std::time::Instant::now();
-            checks.push(match instance.indexes().await {
-                Ok(looked) => indexes::judge(&looked),
-                Err(error) => not_asked("amcheck", "every B-tree index agrees with its table", &error),
-            });
-            phases.push(Phase { name: "check_indexes".to_owned(), seconds: begun.elapsed().as_secs_f64() });
-        }
-        let checked_at = cx.clock().now();
+        let mut asked = self.0.ask(instance, cx).await;
+        let mut checked_at = cx.clock().now();
         cx.progress("probing the isolation", None, None);
         let begun = std::time::Instant::now();
         let isolation = instance.isolation().await?;
-        phases.push(Phase { name: "probe_isolation".to_owned(), seconds: begun.elapsed().as_secs_f64() });
+        asked.phases.push(Phase { name: "probe_isolation".to_owned(), seconds: begun.elapsed().as_secs_f64() });
+        if self.0.ask_files(instance, cx, &mut asked).await {
+            checked_at = cx.clock().now();
+        }
+        let Asked { checks, phases } = asked;
         Ok(Proof {
             server_version: instance.server_version(),
             recovery_point,
@@ -224,25 +187,5 @@ impl Prove {
             refetched: None,
             doubt: None,
         })
-    }
-}
-
-/// What could not be asked is no answer.
-fn not_asked(name: &str, expected: &str, error: &EngineError) -> Check {
-    let (name, expected) = (name.to_owned(), expected.to_owned());
-    Check { name, verdict: Verdict::Inconclusive, expected, actual: with_causes(error) }
-}
-
-/// What was expected is public, the operator wrote it; anything else may be
-/// personal data and stands in evidence as a digest.
-fn digest_unless(holds: bool, answer: Option<String>) -> String {
-    use sha2::Digest;
-    match answer {
-        Some(answer) if holds => answer,
-        Some(answer) => {
-            let digest = hex::encode(sha2::Sha256::digest(answer.as_bytes()));
-            format!("sha256:{digest} (a digest, as it may be personal data; `lifeboat restore-test` shows it)")
-        }
-        None => "no row, or null".to_owned(),
     }
 }

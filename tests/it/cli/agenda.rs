@@ -126,7 +126,7 @@ async fn a_restore_test_that_does_not_begin_is_a_finding_until_one_does() {
     let site = Site::write(lab.port);
     site.run(&["backup", "wallet"]).await.json(0);
     site.edit("lifeboat.yaml", "node: {name: test,", "node: {name: test, roles: [scheduler],");
-    site.edit("schedules/wallet.yaml", "0 5 29 2 *", "*/10 * * * * *");
+    site.edit("schedules/wallet.yaml", "0 5 29 2 *", "*/20 * * * * *");
     let mut daemon = site.serve(&[]);
     let message = async || {
         let findings: serde_json::Value = serde_json::from_str(&site.run(&["findings"]).await.stdout).unwrap();

@@ -15,6 +15,21 @@ use crate::support::{Lab, eventually};
 const SOON: Duration = Duration::from_secs(60);
 const SCHEDULE: &str = "schedules/wallet.yaml";
 
+/// One of each kind of check, beside those of every site.
+const FURTHER: &str = "    - page_checksums
+    - full_read
+    - {sql: {file: stakes.sql}, dbname: wallet, min: 1}
+    - {sql: \"select n from generate_series(1, 0) n\", dbname: wallet, zero_rows: true}
+    - {sql: \"select 0.10\", dbname: wallet, min: 0.1, max: 0.1, public: true}
+    - {row_counts: {bets: 2150}, dbname: wallet}
+";
+
+/// What the copy does not meet, or cannot be asked.
+const FAILING: &str = "    - {sql: \"select stake from bets\", dbname: wallet, zero_rows: true}
+    - {row_counts: {bets: 2151, stakes: 1}, dbname: wallet}
+    - {sql: {file: gone.sql}, dbname: wallet, max: 5}
+";
+
 async fn tested(site: &Site, target: &[&str], code: i32) -> Value {
     finished(site.command(&[&["restore-test", "wallet"][..], target].concat())).await.json(code)
 }
@@ -42,7 +57,23 @@ async fn no_fault_that_is_planted_passes_a_restore_test() {
     let until: i64 = beats().await + 2;
     eventually("heartbeats are in the open segment", SOON, || async { beats().await >= until }).await;
     caught_up(&lab, &site).await;
-    assert_eq!(tested(&site, &[], 0).await["verdict"], "PASS", "without a fault it passes");
+    site.put("stakes.sql", "select count(*)\n  from bets -- all of them\n");
+    site.edit(SCHEDULE, "    - heartbeat\n", &format!("    - heartbeat\n{FURTHER}"));
+    let test = tested(&site, &[], 0).await;
+    assert_eq!(test["verdict"], "PASS", "without a fault it passes: {test}");
+    for (name, told) in [
+        ("page_checksums", "pages are sound"),
+        ("full_read", "all rows of 3 databases were read"),
+        ("stakes.sql", "sha256:"),
+        ("select n from generate_series(1, 0) n", "no row"),
+        ("select 0.10", "0.10"),
+        ("rows of bets", "2150"),
+    ] {
+        let (verdict, actual) = check(&test, name);
+        assert!(verdict == "PASS" && actual.contains(told), "{name}: {test}");
+    }
+    let timed = test["checks"].as_array().unwrap().iter().filter(|check| check["seconds"].is_f64()).count();
+    assert!(timed >= 8 && test["phases"].to_string().contains("check_pages"), "{test}");
     daemon.start_kill().unwrap();
     daemon.wait().await.unwrap();
 
@@ -51,6 +82,19 @@ async fn no_fault_that_is_planted_passes_a_restore_test() {
     let test = tested(&site, &["--latest"], 1).await;
     assert_eq!((&test["verdict"], check(&test, sql).0), (&json!("FAIL"), "FAIL"), "a check that fails: {test}");
     site.edit(SCHEDULE, "expect: \"f\"", "expect: \"t\"");
+
+    site.edit(SCHEDULE, FURTHER, FAILING);
+    let test = tested(&site, &["--latest"], 1).await;
+    for (name, verdict, told) in [
+        ("select stake from bets", "FAIL", "2150 rows"),
+        ("rows of bets", "FAIL", "2150"),
+        ("rows of stakes", "FAIL", "there is no such table"),
+        ("gone.sql", "INCONCLUSIVE", "cannot be read"),
+    ] {
+        let found = check(&test, name);
+        assert!(found.0 == verdict && found.1.contains(told), "{name}: {test}");
+    }
+    site.edit(SCHEDULE, FAILING, "");
 
     site.new_identity("stranger.age");
     site.edit("lifeboat.yaml", "{file: identity.age}", "{file: stranger.age}");
@@ -95,10 +139,17 @@ async fn a_flipped_page(lab: &Lab, site: &Site, sql: &str) {
     let backup = site.run(&["backup", "wallet"]).await.json(1);
     assert_eq!(backup["state"], "DEGRADED", "{backup}");
     site.edit(SCHEDULE, "from bets", "from rotten");
+    site.edit(SCHEDULE, "    - heartbeat\n", "    - heartbeat\n    - page_checksums\n    - full_read\n");
     let test = tested(site, &["--latest"], 1).await;
-    let (verdict, actual) = check(&test, &sql.replace("bets", "rotten"));
-    assert_eq!((&test["verdict"], verdict), (&json!("FAIL"), "FAIL"), "a flipped page: {test}");
-    assert!(actual.contains("the query failed"), "{test}");
+    assert_eq!(test["verdict"], "FAIL", "a flipped page: {test}");
+    for (name, told) in [
+        (sql.replace("bets", "rotten").as_str(), "the query failed"),
+        ("page_checksums", "block 1 of base/"),
+        ("full_read", "`wallet`: Dumping the contents of table \"rotten\" failed"),
+    ] {
+        let (verdict, actual) = check(&test, name);
+        assert!(verdict == "FAIL" && actual.contains(told), "{name}: {test}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

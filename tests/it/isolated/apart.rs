@@ -53,7 +53,7 @@ async fn production_cannot_be_reached_and_that_is_shown() {
             "create temp table o(l text); copy o from program '{attempt} 2>&1 || :' (delimiter E'\\x01'); select count(*) from o"
         );
         let answer = instance.query("postgres", &sql).await.unwrap();
-        assert_ne!(answer.as_deref(), Some("0"), "{goal} left the instance: {attempt}");
+        assert_ne!(answer.first.as_deref(), Some("0"), "{goal} left the instance: {attempt}");
     }
     assert!(!outside.exists());
     assert_eq!(lab.psql("select to_regclass('reached')").await, "");
@@ -140,7 +140,7 @@ async fn a_tablespace_lies_inside_or_the_folder_is_refused() {
     let copy = Copy::take(&lab, &lab.cluster, lab.port, Some(&theirs)).await;
     copy.archive(&lab, 0).await;
     let instance = copy.recover(RecoveryTarget::Immediate).await.unwrap();
-    assert_eq!(instance.query("postgres", "select n from t").await.unwrap().as_deref(), Some("42"));
+    assert_eq!(instance.query("postgres", "select n from t").await.unwrap().first.as_deref(), Some("42"));
     let checks = instance.isolation().await.unwrap();
     assert_eq!(check(&checks, "tablespaces").actual, "1, all inside");
     instance.stop().await.unwrap();

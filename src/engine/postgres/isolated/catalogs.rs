@@ -59,7 +59,7 @@ pub(super) async fn collations(session: &Session) -> Result<Vec<Collation>, Engi
     Ok(found)
 }
 
-async fn databases(session: &Session) -> Result<Vec<String>, EngineError> {
+pub(super) async fn databases(session: &Session) -> Result<Vec<String>, EngineError> {
     let mut connection = session.connect(session.dbname()).await.map_err(|error| failed(&error))?;
     sqlx::query_scalar(DATABASES).fetch_all(&mut connection).await.map_err(|error| failed(&error))
 }
@@ -76,6 +76,23 @@ async fn asked(connection: &mut PgConnection, sql: &'static str) -> Result<Vec<C
         })
     };
     rows.iter().map(collation).collect()
+}
+
+/// The rows of a table; none where there is no such table.
+pub(super) async fn count(session: &Session, dbname: &str, table: &str) -> Result<Option<u64>, EngineError> {
+    let counted = async {
+        let mut connection = session.connect(dbname).await?;
+        sqlx::raw_sql("set statement_timeout = 0").execute(&mut connection).await?;
+        // As the catalogs write it, so that it is a name and nothing else.
+        let named: Option<String> =
+            sqlx::query_scalar("select to_regclass($1)::text").bind(table).fetch_one(&mut connection).await?;
+        let Some(named) = named else { return Ok(None) };
+        let count = AssertSqlSafe(format!("select count(*) from {named}"));
+        let rows: i64 = sqlx::query_scalar(count).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok(Some(rows.unsigned_abs()))
+    };
+    counted.await.map_err(|error: sqlx::Error| failed(&error))
 }
 
 /// Every B-tree index of every database.

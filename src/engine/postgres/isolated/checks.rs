@@ -37,7 +37,7 @@ pub(super) async fn isolation(instance: &IsolatedInstance) -> Result<Vec<Check>,
 }
 
 fn inconclusive(name: impl Into<String>, expected: impl Into<String>, why: impl Into<String>) -> Check {
-    Check { name: name.into(), verdict: Verdict::Inconclusive, expected: expected.into(), actual: why.into() }
+    Check::new(name, Verdict::Inconclusive, expected, why)
 }
 
 const NAMESPACES: (&str, &str) = ("namespaces", "user, mount, network, process and IPC namespace of its own");

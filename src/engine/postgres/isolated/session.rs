@@ -17,6 +17,7 @@ use sqlx::{
 
 use super::EndedRecovery;
 use crate::{
+    decide::answer::Answer,
     domain::{Lsn, Timeline},
     engine::{
         EngineError,
@@ -153,23 +154,28 @@ impl Session {
             .map_err(|error| failed(&error))
     }
 
-    /// The first column of the first row as text. Read to the end, so that an
-    /// error that comes late is not missed.
-    pub(super) async fn query(&self, dbname: &str, sql: &str) -> Result<Option<String>, EngineError> {
+    /// The user whom nothing in the copy is kept from.
+    pub(super) fn superuser(&self) -> &str {
+        &self.superuser
+    }
+
+    /// Read to the end, so that an error that comes late is not missed.
+    pub(super) async fn query(&self, dbname: &str, sql: &str) -> Result<Answer, EngineError> {
         let asked = async {
             let mut connection = self.connect(dbname).await?;
-            let mut first: Option<Option<String>> = None;
+            let mut answer = Answer::default();
             {
                 // The operator's own check, on a throw-away copy; the simple protocol answers in text.
                 let mut rows = connection.fetch(sqlx::raw_sql(AssertSqlSafe(sql)));
                 while let Some(row) = rows.try_next().await? {
-                    if first.is_none() {
-                        first = Some(first_column(&row)?);
+                    if answer.rows == 0 {
+                        answer.first = first_column(&row)?;
                     }
+                    answer.rows += 1;
                 }
             }
             connection.close().await?;
-            Ok::<_, sqlx::Error>(first.flatten())
+            Ok::<_, sqlx::Error>(answer)
         };
         match tokio::time::timeout(QUERY_LIMIT, asked).await {
             Ok(answer) => answer.map_err(|error| failed(&error)),
