@@ -145,7 +145,7 @@ fn text_stays_what_was_written() {
     let schedule = &estate.schedules[0].config;
     assert_eq!(schedule.residency.as_ref().unwrap().jurisdiction, "NO");
     let checks = &schedule.restore_test.as_ref().unwrap().checks;
-    assert!(format!("{checks:?}").contains("expect: \"0.10\""), "{checks:?}");
+    assert!(format!("{checks:?}").contains("expect: Some(\"0.10\")"), "{checks:?}");
 }
 
 /// The list of the issue, all in one go, over all files.
