@@ -19,7 +19,7 @@ use crate::{
     db::{Db, DbError},
     decide::placement::Limits,
     dns::{Dns, DnsError, embedded::EmbeddedDns},
-    domain::{DatabaseName, MemberName, RunbookName, VaultName, with_causes},
+    domain::{DatabaseName, MemberName, NotifierName, RunbookName, VaultName, with_causes},
     engine::{
         Engine, EngineError,
         postgres::{
@@ -45,6 +45,7 @@ use crate::{
 pub mod control;
 mod known;
 pub mod live;
+pub mod notifiers;
 pub mod rebuild;
 mod reopen;
 pub mod secrets;
@@ -52,6 +53,7 @@ pub mod status;
 mod stores;
 
 use known::{KnownVaults, NothingKnown};
+use notifiers::{Notifier, open_notifiers};
 use reopen::Origin;
 use stores::{open_stores, owned, shared};
 
@@ -110,6 +112,7 @@ pub struct App {
     pub signer: Signer,
     /// All vaults, also those that no schedule names.
     pub vaults: BTreeMap<VaultName, Arc<Owned>>,
+    pub notifiers: BTreeMap<NotifierName, Notifier>,
     pub resources: Arc<Resources>,
     pub runner: Arc<Runner>,
     /// What each database was opened from.
@@ -157,7 +160,8 @@ impl App {
             estate.daemon.node.lease.as_duration(),
         );
         let resources = Arc::new(Resources { databases, agendas: estate.agendas(), dns, evidence, db });
-        let app = Self { estate, clock, signer, vaults, resources, runner, origins };
+        let notifiers = open_notifiers(&estate, &clock);
+        let app = Self { estate, clock, signer, vaults, notifiers, resources, runner, origins };
         app.take_charge();
         Ok(Arc::new(app))
     }

@@ -13,6 +13,7 @@ pub mod daemon;
 mod given;
 mod leaf;
 pub mod load;
+pub mod notify;
 pub mod problem;
 mod rules;
 pub mod runbook;

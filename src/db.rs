@@ -32,6 +32,7 @@ pub mod forget;
 pub mod heartbeats;
 pub mod lever;
 pub mod nodes;
+pub mod notices;
 pub mod runs;
 pub mod vaults;
 

@@ -2,6 +2,7 @@
 //! nothing else of ours but `domain`. Flows carry out what is decided here.
 
 pub mod agenda;
+pub mod announce;
 pub mod answer;
 pub mod chain;
 pub mod cluster;

@@ -3,8 +3,8 @@
 //! point really achieved.
 //!
 //! The modules below stand in reading order. Dependencies point one way:
-//! `domain` and `decide` know nothing else of ours; `engine`, `vault` and
-//! `dns` know `domain`; `flow` runs durable steps; `flows` put all of them
+//! `domain` and `decide` know nothing else of ours; `engine`, `vault`,
+//! `dns` and `notify` know `domain`; `flow` runs durable steps; `flows` put all of them
 //! together; `tasks`, `api` and `cli` call `flows`. Nobody imports `api` or
 //! `cli`. `tests/it/tidy.rs` asserts it.
 
@@ -22,6 +22,7 @@ pub mod config;
 
 pub mod dns;
 pub mod engine;
+pub mod notify;
 pub mod vault;
 
 pub mod db;

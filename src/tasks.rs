@@ -1,6 +1,7 @@
 //! Reconcilers: tasks that take no input, look at what is, and act. Each may be
 //! started and stopped at any time; none holds anything that a restart loses.
 
+pub mod announce;
 pub mod chain;
 pub mod copy;
 pub mod exposure;

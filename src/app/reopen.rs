@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
-use super::{App, SetUpError, open_database, secrets, stores};
+use super::{App, SetUpError, notifiers::open_notifiers, open_database, secrets, stores};
 use crate::{
     config::{DaemonConfig, Estate, Loaded, ScheduleConfig},
     domain::VaultName,
@@ -103,6 +103,7 @@ impl App {
             db: self.resources.db.clone(),
         };
         let app = Self {
+            notifiers: open_notifiers(&estate, &self.clock),
             estate,
             clock: self.clock.clone(),
             signer: self.signer.clone(),

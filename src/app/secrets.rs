@@ -13,9 +13,9 @@ use crate::{
 };
 
 /// A sentence per secret that cannot be read or used here. Runs the commands
-/// that the files name for secrets, and connects nowhere itself: where the vaults
-/// are asked too, each tells of its own `credentials`.
-pub async fn unusable(estate: &Estate, are_vaults_asked: bool) -> Vec<String> {
+/// that the files name for secrets, and connects nowhere itself: where vaults and
+/// notifiers are asked too, each tells of its own.
+pub async fn unusable(estate: &Estate, are_asked: bool) -> Vec<String> {
     let mut problems = Vec::new();
     let keys = &estate.daemon.keys;
     for (name, reference) in [("identity", &keys.identity), ("escrow", &keys.escrow)] {
@@ -30,7 +30,7 @@ pub async fn unusable(estate: &Estate, are_vaults_asked: bool) -> Vec<String> {
     }
     for (name, vault) in &estate.daemon.vaults {
         let VaultConfig::S3(bucket) = vault else { continue };
-        let own = bucket.credentials.as_ref().filter(|_| !are_vaults_asked);
+        let own = bucket.credentials.as_ref().filter(|_| !are_asked);
         let keys = [("credentials", own), ("delete_credentials", bucket.delete_credentials.as_ref())];
         for (which, key) in keys.into_iter().filter_map(|(which, key)| Some((which, key?))) {
             for reference in [Some(&key.secret_access_key), key.session_token.as_ref()].into_iter().flatten() {
@@ -38,6 +38,12 @@ pub async fn unusable(estate: &Estate, are_vaults_asked: bool) -> Vec<String> {
                     problems.push(format!("`{which}` of vault `{name}` cannot be read: {}", with_causes(&error)));
                 }
             }
+        }
+    }
+    for (name, notifier) in estate.daemon.notify.iter().filter(|_| !are_asked) {
+        let Some(secret) = notifier.secret() else { continue };
+        if let Err(error) = secret.read().await {
+            problems.push(format!("the secret of notifier `{name}` cannot be read: {}", with_causes(&error)));
         }
     }
     for schedule in estate.schedules.iter().map(|schedule| &schedule.config) {

@@ -14,9 +14,11 @@ use serde_json::json;
 
 use super::{Invocation, plan, print_problems};
 use crate::{
-    app::{self, ToLook, secrets},
+    app::{self, ToLook, notifiers::open_notifiers, secrets},
+    clock::Clock,
     config::{Estate, load},
     decide::{
+        announce::Window,
         headroom,
         tier::{self, Answer},
     },
@@ -28,8 +30,8 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Look at servers and vaults too, without changing anything but a probe object; a
-    /// new vault becomes this estate's.
+    /// Look at servers, vaults and notifiers too, without changing anything but a probe
+    /// object or telling anybody; a new vault becomes this estate's.
     #[arg(long)]
     pub connect: bool,
     /// The files alone, as on a machine that holds none of the secrets they refer to.
@@ -57,6 +59,7 @@ pub async fn run(
     if !options.files {
         secrets::unusable(&estate, options.connect).await.into_iter().for_each(|problem| found.problem(problem));
     }
+    found.findings.extend(unannounced(&estate, now));
     if options.connect {
         look_at(&estate, &mut found).await;
     }
@@ -99,7 +102,23 @@ impl Looked {
     }
 }
 
+/// Maintenance that comes, and nobody is told of.
+fn unannounced(estate: &Estate, now: Timestamp) -> impl Iterator<Item = String> {
+    let comes = move |window: &Window| window.hold.ends(now).or_else(|| window.hold.next_start(now)).is_some();
+    let windows = estate.windows().into_iter().filter(move |window| window.told.is_empty() && comes(window));
+    windows.map(|Window { reason, .. }| {
+        format!("maintenance `{reason}` is announced to nobody; name notifiers with `notify` in the schedules, or beside its `reason`")
+    })
+}
+
 async fn look_at(estate: &Estate, found: &mut Looked) {
+    let notifiers = open_notifiers(estate, &Clock::system());
+    let probed = join_all(notifiers.values().map(|notifier| notifier.to.probe())).await;
+    for (name, probed) in notifiers.keys().zip(probed) {
+        if let Err(error) = probed {
+            found.problem(format!("notifier `{name}`: {}", with_causes(&error)));
+        }
+    }
     for schedule in &estate.schedules {
         let (database, unread) = match app::open_to_look(estate, &schedule.config.database).await {
             Ok(ToLook { database, unread }) => (database, unread),

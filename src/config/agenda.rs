@@ -1,7 +1,10 @@
 //! The agenda that a schedule writes down, together with the maintenance that
 //! `lifeboat.yaml` announces.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::SignedDuration;
 
@@ -9,10 +12,11 @@ use super::{DaemonConfig, Estate, ScheduleConfig, daemon::MaintenanceConfig, sch
 use crate::{
     decide::{
         agenda::{Agenda, CatchUp, Line, Size, jitter},
+        announce::{Concerned, Window},
         due::{InvalidSchedule, Schedule},
         hold::{Cause, Edge, Hold, InvalidEdge, InvalidHold},
     },
-    domain::{DatabaseName, Span},
+    domain::{DatabaseName, NotifierName, Span},
 };
 
 /// Why a schedule has no agenda. What was loaded has none of these.
@@ -41,6 +45,30 @@ impl Estate {
         schedules
             .filter_map(|schedule| Some((schedule.database.clone(), Arc::new(schedule.agenda(&self.daemon).ok()?))))
             .collect()
+    }
+}
+
+impl Estate {
+    /// The maintenance that is announced, and who is told of it: of each database those
+    /// that its schedule names, and of all of them those that the maintenance names.
+    pub fn windows(&self) -> Vec<Window> {
+        let windows = self.daemon.maintenance.iter().filter_map(|maintenance| {
+            let mut told: BTreeMap<NotifierName, Vec<Concerned>> = BTreeMap::new();
+            let schedules = self.schedules.iter().map(|schedule| &schedule.config);
+            for schedule in schedules.filter(|schedule| maintenance.concerns(&schedule.database)) {
+                let named: BTreeSet<_> = schedule.notify.iter().chain(&maintenance.notify).collect();
+                for notifier in named {
+                    let (database, timezone) = (schedule.database.clone(), schedule.timezone.clone());
+                    told.entry(notifier.clone()).or_default().push(Concerned { database, timezone });
+                }
+            }
+            let mut scope = maintenance.databases.clone();
+            scope.sort();
+            scope.dedup();
+            // What was loaded has a hold.
+            Some(Window { reason: maintenance.reason.clone(), scope, hold: maintenance.hold().ok()?, told })
+        });
+        windows.collect()
     }
 }
 

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{SecretRef, vault::VaultConfig};
-use crate::domain::{DatabaseName, NodeRole, Region, Span, VaultName};
+use super::{SecretRef, notify::NotifierConfig, vault::VaultConfig};
+use crate::domain::{DatabaseName, NodeRole, NotifierName, Region, Span, VaultName};
 
 /// `lifeboat.yaml`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -26,6 +26,10 @@ pub struct DaemonConfig {
     pub dns: BTreeMap<String, DnsConfig>,
     /// The status API and pages; none are served when absent.
     pub api: Option<ApiConfig>,
+    /// Ways to tell people, by name; schedules and maintenance refer to them.
+    #[serde(default)]
+    #[schemars(extend("propertyNames" = {"format": "NotifierName"}))]
+    pub notify: BTreeMap<NotifierName, NotifierConfig>,
     /// Announced times in which no backup and no restore test begins by schedule, and no
     /// drill. WAL never stops.
     #[serde(default)]
@@ -52,6 +56,10 @@ pub struct MaintenanceConfig {
     /// Whose runs it holds; all databases' when absent.
     #[serde(default)]
     pub databases: Vec<DatabaseName>,
+    /// Who is told of it besides those that the schedules of these databases name: 24
+    /// hours and 1 hour before it begins, and when it is changed or called off.
+    #[serde(default)]
+    pub notify: Vec<NotifierName>,
 }
 
 /// Who this node is.
@@ -96,8 +104,8 @@ pub struct StateConfig {
     /// `sqlite:PATH` or `postgres://…`.
     #[schemars(extend("format" = "state-url"))]
     pub url: String,
-    /// How long runs that are over, their journals and closed findings stay; `400d`
-    /// when absent. The newest of each series stays longer, and evidence for ever.
+    /// How long runs that are over, their journals, closed findings and old notices stay;
+    /// `400d` when absent. The newest of each series stays longer, and evidence for ever.
     #[serde(default = "keep")]
     pub keep: Span,
 }

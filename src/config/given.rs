@@ -42,6 +42,7 @@ impl Estate {
             dns: std::collections::BTreeMap::new(),
             api: None,
             maintenance: Vec::new(),
+            notify: std::collections::BTreeMap::new(),
         };
         let schedule = Loaded { config: unscheduled(database, name), file: PathBuf::new(), sha256: String::new() };
         Self { daemon, folder: PathBuf::new(), schedules: vec![schedule], runbooks: Vec::new() }
@@ -83,5 +84,6 @@ fn unscheduled(database: &DatabaseName, vault: &VaultName) -> ScheduleConfig {
         verify: super::schedule::VerifyConfig::default(),
         restore_test: None,
         blackouts: Vec::new(),
+        notify: Vec::new(),
     }
 }

@@ -6,8 +6,8 @@ use std::{net::IpAddr, net::SocketAddr, path::Path, str::FromStr};
 use crate::{
     decide::due,
     domain::{
-        BackupId, ByteSize, DatabaseName, Decimal, Lsn, MemberName, Region, RunbookName, Share, SiteName, Span,
-        VaultName,
+        BackupId, ByteSize, DatabaseName, Decimal, Lsn, MemberName, NotifierName, Region, RunbookName, Share, SiteName,
+        Span, VaultName,
     },
 };
 
@@ -19,6 +19,7 @@ pub(super) fn refuse(kind: &str, text: &str) -> Option<(String, String)> {
         "MemberName" => reading::<MemberName>(text),
         "SiteName" => reading::<SiteName>(text),
         "VaultName" => reading::<VaultName>(text),
+        "NotifierName" => reading::<NotifierName>(text),
         "Region" => reading::<Region>(text),
         "RunbookName" => reading::<RunbookName>(text),
         "BackupId" => reading::<BackupId>(text),
@@ -40,6 +41,8 @@ pub(super) fn refuse(kind: &str, text: &str) -> Option<(String, String)> {
         "bucket" => bucket(text),
         "prefix" => prefix(text),
         "endpoint" => endpoint(text),
+        "hook" => hook(text),
+        "mailbox" => mailbox(text),
         "filled" => text.trim().is_empty().then(|| ("an empty text says nothing".to_owned(), "write it".to_owned())),
         "program" => (!Path::new(text).is_absolute())
             .then(|| said(text, "an absolute path", "name the program by its full path; no shell looks for it")),
@@ -112,22 +115,66 @@ fn prefix(text: &str) -> Option<(String, String)> {
 }
 
 fn endpoint(text: &str) -> Option<(String, String)> {
-    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    let host = rest.map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    let host = origin(text);
     if host.is_some_and(|host| host.contains('@')) {
         let what = "a user or password stands in this address".to_owned();
         return Some((what, "write `https://HOST`, and the access key under `credentials`".to_owned()));
     }
+    (!host.is_some_and(is_host))
+        .then(|| said(text, "the address of a store", "write `https://HOST` or `https://HOST:PORT`"))
+}
+
+/// Host and port of an address that has nothing behind them.
+fn origin(text: &str) -> Option<&str> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
+    Some(rest.strip_suffix('/').unwrap_or(rest))
+}
+
+/// A name or an address, with a port or without.
+fn is_host(host: &str) -> bool {
     let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
     let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
-    let sound = host.is_some_and(|host| match (host.strip_prefix('['), host.rsplit_once(':')) {
+    match (host.strip_prefix('['), host.rsplit_once(':')) {
         (Some(v6), _) => v6.split_once(']').is_some_and(|(address, port)| {
             address.parse::<std::net::Ipv6Addr>().is_ok() && port.strip_prefix(':').map_or(port.is_empty(), is_port)
         }),
         (None, Some((name, port))) => is_name(name) && is_port(port),
         (None, None) => is_name(host),
+    }
+}
+
+/// Where something is posted to: encrypted, unless it stays on this machine.
+fn hook(text: &str) -> Option<(String, String)> {
+    let unfit = || Some(said(text, "an address to post to", "write `https://HOST/PATH`"));
+    let Some((scheme, rest)) = text.split_once("://") else { return unfit() };
+    let host = rest.split('/').next().unwrap_or_default();
+    if host.contains('@') {
+        let what = "a user or password stands in this address".to_owned();
+        return Some((what, "write `https://HOST/PATH`: what is posted is signed".to_owned()));
+    }
+    let is_sound = ["https", "http"].contains(&scheme) && is_host(host) && !rest.contains(|c: char| c.is_whitespace());
+    if !is_sound {
+        return unfit();
+    }
+    let is_here = host.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
+        || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        || host == "localhost"
+        || host.starts_with("localhost:");
+    (scheme == "http" && !is_here)
+        .then(|| said(text, "encrypted", "write `https://…`; `http://` may go to this machine alone"))
+}
+
+/// `NAME@HOST`: what every mail server takes.
+fn mailbox(text: &str) -> Option<(String, String)> {
+    let sound = text.split_once('@').is_some_and(|(name, host)| {
+        let plain = |text: &str| {
+            !text.is_empty()
+                && text.is_ascii()
+                && !text.contains(|c: char| c.is_control() || " ,;:<>()[]\\\"@".contains(c))
+        };
+        plain(name) && plain(host) && !host.starts_with('.') && !host.ends_with('.')
     });
-    (!sound).then(|| said(text, "the address of a store", "write `https://HOST` or `https://HOST:PORT`"))
+    (!sound).then(|| said(text, "a mailbox", "write it as `dba@example.com`, without a name before it"))
 }
 
 fn state_url(text: &str) -> Option<(String, String)> {

@@ -229,6 +229,9 @@ fn anchor_daemon(daemon: &mut DaemonConfig, folder: &Path) {
     for vault in daemon.vaults.values_mut() {
         vault.anchor(folder);
     }
+    for notifier in daemon.notify.values_mut() {
+        notifier.anchor(folder);
+    }
 }
 
 fn anchor_schedule(schedule: &mut ScheduleConfig, folder: &Path) {
@@ -247,6 +250,6 @@ fn anchor_schedule(schedule: &mut ScheduleConfig, folder: &Path) {
 }
 
 /// Makes a path absolute; what is absolute already stays.
-fn anchor(path: &mut PathBuf, folder: &Path) {
+pub(super) fn anchor(path: &mut PathBuf, folder: &Path) {
     *path = folder.join(&*path);
 }

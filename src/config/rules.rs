@@ -5,6 +5,7 @@
 //! needs is silent: the schema has reported that value already.
 
 mod daemon;
+mod notify;
 mod runbook;
 mod schedule;
 

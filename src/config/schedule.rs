@@ -8,8 +8,8 @@ use serde::Deserialize;
 use super::{SecretRef, check::CheckConfig};
 use crate::decide::{agenda::CatchUp, tier};
 use crate::domain::{
-    BackupFrom, BackupKind, ByteSize, DatabaseName, KeepPeriod, MemberName, Objectives, Residency, Share, SiteName,
-    Span, Tier, VaultName,
+    BackupFrom, BackupKind, ByteSize, DatabaseName, KeepPeriod, MemberName, NotifierName, Objectives, Residency, Share,
+    SiteName, Span, Tier, VaultName,
 };
 
 /// One protected database.
@@ -67,6 +67,10 @@ pub struct ScheduleConfig {
     /// WAL never stops.
     #[serde(default)]
     pub blackouts: Vec<BlackoutConfig>,
+    /// Which notifiers of `lifeboat.yaml` are told what concerns this database: the
+    /// maintenance that holds its runs, ahead of it.
+    #[serde(default)]
+    pub notify: Vec<NotifierName>,
 }
 
 pub(super) fn utc() -> String {

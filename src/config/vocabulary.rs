@@ -56,13 +56,11 @@ use Document::{Daemon, Runbook, Schedule};
 const POSTGRES: &str = "use `engine: postgres`";
 const FULL: &str = "use `kind: full`";
 const ANOTHER_CHECK: &str = "use a check with `sql` or `row_counts`";
-const NO_NOTIFY: &str = "remove it, and watch `lifeboat findings` or /metrics";
 const STEPS: &str = "use the steps `fence`, `promote`, `dns`, `observe` and `rejoin`";
 
 static UNBUILT: &[Unbuilt] = &[
     value(Daemon, "/dns/*/kind", "route53", "use `kind: embedded`"),
     value(Daemon, "/dns/*/kind", "rfc2136", "use `kind: embedded`"),
-    key(Daemon, "", "notify", NO_NOTIFY),
     key(Daemon, "/api", "tls", "remove it, listen on a loopback address, and let a proxy end TLS"),
     key(Daemon, "/api", "tokens", "remove it, and listen on a loopback address"),
     value(Schedule, "/engine", "rds", POSTGRES),
@@ -75,11 +73,10 @@ static UNBUILT: &[Unbuilt] = &[
     value(Schedule, "/backups/*/kind", "logical", FULL),
     value(Schedule, "/restore_test/target/kind", "rds", "use `kind: local`"),
     key(Schedule, "/restore_test/checks/*", "witness", ANOTHER_CHECK),
-    key(Schedule, "", "notify", NO_NOTIFY),
     value(Runbook, "/mode", "failover", "use `mode: switchover`"),
     value(Runbook, "/path", "data_plane", "use `path: control_plane`"),
     key(Runbook, "", "stop_when", "remove it: abort with `lifeboat abort`, and bound the drill by `max_duration`"),
-    key(Runbook, "", "notify", NO_NOTIFY),
+    key(Runbook, "", "notify", "remove it, and watch `lifeboat findings` or /metrics"),
     key(Runbook, "", "rollback", "remove it: a drill unwinds what its steps did"),
     key(Runbook, "/blast_radius", "expires_in", "remove it: `max_duration` bounds the drill"),
     key(Runbook, "/blast_radius", "lab", "remove it, and list the records"),

@@ -55,3 +55,12 @@ pub async fn findings(db: &Db, before: Timestamp, limit: i64) -> Result<u64, DbE
         .map(|done| done.rows_affected()))
     .map_err(DbError::query("delete old findings"))
 }
+
+/// Deletes at most `limit` notices of what was over before; answers how many.
+pub async fn notices(db: &Db, before: Timestamp, limit: i64) -> Result<u64, DbError> {
+    let sql = "DELETE FROM notices WHERE over_ms < $1 AND id IN (
+        SELECT id FROM notices WHERE over_ms < $1 ORDER BY over_ms LIMIT $2)";
+    on!(db, pool => sqlx::query(sql).bind(before.as_millisecond()).bind(limit).execute(pool).await
+        .map(|done| done.rows_affected()))
+    .map_err(DbError::query("delete old notices"))
+}

@@ -160,11 +160,16 @@ impl Hold {
 
     /// The end of this hold where it is in force at `at`; its first instant belongs to it, its last does not.
     pub fn ends(&self, at: Timestamp) -> Option<Timestamp> {
+        self.in_force(at).map(|(_, end)| end)
+    }
+
+    /// The same with its beginning.
+    pub fn in_force(&self, at: Timestamp) -> Option<(Timestamp, Timestamp)> {
         match &self.when {
-            When::Once { start, end } => (*start <= at && at < *end).then_some(*end),
+            When::Once { start, end } => (*start <= at && at < *end).then_some((*start, *end)),
             When::Weekly { start, end } => {
                 let begun = start.latest_due(at - WEEK, at)?;
-                end.next_after(begun).filter(|end| at < *end)
+                Some((begun, end.next_after(begun).filter(|end| at < *end)?))
             }
         }
     }

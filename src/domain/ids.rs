@@ -105,6 +105,9 @@ name!(
     /// A drill's plan.
     RunbookName, "runbook name");
 name!(
+    /// A way to tell people, such as a channel or a mailbox.
+    NotifierName, "notifier name");
+name!(
     /// One backup: `20261121t043728z-full-3f9a`. Sorts by start time, to the second.
     BackupId, "backup id");
 

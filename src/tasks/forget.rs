@@ -29,31 +29,42 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
         let state = &app.estate.daemon.state;
         let forgotten = stop.run_until_cancelled(forget_old(&app.resources.db, state.keep)).await;
         match forgotten {
-            Some(Ok((0, 0))) | None => {}
-            Some(Ok((runs, findings))) => tracing::info!(runs, findings, "deleted what is over and old"),
+            Some(Ok(Forgotten { runs: 0, findings: 0, notices: 0 })) | None => {}
+            Some(Ok(Forgotten { runs, findings, notices })) => {
+                tracing::info!(runs, findings, notices, "deleted what is over and old");
+            }
             Some(Err(error)) => tracing::warn!(error = with_causes(&error), "old runs and findings are not deleted"),
         }
     }
 }
 
-/// Deletes all that ended longer than `keep` ago; answers how many runs and findings.
-pub async fn forget_old(db: &Db, keep: Span) -> Result<(u64, u64), DbError> {
+/// How much was deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    pub runs: u64,
+    pub findings: u64,
+    pub notices: u64,
+}
+
+/// Deletes all that ended longer than `keep` ago.
+pub async fn forget_old(db: &Db, keep: Span) -> Result<Forgotten, DbError> {
     let (now, newest_end) = forget::newest_end(db).await?;
-    let Some(before) = cut_off(now, newest_end, keep) else { return Ok((0, 0)) };
-    let (mut runs, mut findings) = (0, 0);
+    let Some(before) = cut_off(now, newest_end, keep) else { return Ok(Forgotten::default()) };
+    Ok(Forgotten {
+        runs: all(|| forget::runs(db, before, AT_ONCE)).await?,
+        findings: all(|| forget::findings(db, before, AT_ONCE)).await?,
+        notices: all(|| forget::notices(db, before, AT_ONCE)).await?,
+    })
+}
+
+/// Deletes batch after batch, until one is not full; answers how many in all.
+async fn all<F: Future<Output = Result<u64, DbError>>>(batch: impl Fn() -> F) -> Result<u64, DbError> {
+    let mut all = 0;
     loop {
-        let deleted = forget::runs(db, before, AT_ONCE).await?;
-        runs += deleted;
+        let deleted = batch().await?;
+        all += deleted;
         if deleted < AT_ONCE.unsigned_abs() {
-            break;
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-    loop {
-        let deleted = forget::findings(db, before, AT_ONCE).await?;
-        findings += deleted;
-        if deleted < AT_ONCE.unsigned_abs() {
-            return Ok((runs, findings));
+            return Ok(all);
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 
-use super::{ask, care, exposure, forget, lever, near, protect_one, schedule, stranded};
+use super::{announce, ask, care, exposure, forget, lever, near, protect_one, schedule, stranded};
 use crate::{
     app::App,
     domain::{DatabaseName, NodeRole},
@@ -79,6 +79,7 @@ impl Running {
         }
         if has(NodeRole::Scheduler) {
             ask(app, tasks);
+            tasks.spawn(announce::run(Arc::clone(app), stop.clone()));
             tasks.spawn(forget::run(Arc::clone(app), stop.clone()));
             let scheduled = schedule::run(Arc::clone(app), stop.clone());
             tasks.spawn(async move {

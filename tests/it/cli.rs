@@ -4,6 +4,7 @@
 mod agenda;
 mod ahead;
 mod alone;
+mod announce;
 mod beats;
 mod broken;
 mod bucket;

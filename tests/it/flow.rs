@@ -36,6 +36,7 @@ mod crash;
 mod fleet;
 pub(crate) mod generic;
 mod nodes;
+mod notices;
 mod partition;
 mod short;
 mod speed;

@@ -16,6 +16,7 @@ mod drill;
 mod evidence;
 mod flow;
 mod isolated;
+mod notify;
 mod protect;
 mod readme;
 mod report;

@@ -1,9 +1,12 @@
-//! What the tests share: throw-away PostgreSQL clusters, an S3 server, a proxy
-//! that fails on demand, free ports, waits on conditions with a bound.
+//! What the tests share: throw-away PostgreSQL clusters, an S3 server, a mail server, a
+//! receiver of webhooks, a proxy that fails on demand, free ports, waits on conditions with a bound.
 
+pub(crate) mod authority;
 pub(crate) mod line;
 pub(crate) mod moto;
 pub(crate) mod proxy;
+pub(crate) mod receiver;
+pub(crate) mod smtp;
 pub(crate) mod standby;
 
 use std::{net::SocketAddr, path::Path, time::Duration};

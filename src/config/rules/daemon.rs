@@ -16,6 +16,7 @@ const RATE_MIN: u64 = 64 << 10;
 
 pub(super) fn check(root: Spot<'_>, report: &mut Report<'_>) {
     super::schedule::maintenance(root, report);
+    super::notify::daemon(root, report);
     let lease = root.get("node").get("lease");
     if lease.parsed::<Span>().is_some_and(|lease| lease < LEASE_MIN) {
         report.add(

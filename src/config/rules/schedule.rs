@@ -28,6 +28,7 @@ pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_
     parents(backups, report);
     source::check(schedule, report);
     times::check(daemon, schedule, report);
+    super::notify::names(daemon, schedule.get("notify"), report);
     wal(schedule, report);
     window(schedule, report);
     verify(schedule.get("verify"), report);

@@ -60,7 +60,7 @@ fn describe(site: &Site, name: &str, region: &str, lease: &str) {
 }
 
 /// A command of a node; `within` are words before it.
-fn command(site: &Site, node: &str, within: &[&str], args: &[&str]) -> Command {
+pub(super) fn command(site: &Site, node: &str, within: &[&str], args: &[&str]) -> Command {
     let program = [within, &[env!("CARGO_BIN_EXE_lifeboat")]].concat();
     let mut command = Command::new(program[0]);
     command.args(&program[1..]).arg("--json").args(args).arg("--config").arg(site.path(&format!("{node}.yaml")));

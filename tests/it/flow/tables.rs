@@ -8,10 +8,13 @@ use lifeboat::{
         findings, heartbeats, lever, nodes, runs, vaults,
     },
     domain::{Attribution, Beat, DatabaseName, Lsn, NodeRole, Timeline},
-    tasks::forget::forget_old,
+    tasks::forget::{Forgotten, forget_old},
 };
 
-use super::state::State;
+use super::{
+    notices::{a_notice_is_told_once, what_cannot_be_told_waits, what_nobody_began_to_tell_is_taken_back},
+    state::State,
+};
 
 cases!(
     findings_open_and_close,
@@ -22,6 +25,9 @@ cases!(
     a_vault_keeps_its_first_id,
     what_is_over_and_old_is_forgotten,
     the_lever_is_turned_once,
+    a_notice_is_told_once,
+    what_cannot_be_told_waits,
+    what_nobody_began_to_tell_is_taken_back,
 );
 
 #[tokio::test]
@@ -190,7 +196,7 @@ async fn a_vault_keeps_its_first_id(state: &State) {
 }
 
 /// Runs a statement on whichever database is open.
-async fn run(db: &Db, sql: &'static str) -> u64 {
+pub(super) async fn run(db: &Db, sql: &'static str) -> u64 {
     match db {
         Db::Sqlite { state, .. } => sqlx::query(sql).execute(state).await.unwrap().rows_affected(),
         Db::Postgres(pool) => sqlx::query(sql).execute(pool).await.unwrap().rows_affected(),
@@ -207,7 +213,7 @@ async fn left(db: &Db) -> Vec<String> {
 async fn what_is_over_and_old_is_forgotten(state: &State) {
     let db = &state.db().await;
     let keep = "400d".parse().unwrap();
-    assert_eq!(forget_old(db, keep).await.unwrap(), (0, 0), "nothing is there");
+    assert_eq!(forget_old(db, keep).await.unwrap(), Forgotten::default(), "nothing is there");
     // More than one batch of a series, each a day younger than the one before, the last one of today.
     for day in 0..=900_i64 {
         let (id, ended) = (format!("backup/wallet/full/{day:04}"), (900 - day) * 86_400_000);
@@ -230,7 +236,11 @@ async fn what_is_over_and_old_is_forgotten(state: &State) {
     .await
     .unwrap();
 
-    let (forgotten, of_findings) = forget_old(db, keep).await.unwrap();
+    super::notices::stored_over(db, "maintenance/old/24h/dba", years).await;
+    super::notices::stored_over(db, "maintenance/new/24h/dba", years / 4).await;
+
+    let Forgotten { runs: forgotten, findings: of_findings, notices } = forget_old(db, keep).await.unwrap();
+    assert_eq!((notices, run(db, "DELETE FROM notices").await), (1, 1));
     let left = left(db).await;
     // What ended on the day of the cut-off itself may count to either side.
     assert!((499..=501).contains(&forgotten) && of_findings == 1, "{forgotten} {of_findings}");
@@ -251,7 +261,7 @@ async fn what_is_over_and_old_is_forgotten(state: &State) {
     assert!(runs::journal(db, "backup/wallet/full/0000").await.unwrap().1.is_empty());
     assert_eq!(findings::open_findings(db).await.unwrap().len(), 1);
     assert_eq!(evidence::rows_from(db, 0).await.unwrap().len(), 1, "evidence is never forgotten");
-    assert_eq!(forget_old(db, keep).await.unwrap(), (0, 0), "once is enough");
+    assert_eq!(forget_old(db, keep).await.unwrap(), Forgotten::default(), "once is enough");
 }
 
 /// A run with a journal that ended so many milliseconds ago, or did not end.

@@ -6,10 +6,10 @@ use lifeboat::engine::{
 };
 
 use super::{
-    login::{certificate, is_let_in, log_in},
+    login::{is_let_in, log_in},
     over_tcp, set_hba,
 };
-use crate::support::{Lab, scratch};
+use crate::support::{Lab, authority::certificate, scratch};
 
 /// Why neither client is let in.
 async fn refused(postgres: &Postgres, is_expected: fn(&EngineError) -> bool, word: &str) {

@@ -1,17 +1,12 @@
 //! Every way in, and every way to be refused with words that help.
 
-use std::{path::Path, time::Duration};
-
-use lifeboat::{
-    engine::{
-        EngineError, Look,
-        postgres::{Postgres, Tls, sql, wire::Connection},
-    },
-    process::Program,
+use lifeboat::engine::{
+    EngineError, Look,
+    postgres::{Postgres, Tls, sql, wire::Connection},
 };
 
 use super::{member, over_tcp, set_hba};
-use crate::support::{Lab, free_port, scratch};
+use crate::support::{Lab, authority::certificate, free_port, scratch};
 
 /// Logs in with both clients: the one for SQL and the one for replication.
 pub(super) async fn log_in(postgres: &Postgres) -> [Result<(), EngineError>; 2] {
@@ -105,21 +100,6 @@ async fn a_port_where_nobody_listens_is_out_of_reach() {
     }
     let seen = postgres.inspect().await;
     assert!(matches!(seen.as_slice(), [(_, Err(EngineError::Unreachable { .. }))]), "{seen:?}");
-}
-
-/// An authority, and a certificate that it made for `name`.
-pub(super) async fn certificate(folder: &Path, label: &str, name: &str) {
-    let openssl = |arguments: &str| {
-        let program = Program::new("openssl").folder(folder).args(arguments.split(' '));
-        async move { program.output(Duration::from_secs(30)).await.unwrap() }
-    };
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
-    openssl(&format!("req -x509 {key} -keyout {label}-ca.key -out {label}-ca.crt -subj /CN={label}")).await;
-    openssl(&format!(
-        "req -x509 {key} -keyout {label}.key -out {label}.crt -subj /CN={label} -CA {label}-ca.crt \
-         -CAkey {label}-ca.key -addext subjectAltName={name} -addext basicConstraints=critical,CA:FALSE"
-    ))
-    .await;
 }
 
 #[tokio::test]

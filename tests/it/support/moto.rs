@@ -41,7 +41,8 @@ pub(crate) enum Kind {
     Locking,
 }
 
-fn program() -> PathBuf {
+/// The Python that has what tests need that is no Debian package.
+pub(super) fn program() -> PathBuf {
     #[expect(clippy::disallowed_methods, reason = "where the set-up put it")]
     let cache = std::env::var("XDG_CACHE_HOME")
         .map_or_else(|_| PathBuf::from(std::env::var("HOME").unwrap()).join(".cache"), PathBuf::from);
