@@ -53,8 +53,13 @@ pub struct Estate {
 impl Estate {
     /// Plans an estate in a new temporary folder; nothing runs yet.
     pub fn plan() -> Result<Self> {
+        Self::plan_on(15)
+    }
+
+    /// The same on servers of this major version.
+    pub fn plan_on(major: u32) -> Result<Self> {
         let mut reserved = Vec::new();
-        let binaries = Binaries::find(15)?;
+        let binaries = Binaries::find(major)?;
         let account = Account::for_postgres()?;
         let folder =
             tempfile::Builder::new().prefix("lifeboat-demo-").tempdir().context("make a temporary folder")?.keep();
