@@ -58,12 +58,12 @@ impl Before {
         let mut changes: Vec<String> = gone.chain(came).map(|name| without_instant(&name)).collect();
         changes.sort();
         let record = lab.record(&run.run_id).await;
-        let judged = serde_json::from_str(&named(&judged(&record).to_string(), &names)).unwrap();
+        let judged = case.alike(&self.world, named(&judged(&record).to_string(), &names));
         let open = findings::open_findings(&lab.app.resources.db).await.unwrap();
         let prefix = format!("{}/", case.flow());
         End {
             state: run.state,
-            judged,
+            judged: serde_json::from_str(&judged).unwrap(),
             changes,
             findings: open.into_iter().map(|open| open.id).filter(|id| id.starts_with(&prefix)).collect(),
             is_world_changed: case.world(lab).await != self.world,
@@ -122,8 +122,8 @@ async fn nothing_is_left(lab: &Lab, what: &str) {
     lab.assert_no_copy_is_left(what);
     let unfinished = lab.app.runner.unfinished().await.unwrap();
     assert!(unfinished.is_empty(), "{what}: {unfinished:?}");
-    lab.backups().await;
-    visible_backups_are_whole(lab, what).await;
+    let seen = visible_backups_are_whole(lab, what).await;
+    assert_eq!(lab.stored_backups(), seen, "{what}: what is stored under backups/ is a committed backup");
 }
 
 /// The undo of each step was written down once, before it acted.
@@ -137,9 +137,11 @@ async fn began_once(lab: &Lab, what: &str, run: &RunSummary) {
 }
 
 /// Whoever looks at a vault, also in the middle of a run, is offered no half backup.
-pub(super) async fn visible_backups_are_whole(lab: &Lab, what: &str) {
+/// Answers which backups the first vault offers.
+pub(super) async fn visible_backups_are_whole(lab: &Lab, what: &str) -> Vec<String> {
     let database = lab.app.database(&wallet()).unwrap();
-    for vault in &database.vaults {
+    let mut of_first = Vec::new();
+    for (nth, vault) in database.vaults.iter().enumerate() {
         for Inventory { listing, catalog } in database.histories(vault).await.unwrap() {
             assert!(catalog.problems.is_empty(), "{what}: {:?}", catalog.problems);
             for manifest in catalog.entries.iter().map(|entry| &entry.manifest) {
@@ -147,9 +149,14 @@ pub(super) async fn visible_backups_are_whole(lab: &Lab, what: &str) {
                     let key = listing.layout().backup_object(&manifest.backup, &object.name).unwrap();
                     assert!(listing.holds(&key), "{what}: `{key}` is missing in {}", vault.store.place().vault);
                 }
+                if nth == 0 {
+                    of_first.push(manifest.backup.to_string());
+                }
             }
         }
     }
+    of_first.sort();
+    of_first
 }
 
 /// A second name for every file below a folder. Objects are never written to, so that

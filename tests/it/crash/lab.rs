@@ -80,7 +80,7 @@ pub(super) fn files_in(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// `one` for `other` and the other way round.
-fn swapped(text: &str, one: &str, other: &str) -> String {
+pub(super) fn swapped(text: &str, one: &str, other: &str) -> String {
     text.replace(one, "\u{0}").replace(other, one).replace('\u{0}', other)
 }
 
@@ -377,6 +377,17 @@ impl Lab {
     /// The backups of which at least one object is stored.
     pub(super) fn stored_backups(&self) -> Vec<String> {
         self.named_under("/backups/")
+    }
+
+    /// Has the vault hold no more than the first backups.
+    pub(super) fn forget_backups(&self, but: usize) {
+        let files = self.stored_files();
+        for backup in self.stored_backups().into_iter().skip(but) {
+            let of_it = format!("/{backup}/");
+            for file in files.iter().filter(|file| file.to_string_lossy().contains(&of_it)) {
+                std::fs::remove_file(file).unwrap();
+            }
+        }
     }
 
     /// The backups that a proof says were restored.
