@@ -36,13 +36,14 @@ fn plan() -> Option<&'static Plan> {
 /// Marks a point at which a test may kill this process with SIGKILL.
 pub fn point(name: &str) {
     match plan() {
-        None => {}
         Some(Plan::Trace(file)) => trace(file, name),
-        Some(Plan::Kill { point, nth, passed }) => {
-            if (point == name || point == "*") && passed.fetch_add(1, Ordering::SeqCst) + 1 == *nth {
+        Some(Plan::Kill { point, nth, passed }) if point == name || point == "*" => {
+            let passed = passed.fetch_add(1, Ordering::SeqCst) + 1;
+            if passed == *nth {
                 kill(name);
             }
         }
+        Some(Plan::Kill { .. }) | None => {}
     }
 }
 

@@ -54,8 +54,8 @@ impl Before {
         let after = objects(case, lab);
         let names = names(&self.objects, &after, run);
         let gone = self.objects.difference(&after).map(|name| format!("-{}", named(name, &names)));
-        let came = after.difference(&self.objects).map(|name| format!("+{}", named(name, &names)));
-        let mut changes: Vec<String> = gone.chain(came).map(|name| without_instant(&name)).collect();
+        let new = after.difference(&self.objects).map(|name| format!("+{}", named(name, &names)));
+        let mut changes: Vec<String> = gone.chain(new).map(|name| without_instant(&name)).collect();
         changes.sort();
         let record = lab.record(&run.run_id).await;
         let judged = case.alike(&self.world, named(&judged(&record).to_string(), &names));

@@ -107,8 +107,8 @@ async fn driven(case: &dyn Case, lab: &Lab, trouble: Option<Trouble>) -> Driven 
         None => runner.register(flow),
     }
     runner.submit(new).await.unwrap();
-    let (tasks, driver, driven) = (Tasks::new(), Arc::clone(&runner), id.clone());
-    let driving = tasks.spawn(async move { driver.drive(&driven).await });
+    let (tasks, driver, run_id) = (Tasks::new(), Arc::clone(&runner), id.clone());
+    let driving = tasks.spawn(async move { driver.drive(&run_id).await });
     let state = async || runner.get(&id).await.unwrap().state;
     eventually(&format!("{what} ends or holds"), LIMIT, async || {
         let state = state().await;

@@ -92,12 +92,11 @@ impl Lab {
 
     /// The same with files that were changed in the estate's folder.
     pub(super) async fn start_with(role: Role, change: impl FnOnce(&Path)) -> Self {
-        Self::start_on(15, role, change).await
+        Self::start_planned(Estate::plan().unwrap(), role, change).await
     }
 
-    /// The same on servers of a major version.
-    pub(super) async fn start_on(major: u32, role: Role, change: impl FnOnce(&Path)) -> Self {
-        let estate = Estate::plan_on(major).unwrap();
+    /// The same with another estate than the demo's.
+    pub(super) async fn start_planned(estate: Estate, role: Role, change: impl FnOnce(&Path)) -> Self {
         estate.password().unwrap();
         estate.write_files().unwrap();
         estate.start_servers().await.unwrap();
