@@ -157,10 +157,8 @@ pub(super) async fn borne(case: &dyn Case, ordeals: &[Ordeal]) {
             Ordeal::Kills(part) => killed(case, &lab, *part).await,
         }
     }
-    println!("{}: all was borne after {:.1?}", case.flow(), begun.elapsed());
-    case.finally(&lab).await;
     lab.tear_down().await;
-    println!("{}: torn down after {:.1?}", case.flow(), begun.elapsed());
+    println!("{}: all was borne after {:.1?}", case.flow(), begun.elapsed());
 }
 
 /// Each call made twice, and a failure at each step.
@@ -188,6 +186,7 @@ async fn troubled(case: &dyn Case, lab: &Lab) {
             assert!(!end.is_world_changed, "{what}: all is as it was");
         }
     }
+    println!("{}: {} steps in trouble", case.flow(), steps.names.len());
 }
 
 fn passed(case: &dyn Case, end: &End) {
@@ -219,6 +218,7 @@ async fn killed(case: &dyn Case, lab: &Lab, part: Part) {
         case.holds(lab, &end, &record).await;
         kills += 1;
     }
+    case.finally(lab).await;
     let undone = steps.last_undone();
     if let (Some(step), true) = (undone, part.0 == part.1) {
         let (expected, points, _) = traced(case, lab, Some(step)).await;
@@ -256,6 +256,7 @@ async fn killed_at(case: &dyn Case, lab: &Lab, point: &str, fails_after: Option<
     driver.killed_at(point, &id).await;
     let died = began.elapsed();
     visible_backups_are_whole(lab, point).await;
+    lab.end_lease(&id).await;
     let run = driver.to_the_end(&id).await;
     let ended = began.elapsed();
     let end = before.end(case, lab, point, &run).await;

@@ -14,7 +14,7 @@ use lifeboat::{
     cli::demo::estate::{ADDRESSES, Estate, SITES},
     clock::Clock,
     config,
-    db::{evidence, heartbeats},
+    db::{Db, evidence, heartbeats},
     domain::{BackupKind, DatabaseName, RecoveryTarget, RunId, SegmentSize, with_causes},
     flow::{NewRun, RunState, RunSummary},
     flows::{backup, drill, restore_test},
@@ -318,6 +318,13 @@ impl Lab {
             self.journal(id).await.iter().any(begun)
         })
         .await;
+    }
+
+    /// As if the lease of a run had passed whose driver was killed.
+    pub(super) async fn end_lease(&self, id: &RunId) {
+        let Db::Sqlite { state, .. } = &self.app.resources.db else { panic!("a lab is one machine") };
+        let ended = sqlx::query("UPDATE runs SET lease_until_ms = 0 WHERE id = $1").bind(id.as_str());
+        ended.execute(state).await.unwrap();
     }
 
     /// Ends here what a daemon left that was killed.

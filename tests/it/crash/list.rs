@@ -86,7 +86,7 @@ pub(super) trait Case: Send + Sync {
         false
     }
 
-    /// What holds after all runs.
+    /// What holds once it was killed at all points.
     async fn finally(&self, _lab: &Lab) {}
 }
 
@@ -140,11 +140,7 @@ impl Lab {
     /// A lab on which runs of a case may begin.
     pub(super) async fn of(case: &dyn Case, role: Role) -> Self {
         let estate = Estate::plan_on(case.major(), BETS).unwrap();
-        let mut lab = Self::start_planned(estate, role, |folder| {
-            edit(folder, "lifeboat.yaml", &[("lease: 2s", "lease: 1s")]);
-            case.write(folder);
-        })
-        .await;
+        let mut lab = Self::start_planned(estate, role, |folder| case.write(folder)).await;
         lab.protect();
         lab.protected().await;
         case.prepare(&mut lab).await;
