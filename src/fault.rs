@@ -1,17 +1,21 @@
-//! Named fault points. `LIFEBOAT_FAULT=kill@flow.step.started:3` makes the
-//! process kill itself the third time that point is passed. Tests use it to
-//! prove that a crash at any instant is survived; it costs one atomic load when
-//! the variable is not set.
+//! Named fault points. `LIFEBOAT_FAULT=kill@flow.step_started.after:3` makes the
+//! process kill itself the third time that point is passed, and `trace@FILE` makes it
+//! write down the name of each that it passes. Tests use them to prove that a crash at
+//! any instant is survived; they cost one atomic load when the variable is not set.
 
 use std::{
-    collections::HashMap,
-    sync::{Mutex, OnceLock, PoisonError},
+    fs::OpenOptions,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
-struct Plan {
-    point: String,
-    nth: u32,
-    passed: Mutex<HashMap<String, u32>>,
+enum Plan {
+    Kill { point: String, nth: u32, passed: AtomicU32 },
+    Trace(PathBuf),
 }
 
 static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
@@ -20,25 +24,40 @@ fn plan() -> Option<&'static Plan> {
     PLAN.get_or_init(|| {
         #[expect(clippy::disallowed_methods, reason = "fault points are no setting of an operator")]
         let text = std::env::var("LIFEBOAT_FAULT").ok()?;
+        if let Some(file) = text.strip_prefix("trace@") {
+            return Some(Plan::Trace(PathBuf::from(file)));
+        }
         let (point, nth) = text.strip_prefix("kill@")?.rsplit_once(':')?;
-        Some(Plan { point: point.to_owned(), nth: nth.parse().ok()?, passed: Mutex::default() })
+        Some(Plan::Kill { point: point.to_owned(), nth: nth.parse().ok()?, passed: AtomicU32::new(0) })
     })
     .as_ref()
 }
 
 /// Marks a point at which a test may kill this process with SIGKILL.
 pub fn point(name: &str) {
-    let Some(plan) = plan() else { return };
-    if plan.point != name && plan.point != "*" {
-        return;
-    }
-    let mut passed = plan.passed.lock().unwrap_or_else(PoisonError::into_inner);
-    let count = passed.entry(plan.point.clone()).or_default();
-    *count += 1;
-    if *count == plan.nth {
-        tracing::warn!(point = name, "killing this process as asked");
-        if let Err(error) = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL) {
-            tracing::error!(%error, "cannot kill this process");
+    match plan() {
+        Some(Plan::Trace(file)) => trace(file, name),
+        Some(Plan::Kill { point, nth, passed }) if point == name || point == "*" => {
+            let passed = passed.fetch_add(1, Ordering::SeqCst) + 1;
+            if passed == *nth {
+                kill(name);
+            }
         }
+        Some(Plan::Kill { .. }) | None => {}
+    }
+}
+
+fn kill(name: &str) {
+    tracing::warn!(point = name, "killing this process as asked");
+    if let Err(error) = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL) {
+        tracing::error!(%error, "cannot kill this process");
+    }
+}
+
+fn trace(file: &Path, name: &str) {
+    let opened = OpenOptions::new().append(true).create(true).open(file);
+    // In one write: points are passed by several threads.
+    if let Err(error) = opened.and_then(|mut file| file.write_all(format!("{name}\n").as_bytes())) {
+        tracing::error!(%error, "cannot write down that a fault point was passed");
     }
 }

@@ -140,6 +140,11 @@ impl Runner {
         self.wake.ring();
     }
 
+    /// Whatever this node can drive.
+    pub fn flows(&self) -> Vec<Arc<dyn Flow>> {
+        self.flows.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
     fn flow(&self, name: &str) -> Option<Arc<dyn Flow>> {
         self.flows.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }

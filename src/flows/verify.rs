@@ -276,6 +276,10 @@ async fn sign(database: &Database, store: &SharedStore, report: &Report, cx: &St
         let earlier = catalog.find(&found.backup).and_then(|entry| entry.verification.as_ref());
         let here = (vault.clone(), cx.run_id().clone());
         let verification = Verification::after(earlier, found.clone(), here, now, period);
+        // Signed by this run before it was interrupted.
+        if earlier.is_some_and(|earlier| earlier.is_repeated_by(&verification)) {
+            continue;
+        }
         vault::put_verification(store.as_ref(), &layout, &verification, &database.keys.signer).await?;
     }
     Ok(())

@@ -114,6 +114,15 @@ impl Verification {
         }
     }
 
+    /// Whether a later one of the same run, which was repeated, tells nothing new.
+    pub fn is_repeated_by(&self, later: &Self) -> bool {
+        let told = |one: &Self| {
+            let read: BTreeSet<String> = one.read.iter().flat_map(|reading| reading.objects.clone()).collect();
+            (one.run.clone(), read, one.damaged.clone(), one.histories.clone(), one.wal_read_back_at)
+        };
+        told(self) == told(later)
+    }
+
     /// Whether all WAL that the backup needs came back from this vault, and none of it
     /// is damaged. What an older version has read and signed counts.
     pub fn has_wal(&self, manifest: &Manifest) -> bool {
@@ -249,6 +258,21 @@ mod tests {
         assert_eq!(marked(&one), None);
         assert_eq!(marked(&after(Some(&one), 30, found(&["w2"], &[]))), Some(30));
         assert_eq!(marked(&after(Some(&one), 40, found(&["w2"], &[]))), None);
+    }
+
+    #[test]
+    fn a_run_that_is_repeated_tells_nothing_new_unless_it_found_something() {
+        let first = after(None, 1, found(&["a"], &["b"]));
+        let again = |sound: &[&str], damaged: &[&str]| {
+            let here = (first.vault.clone(), first.run.clone());
+            let later = first.verified_at + jiff::SignedDuration::from_mins(1);
+            Verification::after(Some(&first), found(sound, damaged), here, later, 30 * 86_400)
+        };
+        assert!(first.is_repeated_by(&again(&["a"], &["b"])));
+        assert!(!first.is_repeated_by(&again(&["a", "c"], &["b"])));
+        assert!(!first.is_repeated_by(&again(&["a"], &["b", "c"])));
+        assert!(!first.is_repeated_by(&again(&["b"], &[])));
+        assert!(!first.is_repeated_by(&after(Some(&first), 2, found(&["a"], &["b"]))), "another run's");
     }
 
     #[test]

@@ -17,3 +17,5 @@ mod soak;
 mod store;
 mod targets;
 mod workload;
+
+pub(crate) use chance::minutes;

@@ -42,6 +42,7 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 pub struct Estate {
     folder: PathBuf,
     pub clusters: [LocalCluster; 2],
+    bets: u64,
     pub port: u16,
     dns_port: u16,
     api_port: u16,
@@ -53,8 +54,13 @@ pub struct Estate {
 impl Estate {
     /// Plans an estate in a new temporary folder; nothing runs yet.
     pub fn plan() -> Result<Self> {
+        Self::plan_on(15, SEEDED_BETS)
+    }
+
+    /// The same on servers of this major version, with so many bets that are there before.
+    pub fn plan_on(major: u32, bets: u64) -> Result<Self> {
         let mut reserved = Vec::new();
-        let binaries = Binaries::find(15)?;
+        let binaries = Binaries::find(major)?;
         let account = Account::for_postgres()?;
         let folder =
             tempfile::Builder::new().prefix("lifeboat-demo-").tempdir().context("make a temporary folder")?.keep();
@@ -63,6 +69,7 @@ impl Estate {
         let clusters = SITES.map(|site| LocalCluster::new(binaries.clone(), account.clone(), folder.join(site)));
         Ok(Self {
             clusters,
+            bets,
             port: reserve(&ADDRESSES, &mut reserved)?,
             dns_port: reserve(&ADDRESSES[..1], &mut reserved)?,
             api_port: reserve(&ADDRESSES[..1], &mut reserved)?,
@@ -96,7 +103,7 @@ impl Estate {
         for (dbname, sql) in [
             ("postgres", format!("CREATE ROLE lifeboat LOGIN REPLICATION PASSWORD '{password}'")),
             ("postgres", "CREATE DATABASE wallet".to_owned()),
-            ("wallet", WALLET_SQL.to_owned()),
+            ("wallet", WALLET_SQL.replace("BETS", &self.bets.to_string())),
         ] {
             self.psql(primary, dbname, &sql).await?;
         }
@@ -338,7 +345,7 @@ CREATE TABLE bets (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, placed ti
 CREATE TABLE ledger (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, bet bigint NOT NULL REFERENCES bets, account text NOT NULL, amount numeric(12,2) NOT NULL);
 CREATE INDEX ON ledger (bet);
 GRANT SELECT, INSERT ON bets, ledger TO lifeboat;
-WITH placed AS (INSERT INTO bets (stake) SELECT (1 + n % 50)::numeric FROM generate_series(1, 200000) AS n RETURNING id, stake)
+WITH placed AS (INSERT INTO bets (stake) SELECT (1 + n % 50)::numeric FROM generate_series(1, BETS) AS n RETURNING id, stake)
 INSERT INTO ledger (bet, account, amount)
 SELECT id, side.account, side.sign * stake FROM placed, (VALUES ('player', -1), ('house', 1)) AS side (account, sign);
 ";

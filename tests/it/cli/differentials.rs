@@ -1,6 +1,6 @@
 //! Differentials: each restored over its full backup and compared, with Lifeboat and
 //! without, through tables, databases and tablespaces that come and go; files whose
-//! times lie; backups that are killed; and a full backup that is gone.
+//! times lie; and a full backup that is gone.
 
 use std::{
     collections::BTreeSet,
@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use super::{
     journey::{backed_up, restored},
-    site::{DIGEST, Site, finished, recovered, wallet, wallet_on},
+    site::{DIGEST, Site, recovered, wallet, wallet_on},
 };
-use crate::support::{Lab, eventually, scratch};
+use crate::support::{Lab, scratch};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -308,61 +308,4 @@ async fn it_is_taken_of_any_version_and_upon_full_backups_that_carry() {
     site.edit("schedules/wallet.yaml", lines, &format!("{lines}  - {{kind: differential, cron: \"0 3 29 2 *\"}}\n"));
     let found = site.run(&["check", "--connect"]).await.json(0);
     assert!(found["findings"][0].as_str().unwrap().contains("gives increments, which read and store less"), "{found}");
-}
-
-/// Steps: 1 check, 2 parent, 3 upload, 4 commit, 5 wal, 6 `read_back`.
-const POINTS: [&str; 6] = [
-    "flow.step_started.after:2",
-    "flow.step_succeeded.after:2",
-    "flow.step_started.after:3",
-    "backup.uploaded:1",
-    "flow.step_succeeded.before:4",
-    "flow.ended.after:1",
-];
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_differential_that_is_killed_anywhere_is_one_differential_upon_the_full_backup() {
-    let lab = wallet("").await;
-    let site = Site::write(lab.port);
-    site.edit("lifeboat.yaml", "scratch: scratch", "scratch: scratch, lease: 2s");
-    site.edit("schedules/wallet.yaml", "    - heartbeat\n", "");
-    aged(&lab).await;
-    let full = backed_up(&site).await;
-    let mut newest = String::new();
-    for (before, point) in POINTS.into_iter().enumerate() {
-        live_bets(&lab).await;
-        let mut command = site.command(&["backup", "wallet", "--kind", "differential"]);
-        command.env("LIFEBOAT_FAULT", format!("kill@{point}"));
-        let killed = finished(command).await;
-        assert_eq!((killed.code, killed.stdout.as_str()), (-1, ""), "{point}: {killed:?}");
-        let mut daemon = site.serve(&[]);
-        let whole = |one: &&Value| one["kind"] == "differential" && one["state"] == "WAL_COMPLETE";
-        eventually(point, SOON, || async {
-            let listed = site.run(&["backups", "wallet"]).await.json(0);
-            listed.as_array().unwrap().iter().filter(whole).count() == before + 1
-        })
-        .await;
-        eventually("no run is under way", SOON, || async {
-            let runs = site.run(&["runs"]).await.json(0);
-            runs.as_array().unwrap().iter().all(|run| run["state"] == "done")
-        })
-        .await;
-        daemon.kill().await.unwrap();
-        let listed = site.run(&["backups", "wallet"]).await.json(0);
-        let all = listed.as_array().unwrap();
-        assert_eq!(all.len(), before + 2, "{point}: {listed}");
-        assert!(all.iter().filter(whole).all(|one| text(one, "parent") == full), "{point}: {listed}");
-        let last = all.iter().max_by_key(|one| text(one, "finished_at").to_owned()).unwrap();
-        text(last, "id").clone_into(&mut newest);
-    }
-    let tested = site.run(&["restore-test", "wallet", "--latest"]).await.json(0);
-    assert_eq!(tested["verdict"], "PASS", "{tested}");
-    let listed = site.run(&["backups", "wallet"]).await.json(0);
-    let proven: Vec<&str> =
-        listed.as_array().unwrap().iter().filter(|one| one["state"] == "PROVEN").map(|one| text(one, "id")).collect();
-    assert_eq!(proven, [newest.as_str()], "exactly what was restored: {listed}");
-    let rows = lab.psql_in("wallet", DIGEST).await;
-    restored(&lab, &site, "after all", ["--backup", &newest, "--immediate"], &rows).await;
-    let verified = site.run(&["vault", "verify", "wallet", "--full"]).await.json(0);
-    assert_eq!(verified["verdict"], "PASS", "{verified}");
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     journey::{backed_up, restored},
-    site::{DIGEST, Site, finished, recovered, wallet, wallet_on},
+    site::{DIGEST, Site, recovered, wallet, wallet_on},
 };
 use crate::support::{Lab, eventually, scratch};
 
@@ -187,51 +187,4 @@ async fn summaries_that_are_off_or_gone_are_noticed_before() {
     let told = why().await;
     assert!(told.contains("no summary of its WAL"), "{told}");
     restored(&lab, &site, "increment", ["--latest"], &rows).await;
-}
-
-/// Steps: 1 check, 2 parent, 3 upload, 4 commit, 5 wal, 6 `read_back`.
-const POINTS: [&str; 6] = [
-    "flow.step_started.after:2",
-    "flow.step_succeeded.after:2",
-    "flow.step_started.after:3",
-    "backup.uploaded:1",
-    "flow.step_succeeded.before:4",
-    "flow.ended.after:1",
-];
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_increment_that_is_killed_anywhere_is_one_increment_upon_its_parent() {
-    let lab = wallet_on(18, SUMMARIES).await;
-    let site = Site::write(lab.port);
-    site.edit("lifeboat.yaml", "scratch: scratch", "scratch: scratch, lease: 2s");
-    let mut parent = backed_up(&site).await;
-    for (before, point) in POINTS.into_iter().enumerate() {
-        live_bets(&lab).await;
-        let mut command = site.command(&["backup", "wallet", "--kind", "incremental"]);
-        command.env("LIFEBOAT_FAULT", format!("kill@{point}"));
-        let killed = finished(command).await;
-        assert_eq!((killed.code, killed.stdout.as_str()), (-1, ""), "{point}: {killed:?}");
-        let mut daemon = site.serve(&[]);
-        eventually(point, Duration::from_secs(60), || async {
-            let listed = site.run(&["backups", "wallet"]).await.json(0);
-            let whole = |one: &&Value| one["kind"] == "incremental" && one["state"] == "WAL_COMPLETE";
-            listed.as_array().unwrap().iter().filter(whole).count() == before + 1
-        })
-        .await;
-        eventually("no run is under way", Duration::from_secs(60), || async {
-            let runs = site.run(&["runs"]).await.json(0);
-            runs.as_array().unwrap().iter().all(|run| run["state"] == "done")
-        })
-        .await;
-        daemon.kill().await.unwrap();
-        let listed = site.run(&["backups", "wallet"]).await.json(0);
-        let ids: Vec<&str> = listed.as_array().unwrap().iter().map(|one| text(one, "id")).collect();
-        let newest = listed.as_array().unwrap().iter().max_by_key(|one| text(one, "finished_at").to_owned()).unwrap();
-        assert_eq!((text(newest, "parent"), ids.len()), (parent.as_str(), before + 2), "{point}: {listed}");
-        parent = text(newest, "id").to_owned();
-    }
-    let rows = lab.psql_in("wallet", DIGEST).await;
-    restored(&lab, &site, "after all", ["--backup", &parent, "--immediate"], &rows).await;
-    let verified = site.run(&["vault", "verify", "wallet", "--full"]).await.json(0);
-    assert_eq!(verified["verdict"], "PASS", "{verified}");
 }

@@ -1,6 +1,5 @@
-//! A copy under kill -9: in the end the other vault holds the same backups, and
-//! never a part of one that can be seen. And what it refuses: a damaged source,
-//! a region outside the residency.
+//! What a copy refuses: a damaged source, a region outside the residency, a vault that
+//! left the schedule.
 
 use std::{
     collections::BTreeMap,
@@ -15,33 +14,15 @@ use lifeboat::{
     flows::copy::{NAME, Params, subject},
 };
 
-use super::lab::{Lab, wallet};
+use super::lab::{Lab, edit, files_in, wallet};
 
-/// Steps: 1 look, 2 copy, 3 compare. A copy of one backup takes several objects.
-const POINTS: [&str; 8] = [
-    "flow.taken.after:1",
-    "flow.step_started.after:2",
-    "copy.object:1",
-    "copy.object:3",
-    "copy.committed:1",
-    "flow.step_succeeded.before:2",
-    "flow.step_succeeded.after:3",
-    "flow.concluded.before:1",
-];
-
-fn with_two_vaults(folder: &Path) {
-    let edit = |name: &str, old: &str, new: &str| {
-        let file = folder.join(name);
-        let text = std::fs::read_to_string(&file).unwrap();
-        assert!(text.contains(old), "{text}");
-        std::fs::write(file, text.replace(old, new)).unwrap();
-    };
+pub(super) fn with_two_vaults(folder: &Path) {
     let further = "durable: required}\n  dr: {kind: directory, path: dr, region: eu-central-1, durable: best_effort}";
-    edit("lifeboat.yaml", "durable: required}", further);
-    edit("schedules/wallet.yaml", "vaults: [primary]", "vaults: [primary, dr]");
+    edit(folder, "lifeboat.yaml", &[("durable: required}", further)]);
+    edit(folder, "schedules/wallet.yaml", &[("vaults: [primary]", "vaults: [primary, dr]")]);
 }
 
-fn copy(lab: &Lab) -> NewRun {
+pub(super) fn copy(lab: &Lab) -> NewRun {
     let to = "dr".parse().unwrap();
     let params = Params { database: wallet(), from: None, to, due_at: None };
     let run = lab.new_run(NAME, "wallet", &params);
@@ -49,47 +30,9 @@ fn copy(lab: &Lab) -> NewRun {
 }
 
 /// Name to content of everything below `wallet/…/backups/` of a vault.
-fn backups_in(vault: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let (mut files, mut folders) = (BTreeMap::new(), vec![vault.join("wallet")]);
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).into_iter().flatten().map(Result::unwrap) {
-            let path = entry.path();
-            if entry.file_type().unwrap().is_dir() {
-                folders.push(path);
-            } else if path.to_string_lossy().contains("/backups/") {
-                files.insert(path.strip_prefix(vault).unwrap().to_owned(), std::fs::read(&path).unwrap());
-            }
-        }
-    }
-    files
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_copy_that_is_killed_anywhere_is_a_copy() {
-    let mut lab = Lab::start_with(Role::WithoutDns, with_two_vaults).await;
-    let (primary, dr) = (lab.estate.folder().join("vault"), lab.estate.folder().join("dr"));
-    lab.serve(None);
-    lab.protected().await;
-    let backup = lab.submit(lab.backup()).await;
-    lab.assert_ended("backup", &lab.ended(&backup).await, RunState::Done, "PASS").await;
-    lab.kill().await;
-    for point in POINTS {
-        // As a vault that is new to the schedule.
-        let _was_there = std::fs::remove_dir_all(dr.join("wallet"));
-        lab.serve(Some(&format!("kill@{point}")));
-        let run = lab.submit(copy(&lab)).await;
-        lab.died().await;
-        let seen: Vec<_> = backups_in(&dr).into_keys().filter(|name| name.ends_with("manifest.json")).collect();
-        if !seen.is_empty() {
-            assert_eq!(backups_in(&dr), backups_in(&primary), "{point}: what can be seen is whole");
-        }
-        lab.serve(None);
-        let run = lab.ended(&run).await;
-        lab.kill().await;
-        lab.assert_ended(point, &run, RunState::Done, "PASS").await;
-        assert_eq!(backups_in(&dr), backups_in(&primary), "{point}");
-    }
-    lab.tear_down(None).await;
+pub(super) fn backups_in(vault: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = files_in(&vault.join("wallet")).into_iter().filter(|path| path.to_string_lossy().contains("/backups/"));
+    files.map(|path| (path.strip_prefix(vault).unwrap().to_owned(), std::fs::read(&path).unwrap())).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,7 +89,7 @@ async fn a_damaged_source_and_a_foreign_region_are_refused() {
         lab.assert_ended("mended", &run, RunState::Done, "PASS").await;
         assert_eq!(backups_in(&dr), backups_in(&primary));
     }
-    lab.tear_down(None).await;
+    lab.tear_down().await;
 }
 
 async fn a_vault_that_left_the_schedule_ends_the_run(lab: &Lab) {

@@ -1,11 +1,8 @@
-//! A drill under kill -9 and aborts. It goes there and back again, so that each
-//! one begins on what the one before it left: never do two servers take writes,
-//! and no heartbeat that was acknowledged is ever lost.
+//! A drill under aborts, undos that fail, the safety lever, and a kill -9 of the daemon
+//! that drives it and streams its WAL: never do two servers take writes, and no
+//! heartbeat that was acknowledged is ever lost.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use lifeboat::{
     app::Role,
@@ -15,67 +12,16 @@ use lifeboat::{
     dns::query::{Question, Transport, ask},
     domain::RunId,
     flow::RunState,
-    process::{Program, Tasks},
+    process::Program,
 };
 use serde_json::{Value, json};
 
-use super::lab::{LIMIT, Lab, wallet};
+use super::lab::{LIMIT, Lab};
 use crate::support::eventually;
 
-/// Steps: 1 guards, 2 fence, 3 promote, 4 dns, 5 observe, 6 rejoin, 7 steady.
-const BEFORE_TRAFFIC: [&str; 7] = [
-    "flow.step_succeeded.before:1",
-    "flow.step_started.after:2",
-    "flow.step_succeeded.before:2",
-    "flow.step_started.before:3",
-    "flow.step_started.after:3",
-    "flow.step_succeeded.before:3",
-    "flow.step_started.after:4",
-];
-const FROM_TRAFFIC_ON: [&str; 7] = [
-    "flow.step_succeeded.before:4",
-    "flow.step_succeeded.after:4",
-    "flow.step_succeeded.before:5",
-    "flow.step_started.after:6",
-    "flow.step_succeeded.before:6",
-    "flow.step_succeeded.before:7",
-    "flow.concluded.before:1",
-];
-
-/// Looks all the time whether two servers take writes.
-struct Witness {
-    tasks: Tasks,
-    seen: Arc<Mutex<Vec<String>>>,
-}
-
-impl Witness {
-    fn start(lab: &Lab) -> Self {
-        let (tasks, seen) = (Tasks::new(), Arc::new(Mutex::new(Vec::new())));
-        let (engine, port) = (lab.app.database(&wallet()).unwrap().engine.clone(), lab.estate.port);
-        let (stop, both) = (tasks.stop().clone(), Arc::clone(&seen));
-        tasks.spawn(async move {
-            let writes = async |site: usize| {
-                let look = engine.look_at(ADDRESSES[site].into(), port, "wallet");
-                let answer = tokio::time::timeout(Duration::from_secs(1), look).await;
-                matches!(answer, Ok(Ok(answer)) if answer.wrote)
-            };
-            while !stop.is_cancelled() {
-                // A server that takes writes before and after the other one does
-                // takes them at the same time.
-                if writes(0).await && writes(1).await && writes(0).await {
-                    both.lock().unwrap().push("both servers take writes".to_owned());
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        });
-        Self { tasks, seen }
-    }
-
-    async fn told(self) -> Vec<String> {
-        self.tasks.shut_down().await;
-        std::mem::take(&mut self.seen.lock().unwrap())
-    }
-}
+/// Where a kill takes the stream along with which a position is known: once the old
+/// primary is fenced, and once the new one is promoted.
+const POINTS: [&str; 2] = ["flow.step_succeeded.before:2", "flow.step_started.after:4"];
 
 /// Where clients are sent by a daemon that runs, or just starts.
 async fn resolved(lab: &Lab) -> Vec<std::net::IpAddr> {
@@ -98,39 +44,6 @@ async fn assert_moved(lab: &Lab, what: &str, site: usize) {
     lab.assert_no_heartbeat_lost(what).await;
 }
 
-async fn there_and_back(points: [&str; 7]) {
-    let mut lab = Lab::start(Role::WithoutDns).await;
-    lab.serve(None);
-    lab.protected().await;
-    let backup = lab.submit(lab.backup()).await;
-    assert_eq!(lab.ended(&backup).await.state, RunState::Done);
-    lab.kill().await;
-    let witness = Witness::start(&lab);
-    for (number, point) in points.into_iter().enumerate() {
-        let (name, site) = if number % 2 == 0 { ("wallet-switchover", 1) } else { ("wallet-switchback", 0) };
-        let run = lab.drill(name, |_| {});
-        let run = lab.killed_at(point, run).await;
-        let record = lab.assert_ended(point, &run, RunState::Done, "PASS").await;
-        assert_eq!(record["measured"]["lost_commits"], 0, "{point}: {record:#}");
-        assert_moved(&lab, point, site).await;
-        lab.serve(None);
-        assert_eq!(resolved(&lab).await, [ADDRESSES[site]], "{point}: clients are still sent there after a restart");
-        lab.kill().await;
-    }
-    assert_eq!(witness.told().await, Vec::<String>::new());
-    lab.tear_down(None).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_drill_that_is_killed_before_traffic_moves_goes_on_to_the_same_end() {
-    there_and_back(BEFORE_TRAFFIC).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_drill_that_is_killed_from_traffic_on_goes_on_to_the_same_end() {
-    there_and_back(FROM_TRAFFIC_ON).await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn aborts_and_undos_of_a_drill() {
     let mut lab = Lab::start(Role::WithoutDns).await;
@@ -140,7 +53,7 @@ async fn aborts_and_undos_of_a_drill() {
     assert_eq!(lab.ended(&backup).await.state, RunState::Done);
     let folder = lab.estate.folder().display().to_string();
     let slow = lab.script("fence-slow", &format!("{folder}/fence-a\ntouch {folder}/fenced\nfor _ in $(seq 600); do [ -e {folder}/go ] && break; sleep 0.1; done"));
-    let witness = Witness::start(&lab);
+    lab.watch_primaries();
 
     // Aborted while the fence goes up: it is taken down again.
     let fence_slowly = |steps: &mut Vec<StepConfig>, release: Option<&str>| {
@@ -193,8 +106,18 @@ async fn aborts_and_undos_of_a_drill() {
     let journal = lab.journal(&run.run_id).await;
     assert!(journal.iter().any(|event| event["event"] == "abort_refused"), "{journal:?}");
     assert_moved(&lab, "abort after the promotion", 1).await;
-    assert_eq!(witness.told().await, Vec::<String>::new());
-    lab.tear_down(None).await;
+    lab.kill().await;
+    for (point, site) in POINTS.into_iter().zip([0, 1]) {
+        let run = lab.drill(["wallet-switchback", "wallet-switchover"][site], |_| {});
+        let run = lab.killed_at(point, run).await;
+        let record = lab.assert_ended(point, &run, RunState::Done, "PASS").await;
+        assert_eq!(record["measured"]["lost_commits"], 0, "{point}: {record:#}");
+        assert_moved(&lab, point, site).await;
+        lab.serve(None);
+        assert_eq!(resolved(&lab).await, [ADDRESSES[site]], "{point}: clients are still sent there after a restart");
+        lab.kill().await;
+    }
+    lab.tear_down().await;
 }
 
 /// A drill that waits for `required` approvals.

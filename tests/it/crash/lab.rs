@@ -1,5 +1,6 @@
-//! An estate like the demo's with a daemon that can be killed. The test submits
-//! runs and reads states through the same state database, as any command does.
+//! An estate like the demo's, with a daemon that can be killed, or with WAL and
+//! heartbeats kept going by the test itself. The test submits runs and reads states
+//! through the same state database, as any command does.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,15 +14,17 @@ use lifeboat::{
     cli::demo::estate::{ADDRESSES, Estate, SITES},
     clock::Clock,
     config,
-    db::{evidence, heartbeats},
-    domain::{BackupKind, DatabaseName, RunId, SegmentSize, with_causes},
+    db::{Db, evidence, heartbeats},
+    domain::{BackupKind, DatabaseName, RecoveryTarget, RunId, SegmentSize, with_causes},
     flow::{NewRun, RunState, RunSummary},
     flows::{backup, drill, restore_test},
     process::{Program, Tasks},
+    tasks,
 };
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::witness::Witness;
 use crate::{demo::processes_of, support::eventually};
 
 /// So that a crash is over soon; long enough for a busy machine to keep it.
@@ -33,6 +36,8 @@ pub(super) struct Lab {
     pub(super) estate: Estate,
     pub(super) app: Arc<App>,
     daemon: Option<tokio::process::Child>,
+    protecting: Option<Tasks>,
+    witness: Option<Witness>,
 }
 
 /// What a test that failed leaves behind.
@@ -50,8 +55,32 @@ pub(super) fn wallet() -> DatabaseName {
     "wallet".parse().unwrap()
 }
 
+/// Changes a file of the estate; answers what it says now.
+pub(super) fn edit(folder: &Path, name: &str, changes: &[(&str, &str)]) -> String {
+    let file = folder.join(name);
+    let mut text = std::fs::read_to_string(&file).unwrap();
+    for (old, new) in changes {
+        assert!(text.contains(old), "{name} has no {old}");
+        text = text.replace(old, new);
+    }
+    std::fs::write(&file, &text).unwrap();
+    text
+}
+
+/// Every file below a folder, which may come and go meanwhile.
+pub(super) fn files_in(folder: &Path) -> Vec<PathBuf> {
+    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().map(Result::unwrap) {
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_folder { &mut folders } else { &mut files }.push(entry.path());
+        }
+    }
+    files
+}
+
 /// `one` for `other` and the other way round.
-fn swapped(text: &str, one: &str, other: &str) -> String {
+pub(super) fn swapped(text: &str, one: &str, other: &str) -> String {
     text.replace(one, "\u{0}").replace(other, one).replace('\u{0}', other)
 }
 
@@ -63,28 +92,47 @@ impl Lab {
 
     /// The same with files that were changed in the estate's folder.
     pub(super) async fn start_with(role: Role, change: impl FnOnce(&Path)) -> Self {
-        let estate = Estate::plan().unwrap();
+        Self::start_planned(Estate::plan().unwrap(), role, change).await
+    }
+
+    /// The same with another estate than the demo's.
+    pub(super) async fn start_planned(estate: Estate, role: Role, change: impl FnOnce(&Path)) -> Self {
         estate.password().unwrap();
         estate.write_files().unwrap();
         estate.start_servers().await.unwrap();
         Self::hasten(&estate);
         change(estate.folder());
         let app = App::open(config::load(&estate.config_file()).unwrap(), Clock::system(), role).await.unwrap();
-        Self { estate, app, daemon: None }
+        Self { estate, app, daemon: None, protecting: None, witness: None }
+    }
+
+    /// Takes over what was edited in the files.
+    pub(super) async fn reopen(&mut self) {
+        let estate = config::load(&self.estate.config_file()).unwrap();
+        self.app = App::open(estate, Clock::system(), Role::WithoutDns).await.unwrap();
+    }
+
+    /// Keeps WAL and heartbeats going in this process, as a node beside the one that is killed.
+    pub(super) fn protect(&mut self) {
+        let tasks = Tasks::new();
+        tasks::protect(&self.app, &tasks);
+        self.protecting = Some(tasks);
+    }
+
+    pub(super) async fn unprotect(&mut self) {
+        if let Some(tasks) = self.protecting.take() {
+            tasks.shut_down().await;
+        }
+    }
+
+    /// From now on somebody looks whether two servers take writes; the end tells.
+    pub(super) fn watch_primaries(&mut self) {
+        self.witness = Some(Witness::start(self));
     }
 
     /// Short lease and hold, and a runbook for the way back.
     fn hasten(estate: &Estate) {
-        let edit = |name: &str, changes: &[(&str, &str)]| {
-            let file = estate.folder().join(name);
-            let mut text = std::fs::read_to_string(&file).unwrap();
-            for (old, new) in changes {
-                assert!(text.contains(old), "{name} has no {old}");
-                text = text.replace(old, new);
-            }
-            std::fs::write(&file, &text).unwrap();
-            text
-        };
+        let edit = |name: &str, changes: &[(&str, &str)]| edit(estate.folder(), name, changes);
         // Nothing that nobody asked for: a daemon catches up on what was due while it was down.
         let rarely = "database: wallet\nverify: {every: 365d, sample: 100%, period: 365d}\n";
         let schedule = [("0 2 * * *", "0 2 29 2 *"), ("0 5 1 * *", "0 5 29 2 *"), ("database: wallet\n", rarely)];
@@ -203,9 +251,13 @@ impl Lab {
     }
 
     pub(super) fn backup(&self) -> NewRun {
+        self.backup_of(BackupKind::Full)
+    }
+
+    pub(super) fn backup_of(&self, kind: BackupKind) -> NewRun {
         let params = backup::Params {
             database: wallet(),
-            kind: BackupKind::Full,
+            kind,
             standalone: false,
             manner: backup::Manner::default(),
             due_at: None,
@@ -214,7 +266,11 @@ impl Lab {
     }
 
     pub(super) fn restore_test(&self) -> NewRun {
-        let params = restore_test::Params { database: wallet(), point: restore_test::Point::Scheduled, due_at: None };
+        self.restore_test_of(restore_test::Point::Scheduled)
+    }
+
+    pub(super) fn restore_test_of(&self, point: restore_test::Point) -> NewRun {
+        let params = restore_test::Params { database: wallet(), point, due_at: None };
         self.new_run(restore_test::NAME, "wallet", &params)
     }
 
@@ -232,6 +288,21 @@ impl Lab {
         id
     }
 
+    /// Drives a run here, which must pass.
+    pub(super) async fn passed(&self, run: NewRun) -> Value {
+        let id = self.submit(run).await;
+        let Ok(run) = tokio::time::timeout(LIMIT, self.app.runner.drive(&id)).await else {
+            panic!("{id} does not end: {:?}", self.journal(&id).await)
+        };
+        self.assert_ended("undisturbed", &run.unwrap(), RunState::Done, "PASS").await
+    }
+
+    /// What the vault holds can be restored to its end.
+    pub(super) async fn restored(&self) {
+        let latest = restore_test::Point::Asked(RecoveryTarget::Latest);
+        self.passed(self.restore_test_of(latest)).await;
+    }
+
     /// Waits for the end of a run that a daemon drives.
     pub(super) async fn ended(&self, id: &RunId) -> RunSummary {
         let Ok(run) = tokio::time::timeout(LIMIT, self.app.runner.wait(id)).await else {
@@ -247,6 +318,13 @@ impl Lab {
             self.journal(id).await.iter().any(begun)
         })
         .await;
+    }
+
+    /// As if the lease of a run had passed whose driver was killed.
+    pub(super) async fn end_lease(&self, id: &RunId) {
+        let Db::Sqlite { state, .. } = &self.app.resources.db else { panic!("a lab is one machine") };
+        let ended = sqlx::query("UPDATE runs SET lease_until_ms = 0 WHERE id = $1").bind(id.as_str());
+        ended.execute(state).await.unwrap();
     }
 
     /// Ends here what a daemon left that was killed.
@@ -304,10 +382,30 @@ impl Lab {
 
     /// The backups of which at least one object is stored.
     pub(super) fn stored_backups(&self) -> Vec<String> {
+        self.named_under("/backups/")
+    }
+
+    /// Has the vault hold no more than the first backups.
+    pub(super) fn forget_backups(&self, but: usize) {
+        let files = self.stored_files();
+        for backup in self.stored_backups().into_iter().skip(but) {
+            let of_it = format!("/{backup}/");
+            for file in files.iter().filter(|file| file.to_string_lossy().contains(&of_it)) {
+                std::fs::remove_file(file).unwrap();
+            }
+        }
+    }
+
+    /// The backups that a proof says were restored.
+    pub(super) fn proven_backups(&self) -> Vec<String> {
+        self.named_under("/proofs/")
+    }
+
+    fn named_under(&self, folder: &str) -> Vec<String> {
         let mut names: Vec<String> = self
             .stored_files()
             .iter()
-            .filter_map(|file| Some(file.to_str()?.split_once("/backups/")?.1.split('/').next()?.to_owned()))
+            .filter_map(|file| Some(file.to_str()?.split_once(folder)?.1.split('/').next()?.to_owned()))
             .collect();
         names.sort();
         names.dedup();
@@ -315,15 +413,7 @@ impl Lab {
     }
 
     fn stored_files(&self) -> Vec<PathBuf> {
-        let mut files = Vec::new();
-        let mut folders = vec![self.estate.folder().join("vault")];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(&folder).into_iter().flatten().map(Result::unwrap) {
-                let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-                if is_folder { &mut folders } else { &mut files }.push(entry.path());
-            }
-        }
-        files
+        files_in(&self.estate.folder().join("vault"))
     }
 
     /// Neither an instance nor a folder of a restore test is left.
@@ -354,13 +444,14 @@ impl Lab {
         entries.iter().map(|entry| serde_json::from_str(&entry.event).unwrap()).collect()
     }
 
-    pub(super) async fn tear_down(mut self, tasks: Option<Tasks>) {
+    pub(super) async fn tear_down(mut self) {
+        if let Some(witness) = self.witness.take() {
+            assert_eq!(witness.told().await, Vec::<String>::new());
+        }
         if let Some(mut daemon) = self.daemon.take() {
             daemon.kill().await.unwrap();
         }
-        if let Some(tasks) = tasks {
-            tasks.shut_down().await;
-        }
+        self.unprotect().await;
         self.app.runner.shut_down().await;
         self.app.resources.db.close().await;
         self.estate.tear_down().await.unwrap();

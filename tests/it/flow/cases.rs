@@ -248,7 +248,7 @@ async fn a_failure_at_each_step_ends_clean(state: &State) {
     let runner = state.runner("a").await;
     for (number, at) in ["one", "two", "three"].into_iter().enumerate() {
         let flow = Arc::new(ToyFlow { node: "a".to_owned() });
-        runner.register(Arc::new(Troubled { flow, trouble: Trouble::FailAfter(at.to_owned()) }));
+        runner.register(Arc::new(Troubled::new(flow, Trouble::FailAfter(at.to_owned()))));
         let run = three(state).run("wallet", &number.to_string());
         runner.submit(run.clone()).await.unwrap();
         let run = runner.drive(&run.id).await.unwrap();
@@ -267,7 +267,7 @@ async fn a_failure_at_each_step_ends_clean(state: &State) {
 async fn each_call_made_twice_ends_the_same(state: &State) {
     let runner = state.runner("a").await;
     let flow = Arc::new(ToyFlow { node: "a".to_owned() });
-    runner.register(Arc::new(Troubled { flow, trouble: Trouble::EachTwice }));
+    runner.register(Arc::new(Troubled::new(flow, Trouble::EachTwice)));
     let id = submitted(&runner, &three(state)).await;
     assert_eq!(runner.drive(&id).await.unwrap().state, RunState::Done);
     assert_eq!(made(state.folder.path()).len(), 3);

@@ -35,7 +35,7 @@ impl Chance {
 }
 
 /// How many minutes the long form takes; none for the short one.
-pub(super) fn minutes() -> Option<u64> {
+pub(crate) fn minutes() -> Option<u64> {
     number("LIFEBOAT_TORTURE_MINUTES")
 }
 
