@@ -18,20 +18,16 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    decide::{
-        answer::Answer,
-        collation::Collation,
-        indexes::LookedAt,
-        reading::{Pages, ReadThrough},
-        slot::Durable,
-    },
-    domain::{Beat, ByteSize, Check, Lsn, MemberName, RecoveryPoint, RecoveryTarget, Segment, SegmentSize, Timeline},
+    decide::slot::Durable,
+    domain::{Beat, ByteSize, Check, Lsn, MemberName, RecoveryTarget, Segment, SegmentSize, Timeline},
 };
 
+mod instance;
 mod look;
 pub mod postgres;
 mod record;
 
+pub use instance::{Ask, CopiedBeats, Instance, IsolatedParams};
 pub use look::{Look, MemberFacts, Parent, Role};
 pub use record::{FoundRecord, SoughtRecord, WalRange};
 
@@ -80,6 +76,9 @@ pub enum EngineError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A restored copy answered with an error.
+    #[error("the copy answered: {message} (SQLSTATE {code})")]
+    Copy { message: String, code: String },
     #[error("the restored server did not {expected}: {log}")]
     Recovery { expected: String, log: String },
     #[error("`{program}` is not installed; {remedy}")]
@@ -112,8 +111,7 @@ impl EngineError {
             | Self::MissingProgram { .. }
             | Self::Stopped
             | Self::Recovery { .. } => true,
-            // Connection exceptions, insufficient resources, operator intervention.
-            Self::Server { code, .. } => !["08", "53", "57"].iter().any(|class| code.starts_with(class)),
+            Self::Server { code, .. } | Self::Copy { code, .. } => !is_passing(code),
             Self::Unreachable { .. }
             | Self::Broken { .. }
             | Self::NoPrimary { .. }
@@ -122,6 +120,11 @@ impl EngineError {
             | Self::WalLost { .. } => false,
         }
     }
+}
+
+/// Connection exceptions, insufficient resources, operator intervention.
+fn is_passing(code: &str) -> bool {
+    ["08", "53", "57"].iter().any(|class| code.starts_with(class))
 }
 
 /// What backup is asked for.
@@ -269,52 +272,6 @@ pub struct RecoveryPlan {
     /// Whether the copy is to be an isolated instance (private socket, no TCP)
     /// or a server that an operator will start and use.
     pub isolated: bool,
-}
-
-/// How to start a restored copy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IsolatedParams {
-    /// Holds the restored `data` folder, `wal`, and everything the instance may touch.
-    pub folder: PathBuf,
-    /// How long recovery may take.
-    pub recovery_timeout: Duration,
-    /// Whether all WAL was looked through, and makes no tablespace. Where the system does
-    /// not keep the copy inside `folder`, one of which that is not known is not started.
-    pub is_wal_searched: bool,
-}
-
-/// A restored copy that runs apart from everything.
-#[async_trait]
-pub trait Instance: Send + Sync + fmt::Debug {
-    /// The state that recovery reached.
-    async fn recovery_point(&self) -> Result<RecoveryPoint, EngineError>;
-    fn server_version(&self) -> String;
-    /// Probes that production cannot be reached; what cannot be isolated is INCONCLUSIVE.
-    async fn isolation(&self) -> Result<Vec<Check>, EngineError>;
-    /// The newest heartbeat in the copy and any sequence numbers missing below it.
-    async fn heartbeats(&self) -> Result<CopiedBeats, EngineError>;
-    /// What a query answers.
-    async fn query(&self, dbname: &str, sql: &str) -> Result<Answer, EngineError>;
-    /// The rows of a table, which is named as SQL does; none where there is no such table.
-    async fn count(&self, dbname: &str, table: &str) -> Result<Option<u64>, EngineError>;
-    /// What sorts text in the copy: as its catalogs say, and as this machine does.
-    async fn collations(&self) -> Result<Vec<Collation>, EngineError>;
-    /// Holds every B-tree index of every database against its table. Writes to the copy.
-    async fn indexes(&self) -> Result<Vec<LookedAt>, EngineError>;
-    /// Reads every row of every database that takes connections, and keeps nothing.
-    async fn read_all(&self) -> Result<Vec<ReadThrough>, EngineError>;
-    /// Shuts the server down in order and verifies the checksum of every page on disk.
-    /// The instance answers nothing afterwards.
-    async fn page_checksums(&self) -> Result<Pages, EngineError>;
-    /// Stops the server and proves that no process of it is left. Idempotent.
-    async fn stop(&self) -> Result<(), EngineError>;
-}
-
-/// The heartbeats that a restored copy holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CopiedBeats {
-    /// All sequence numbers present, ascending.
-    pub present: Vec<i64>,
 }
 
 /// Protecting one database: backing it up, streaming its log.

@@ -172,9 +172,13 @@ impl EvidenceLog {
 
     /// The entries that fit the filter, oldest first.
     pub async fn records(&self, filter: &Filter) -> Result<Vec<Entry>, EvidenceError> {
-        let rows = db::evidence::rows_from(&self.db, 0).await?;
-        let entries = rows.iter().map(Entry::from_row).collect::<Result<Vec<_>, _>>()?;
-        Ok(filter.apply(entries))
+        Ok(filter.apply(self.records_from(0).await?))
+    }
+
+    /// All entries from this index on, oldest first.
+    pub async fn records_from(&self, index: u64) -> Result<Vec<Entry>, EvidenceError> {
+        let rows = db::evidence::rows_from(&self.db, index).await?;
+        rows.iter().map(Entry::from_row).collect()
     }
 
     /// The entry of one run, or at an index where `which` is a number.

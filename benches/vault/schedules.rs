@@ -123,8 +123,7 @@ async fn many(estate: &Estate) -> Vec<Figure> {
     let midnight = (now() + ROUND * 2).round(jiff::Unit::Minute).unwrap();
     let wall = midnight.to_zoned(TimeZone::UTC);
     let minutes = usize::try_from(ROUND.as_mins()).unwrap();
-    let site =
-        write(estate, MANY, "scheduler, api", |nth| format!("{} {}/{minutes} * * * *", nth % 60, nth / 60 % minutes));
+    let site = write(estate, MANY, "scheduler", |nth| format!("{} {}/{minutes} * * * *", nth % 60, nth / 60 % minutes));
     for nth in 0..MANY {
         let at_once = format!(
             "backups: [{{kind: full, standalone: true, cron: \"0 {} {} * * *\", keep: {{daily: 1}}}}, ",

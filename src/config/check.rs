@@ -31,7 +31,7 @@ pub enum NamedCheck {
     /// Verifies the checksum of every page of the copy's files, once it is shut down, with
     /// PostgreSQL's `pg_checksums`; a cluster without data checksums proves nothing.
     PageChecksums,
-    /// Reads every row of every database of the copy as `pg_dump` does, and keeps nothing.
+    /// Reads every database of the copy to its end as `pg_dump` does, and keeps nothing.
     FullRead,
 }
 

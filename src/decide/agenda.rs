@@ -245,6 +245,19 @@ impl Agenda {
         (due.worrying_from() <= now || due.begins().is_none()).then_some(due)
     }
 
+    /// When `worrying` answers of another due time than now at the earliest; never where
+    /// none comes.
+    pub fn worrying_next(&self, flow: &str, now: Timestamp) -> Option<Timestamp> {
+        let (line, of) = self.lines.iter().enumerate().find(|(_, line)| line.flow == flow)?;
+        let latest = of.due.latest_due(now - BACK, now).and_then(|due_at| self.at(line, due_at));
+        let latest = latest.map(|due| due.worrying_from()).filter(|from| *from > now);
+        let next = || {
+            let due = self.at(line, of.due.next_after(now)?)?;
+            Some(if due.begins().is_none() { due.due_at } else { due.worrying_from() })
+        };
+        latest.or_else(next)
+    }
+
     /// What is to be done at `now`, with one mark per line.
     pub fn look(&self, marks: &[Mark], now: Timestamp) -> Look<'_> {
         let mut look =

@@ -22,6 +22,8 @@ pub enum Expectation {
 /// What a query answered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answer {
+    /// The statements that were carried out: a file may hold nothing but remarks.
+    pub statements: u64,
     pub rows: u64,
     /// The first column of the first row, as text; none where there is no row, or null.
     pub first: Option<String>,
@@ -51,7 +53,7 @@ impl Expectation {
                         && most.as_ref().is_none_or(|most| number <= *most)
                 })
             }
-            Self::NoRow => answer.rows == 0,
+            Self::NoRow => answer.statements > 0 && answer.rows == 0,
         }
     }
 
@@ -59,6 +61,7 @@ impl Expectation {
     /// public; anything else stands there as a digest, unless they said that it may be shown.
     pub fn shown(&self, answer: &Answer, is_public: bool) -> String {
         match (self, &answer.first) {
+            _ if answer.statements == 0 => "there was no query".to_owned(),
             (Self::NoRow, _) => rows(answer.rows),
             (_, None) => "no row, or null".to_owned(),
             (Self::Exactly(expected), Some(text)) if text == expected => text.clone(),
@@ -89,12 +92,13 @@ mod tests {
     }
 
     fn answer(first: &str) -> Answer {
-        Answer { rows: 1, first: Some(first.to_owned()) }
+        Answer { statements: 1, rows: 1, first: Some(first.to_owned()) }
     }
 
     #[test]
     fn an_answer_is_what_was_expected_or_not() {
-        let (none, null) = (Answer::default(), Answer { rows: 1, first: None });
+        let (none, null) =
+            (Answer { statements: 1, ..Answer::default() }, Answer { statements: 1, rows: 1, first: None });
         for (expectation, answer, is_met) in [
             (Expectation::Exactly("0.00".to_owned()), answer("0.00"), true),
             (Expectation::Exactly("0.00".to_owned()), answer("0.0"), false),
@@ -109,6 +113,7 @@ mod tests {
             (within("0", ""), answer("many"), false),
             (within("0", ""), none.clone(), false),
             (Expectation::NoRow, none, true),
+            (Expectation::NoRow, Answer::default(), false),
             (Expectation::NoRow, null, false),
         ] {
             assert_eq!(expectation.is_met(&answer), is_met, "{expectation}: {answer:?}");
@@ -123,8 +128,12 @@ mod tests {
         assert_eq!(exactly.shown(&answer("Smith"), true), "Smith");
         assert!(within("1", "").shown(&answer("5"), false).starts_with("sha256:"));
         assert_eq!(within("1", "").shown(&answer("5"), true), "5");
-        assert_eq!(Expectation::NoRow.shown(&Answer { rows: 3, first: Some("Smith".to_owned()) }, false), "3 rows");
-        assert_eq!(exactly.shown(&Answer::default(), true), "no row, or null");
+        assert_eq!(
+            Expectation::NoRow.shown(&Answer { statements: 1, rows: 3, first: Some("Smith".to_owned()) }, false),
+            "3 rows"
+        );
+        assert_eq!(exactly.shown(&Answer { statements: 1, ..Answer::default() }, true), "no row, or null");
+        assert_eq!(Expectation::NoRow.shown(&Answer::default(), true), "there was no query");
     }
 
     #[test]

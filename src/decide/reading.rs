@@ -33,26 +33,40 @@ pub fn judge_pages(pages: &Pages) -> Check {
     Check::new("page_checksums", verdict, "every page bears the checksum of its content", actual)
 }
 
-/// What reading every row of a database told.
+/// What a dump of a database told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadThrough {
     pub dbname: String,
-    /// What could not be read, without any of its content.
-    pub trouble: Option<String>,
+    pub outcome: Outcome,
 }
 
-/// FAIL where a database could not be read to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Read,
+    /// What could not be read, without any of its content.
+    Failed(String),
+    /// It takes no connections.
+    Closed,
+}
+
+/// FAIL where a database could not be read to its end, INCONCLUSIVE where one was not read.
 pub fn judge_read(databases: &[ReadThrough]) -> Check {
-    let trouble = |read: &ReadThrough| read.trouble.as_ref().map(|trouble| format!("`{}`: {trouble}", read.dbname));
-    let troubles: Vec<String> = databases.iter().filter_map(trouble).collect();
-    let (verdict, actual) = if databases.is_empty() {
-        (Verdict::Inconclusive, "no database was read".to_owned())
-    } else if troubles.is_empty() {
-        (Verdict::Pass, format!("all rows of {} databases were read", databases.len()))
-    } else {
-        (Verdict::Fail, first(&troubles, NAMED))
+    let told = |read: &ReadThrough| match &read.outcome {
+        Outcome::Read => None,
+        Outcome::Failed(what) => Some((Verdict::Fail, format!("`{}`: {what}", read.dbname))),
+        Outcome::Closed => Some((Verdict::Inconclusive, format!("`{}` takes no connections", read.dbname))),
     };
-    Check::new("full_read", verdict, "every row can be read", actual)
+    let troubles: Vec<(Verdict, String)> = databases.iter().filter_map(told).collect();
+    let (verdict, actual) = match troubles.iter().map(|(verdict, _)| *verdict).max() {
+        _ if databases.is_empty() => (Verdict::Inconclusive, "no database was read".to_owned()),
+        None => (Verdict::Pass, format!("{} databases were read through", databases.len())),
+        Some(worst) => {
+            let of_worst: Vec<&str> =
+                troubles.iter().filter(|(of, _)| *of == worst).map(|(_, told)| told.as_str()).collect();
+            (worst, first(&of_worst, NAMED))
+        }
+    };
+    Check::new("full_read", verdict, "a dump reads every database to its end", actual)
 }
 
 #[cfg(test)]
@@ -77,11 +91,14 @@ mod tests {
     fn what_cannot_be_read_fails_and_none_read_is_no_pass() {
         let read = |dbname: &str, trouble: Option<&str>| ReadThrough {
             dbname: dbname.to_owned(),
-            trouble: trouble.map(str::to_owned),
+            outcome: trouble.map_or(Outcome::Read, |what| Outcome::Failed(what.to_owned())),
         };
+        let closed = ReadThrough { dbname: "c".to_owned(), outcome: Outcome::Closed };
         for (databases, verdict, told) in [
-            (vec![read("a", None), read("b", None)], Verdict::Pass, "all rows of 2 databases"),
+            (vec![read("a", None), read("b", None)], Verdict::Pass, "2 databases were read through"),
             (vec![read("a", None), read("b", Some("table \"bets\""))], Verdict::Fail, "`b`: table \"bets\""),
+            (vec![read("a", None), closed.clone()], Verdict::Inconclusive, "`c` takes no connections"),
+            (vec![read("a", Some("it")), closed], Verdict::Fail, "`a`: it"),
             (vec![], Verdict::Inconclusive, "no database was read"),
         ] {
             let check = judge_read(&databases);

@@ -210,7 +210,7 @@ text_conversions!(Share);
 text_conversions!(Decimal);
 
 /// Digits before or behind the point beyond which a number is none: comparing costs as many.
-const DIGITS_MAX: i64 = 1000;
+const DIGITS_MAX: u64 = 1000;
 
 /// A number of any size, exact to its last digit. Written `1000`, `-0.50`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -229,7 +229,7 @@ impl FromStr for Decimal {
 
     fn from_str(text: &str) -> Result<Self, InvalidAmount> {
         let number = text.trim().parse().ok().filter(|number: &BigDecimal| {
-            number.digits() <= DIGITS_MAX.unsigned_abs() && number.fractional_digit_count().abs() <= DIGITS_MAX
+            number.digits() <= DIGITS_MAX && number.fractional_digit_count().unsigned_abs() <= DIGITS_MAX
         });
         number.map(Self).ok_or_else(|| InvalidAmount::Decimal(text.to_owned()))
     }

@@ -16,8 +16,7 @@ use crate::{
     app::App,
     db::{DbError, findings},
     decide::tier::{self, Answer, Need, Proven, Seen, Written},
-    domain::{SiteName, Verdict, record::kind, with_causes},
-    evidence::{Entry, Filter},
+    domain::{EvidenceRecord, SiteName, Verdict, record::kind, with_causes},
     flows::{Database, backup},
 };
 
@@ -37,8 +36,9 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
         tokio::task::yield_now().await;
     }
     close_others(&app, &watched).await;
+    let mut read_to = 0;
     while !watched.is_empty() {
-        let Some(is_sure) = stop.run_until_cancelled(look(&app, &mut watched)).await else { break };
+        let Some(is_sure) = stop.run_until_cancelled(look(&app, &mut watched, &mut read_to)).await else { break };
         let pause = if is_sure { EVERY } else { AGAIN_AFTER };
         if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             break;
@@ -66,16 +66,25 @@ async fn close_others(app: &App, watched: &[Watched]) {
     }
 }
 
-/// Answers whether all that was seen is told.
-async fn look(app: &App, watched: &mut [Watched]) -> bool {
-    let entries = match app.resources.evidence.records(&Filter::default()).await {
-        Ok(entries) => Some(entries),
+/// Answers whether all that was seen is told. Evidence is read on from `read_to`: it
+/// is kept for ever.
+async fn look(app: &App, watched: &mut [Watched], read_to: &mut u64) -> bool {
+    let is_known = match app.resources.evidence.records_from(*read_to).await {
+        Ok(entries) => {
+            for entry in &entries {
+                for watched in &mut *watched {
+                    watched.learn(&entry.record);
+                }
+                *read_to = entry.evidence.index + 1;
+            }
+            true
+        }
         Err(error) => {
             tracing::warn!(error = %with_causes(&error), "what was drilled and tested is not known");
-            None
+            false
         }
     };
-    let looked = join_all(watched.iter_mut().map(|watched| watched.look(app, entries.as_deref()))).await;
+    let looked = join_all(watched.iter_mut().map(|watched| watched.look(app, is_known))).await;
     looked.into_iter().all(|is_sure| is_sure)
 }
 
@@ -84,6 +93,8 @@ struct Watched {
     database: Arc<Database>,
     written: Written,
     findings: BTreeMap<Need, Finding>,
+    /// What the evidence told so far.
+    proven: Proven,
     /// Whether the last look found no standby that follows.
     was_alone: bool,
 }
@@ -93,15 +104,16 @@ impl Watched {
         let written = app.estate.tiered(&database.schedule.config, app.clock.now())?;
         let of = |need: &Need| (*need, Finding::new(&about(*need), app, &database.name));
         let findings = tier::terms(written.tier).needs.iter().map(of).collect();
-        Some(Self { database: Arc::clone(database), written, findings, was_alone: false })
+        let (database, proven) = (Arc::clone(database), Proven::default());
+        Some(Self { database, written, findings, proven, was_alone: false })
     }
 
     fn id(&self, need: Need) -> String {
         format!("{}/{}", about(need), self.database.name)
     }
 
-    async fn look(&mut self, app: &App, entries: Option<&[Entry]>) -> bool {
-        let seen = Seen { evidence: entries.map(|entries| self.proven(entries)), ..self.ask().await };
+    async fn look(&mut self, app: &App, is_evidence_known: bool) -> bool {
+        let seen = Seen { evidence: is_evidence_known.then(|| self.proven.clone()), ..self.ask().await };
         let mut is_sure = true;
         for (need, answer) in tier::look(&self.written, &seen, app.clock.now()) {
             let Some(finding) = self.findings.get_mut(&need) else { continue };
@@ -141,18 +153,20 @@ impl Watched {
         seen
     }
 
-    fn proven(&self, entries: &[Entry]) -> Proven {
-        let runbooks: BTreeSet<&str> = self.written.runbooks.iter().map(|runbook| runbook.name.as_str()).collect();
-        let passed = |wanted: &'static str| {
-            let is_such = move |entry: &&Entry| entry.record.kind == wanted && entry.record.verdict == Verdict::Pass;
-            entries.iter().filter(is_such).map(|entry| &entry.record)
-        };
-        let of_this = |wanted| passed(wanted).filter(|record| record.subject == self.database.name.as_str());
-        let drills = passed(kind::DRILL).filter(|record| runbooks.contains(record.subject.as_str()));
-        Proven {
-            backed_up_at: of_this(kind::BACKUP).map(|record| record.finished_at).min(),
-            tested_at: of_this(kind::RESTORE_TEST).map(|record| record.finished_at).max(),
-            drilled: drills.map(|record| (record.finished_at, record.subject.clone())).max(),
+    /// What a record tells of this database.
+    fn learn(&mut self, record: &EvidenceRecord) {
+        let proven = &mut self.proven;
+        let (subject, at) = (record.subject.as_str(), record.finished_at);
+        let is_ours = subject == self.database.name.as_str();
+        let is_drilled = self.written.runbooks.iter().any(|runbook| runbook.name.as_str() == subject);
+        match record.kind.as_str() {
+            _ if record.verdict != Verdict::Pass => {}
+            kind::DRILL if is_drilled => {
+                proven.drilled = proven.drilled.take().max(Some((at, subject.to_owned())));
+            }
+            kind::BACKUP if is_ours => proven.backed_up_at = proven.backed_up_at.into_iter().chain([at]).min(),
+            kind::RESTORE_TEST if is_ours => proven.tested_at = proven.tested_at.max(Some(at)),
+            _ => {}
         }
     }
 }

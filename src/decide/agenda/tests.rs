@@ -156,7 +156,19 @@ fn whoever_waits_for_a_run_is_told_halfway_or_at_once_where_it_cannot_begin() {
     assert_eq!(worries(Vec::new(), "2026-11-29T12:59:59Z"), None);
     assert_eq!(worries(Vec::new(), "2026-11-29T13:00:00Z"), due);
     let long = hold(Cause::Blackout, "2026-11-28 12:00", "2026-12-05 12:00");
-    assert_eq!(worries(vec![long], "2026-11-28T13:00:00Z"), due, "it cannot begin within its window");
+    assert_eq!(worries(vec![long.clone()], "2026-11-28T13:00:00Z"), due, "it cannot begin within its window");
+    let next = |holds: Vec<Hold>, now: &str| {
+        let agenda = Agenda { lines: vec![test.clone()], holds };
+        agenda.worrying_next("restore_test", at(now)).unwrap().to_string()
+    };
+    for (now, then) in [
+        ("2026-11-28T12:59:59Z", "2026-11-29T13:00:00Z"),
+        ("2026-11-28T13:00:00Z", "2026-11-29T13:00:00Z"),
+        ("2026-11-29T13:00:00Z", "2026-12-29T13:00:00Z"),
+    ] {
+        assert_eq!(next(Vec::new(), now), then, "{now}");
+    }
+    assert_eq!(next(vec![long], "2026-11-28T12:59:59Z"), "2026-11-28T13:00:00Z", "at once where it cannot begin");
 }
 
 #[test]

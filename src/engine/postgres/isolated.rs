@@ -29,7 +29,7 @@ use crate::{
         reading::{Pages, ReadThrough},
     },
     domain::{Check, Lsn, RecoveryPoint, Timeline},
-    engine::{CopiedBeats, EngineError, Instance, IsolatedParams},
+    engine::{Ask, CopiedBeats, EngineError, Instance, IsolatedParams},
     process::Program,
 };
 
@@ -198,24 +198,7 @@ fn failure_line(log: &str) -> String {
 }
 
 #[async_trait]
-impl Instance for IsolatedInstance {
-    async fn recovery_point(&self) -> Result<RecoveryPoint, EngineError> {
-        Ok(self.reached.clone())
-    }
-
-    fn server_version(&self) -> String {
-        self.server_version.clone()
-    }
-
-    async fn isolation(&self) -> Result<Vec<Check>, EngineError> {
-        checks::isolation(self).await
-    }
-
-    async fn heartbeats(&self) -> Result<CopiedBeats, EngineError> {
-        let present = self.session.heartbeats(&self.postgres.login.dbname).await?;
-        Ok(CopiedBeats { present })
-    }
-
+impl Ask for IsolatedInstance {
     async fn query(&self, dbname: &str, sql: &str) -> Result<Answer, EngineError> {
         self.session.query(dbname, sql).await
     }
@@ -238,6 +221,26 @@ impl Instance for IsolatedInstance {
 
     async fn page_checksums(&self) -> Result<Pages, EngineError> {
         reading::page_checksums(self).await
+    }
+}
+
+#[async_trait]
+impl Instance for IsolatedInstance {
+    async fn recovery_point(&self) -> Result<RecoveryPoint, EngineError> {
+        Ok(self.reached.clone())
+    }
+
+    fn server_version(&self) -> String {
+        self.server_version.clone()
+    }
+
+    async fn isolation(&self) -> Result<Vec<Check>, EngineError> {
+        checks::isolation(self).await
+    }
+
+    async fn heartbeats(&self) -> Result<CopiedBeats, EngineError> {
+        let present = self.session.heartbeats(&self.postgres.login.dbname).await?;
+        Ok(CopiedBeats { present })
     }
 
     async fn stop(&self) -> Result<(), EngineError> {

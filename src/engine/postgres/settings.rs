@@ -163,6 +163,15 @@ const APART: [&str; 16] = [
     "lc_messages = 'C'",
 ];
 
+/// What every session of our own in a copy is opened with, stronger than what the
+/// source may have set per role or database: no code of others, and no damage passed over.
+pub(super) const FOR_CHECKS: [(&str, &str); 4] = [
+    ("session_preload_libraries", ""),
+    ("local_preload_libraries", ""),
+    ("zero_damaged_pages", "off"),
+    ("ignore_checksum_failure", "off"),
+];
+
 /// What a throw-away instance adds: no network, no jobs, nothing outside its folder.
 const ISOLATED: [&str; 10] = [
     "listen_addresses = ''",

@@ -8,7 +8,7 @@ use crate::{
     config::check::{CheckConfig, NamedCheck, RowCountsConfig, SqlCheckConfig, SqlFile, SqlText},
     decide::{answer::Expectation, collation, indexes, reading},
     domain::{Check, Phase, Verdict, with_causes},
-    engine::{EngineError, Instance},
+    engine::{Ask, EngineError},
     flow::StepContext,
 };
 
@@ -27,7 +27,7 @@ impl Test {
     }
 
     /// All but those that need the copy to be shut down.
-    pub(super) async fn ask(&self, instance: &dyn Instance, cx: &StepContext) -> Asked {
+    pub(super) async fn ask(&self, instance: &dyn Ask, cx: &StepContext) -> Asked {
         cx.progress("checking the data", None, None);
         let begun = Instant::now();
         let mut checks = Vec::new();
@@ -56,11 +56,11 @@ impl Test {
             asked.push("check_indexes", check, begun);
         }
         if self.wants(NamedCheck::FullRead) {
-            cx.progress("reading every row", None, None);
+            cx.progress("reading every database", None, None);
             let begun = Instant::now();
             let check = match instance.read_all().await {
                 Ok(read) => reading::judge_read(&read),
-                Err(error) => not_asked("full_read", "every row can be read", &error),
+                Err(error) => not_asked("full_read", "a dump reads every database to its end", &error),
             };
             asked.push("read", check, begun);
         }
@@ -68,7 +68,7 @@ impl Test {
     }
 
     /// What is asked of the copy's files, if anything is. It answers nothing afterwards.
-    pub(super) async fn ask_files(&self, instance: &dyn Instance, cx: &StepContext, asked: &mut Asked) -> bool {
+    pub(super) async fn ask_files(&self, instance: &dyn Ask, cx: &StepContext, asked: &mut Asked) -> bool {
         let is_wanted = self.wants(NamedCheck::PageChecksums);
         if is_wanted {
             cx.progress("verifying the checksums of all pages", None, None);
@@ -94,7 +94,7 @@ fn phase(name: &str, begun: Instant) -> Phase {
     Phase { name: name.to_owned(), seconds: begun.elapsed().as_secs_f64() }
 }
 
-async fn query(config: &SqlCheckConfig, instance: &dyn Instance, cx: &StepContext) -> Check {
+async fn query(config: &SqlCheckConfig, instance: &dyn Ask, cx: &StepContext) -> Check {
     let (begun, expectation) = (Instant::now(), config.expectation());
     let name = match &config.sql {
         SqlText::Written(sql) => sql.clone(),
@@ -115,8 +115,11 @@ async fn query(config: &SqlCheckConfig, instance: &dyn Instance, cx: &StepContex
         Ok(answer) => {
             let holds = expectation.is_met(&answer);
             if !holds {
-                let told = expectation.shown(&answer, true);
-                cx.tell(format!("check `{name}` gave {} instead of {}", quoted(&told), wanted(&expectation)));
+                let gave = match (&expectation, &answer.first) {
+                    (Expectation::NoRow, _) | (_, None) => expectation.shown(&answer, true),
+                    (_, Some(text)) => format!("`{text}`"),
+                };
+                cx.tell(format!("check `{name}` gave {gave} instead of {}", wanted(&expectation)));
             }
             let actual = expectation.shown(&answer, config.public);
             Check::judge(name, expectation.to_string(), actual, holds)
@@ -126,11 +129,14 @@ async fn query(config: &SqlCheckConfig, instance: &dyn Instance, cx: &StepContex
     check.taking(begun.elapsed())
 }
 
-/// The server's message may quote rows: it goes to the log, not into evidence.
+/// An error of the query itself is its answer; anything else, such as a time limit, is
+/// none. The server's message may quote rows: it goes to the log, not into evidence.
 fn failed(name: &str, expected: &impl fmt::Display, error: &EngineError, cx: &StepContext) -> Check {
     tracing::warn!(check = name, %error, "a check failed");
     cx.tell(format!("check `{name}` failed: {}", with_causes(error)));
-    Check::judge(name, expected.to_string(), FAILED, false)
+    let is_answer = matches!(error, EngineError::Copy { .. }) && error.is_permanent();
+    let verdict = if is_answer { Verdict::Fail } else { Verdict::Inconclusive };
+    Check::new(name, verdict, expected.to_string(), FAILED)
 }
 
 fn wanted(expectation: &Expectation) -> String {
@@ -140,14 +146,7 @@ fn wanted(expectation: &Expectation) -> String {
     }
 }
 
-fn quoted(told: &str) -> String {
-    if told.starts_with("no row") || told.ends_with(" rows") || told == "1 row" {
-        return told.to_owned();
-    }
-    format!("`{told}`")
-}
-
-async fn count(config: &RowCountsConfig, instance: &dyn Instance, cx: &StepContext) -> Vec<Check> {
+async fn count(config: &RowCountsConfig, instance: &dyn Ask, cx: &StepContext) -> Vec<Check> {
     let mut checks = Vec::new();
     for (table, least) in &config.row_counts {
         let (begun, name) = (Instant::now(), format!("rows of {table}"));

@@ -2,7 +2,11 @@
 //! until one has begun. Whoever promised a test each month hears of it before
 //! the auditor does.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+    sync::Arc,
+};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -15,12 +19,18 @@ use crate::{
     flows::restore_test,
 };
 
-const EVERY: SignedDuration = SignedDuration::from_secs(10);
+/// How often is looked whether one has begun of which a finding tells, or would.
+const AGAIN: SignedDuration = SignedDuration::from_secs(10);
+/// How often is looked in any case, as a clock may jump.
+const AT_LEAST: SignedDuration = SignedDuration::from_hours(1);
+/// Databases that are looked at in one go: the scheduler waits as long.
+const AT_ONCE: usize = 200;
 
 /// What is known of the tests of all databases.
 #[derive(Default)]
 pub(super) struct LateTests {
-    looked_at: Option<Timestamp>,
+    /// When each table is looked at next; none before the first look.
+    queue: Option<BinaryHeap<Reverse<(Timestamp, usize)>>>,
     /// Due times whose test has begun, or had nothing to test.
     settled: BTreeMap<DatabaseName, Timestamp>,
     findings: BTreeMap<DatabaseName, Finding>,
@@ -28,28 +38,35 @@ pub(super) struct LateTests {
 
 impl LateTests {
     pub(super) async fn look(&mut self, app: &Arc<App>, tables: &[Table], now: Timestamp) {
-        if self.looked_at.is_some_and(|looked_at| now < looked_at + EVERY && now >= looked_at) {
-            return;
-        }
-        self.looked_at = Some(now);
-        for table in tables {
-            let name = &table.database.name;
-            let Some(due) = table
-                .agenda
-                .worrying(restore_test::NAME, now)
-                .filter(|due| self.settled.get(name) != Some(&due.due_at))
-            else {
-                continue;
-            };
-            match is_settled(app, table, &due).await {
-                Ok(true) => {
-                    self.settled.insert(name.clone(), due.due_at);
-                    self.finding(app, name).close().await;
-                }
-                Ok(false) => self.finding(app, name).open(&told(name, &due, now)).await,
-                Err(error) => tracing::warn!(database = %name, error, "whether the restore test began is not known"),
+        for _ in 0..AT_ONCE {
+            let all = || (0..tables.len()).map(|place| Reverse((now, place))).collect();
+            let queue = self.queue.get_or_insert_with(all);
+            if queue.peek().is_none_or(|Reverse((at, _))| *at > now) {
+                return;
             }
+            let Some(Reverse((_, place))) = queue.pop() else { return };
+            let Some(table) = tables.get(place) else { continue };
+            let again_at = self.look_at(app, table, now).await.min(now + AT_LEAST);
+            self.queue.get_or_insert_default().push(Reverse((again_at, place)));
         }
+    }
+
+    /// Looks at one database, and answers when to look again.
+    async fn look_at(&mut self, app: &Arc<App>, table: &Table, now: Timestamp) -> Timestamp {
+        let name = &table.database.name;
+        let next = || table.agenda.worrying_next(restore_test::NAME, now).unwrap_or(Timestamp::MAX);
+        let worrying = table.agenda.worrying(restore_test::NAME, now);
+        let Some(due) = worrying.filter(|due| self.settled.get(name) != Some(&due.due_at)) else { return next() };
+        match is_settled(app, table, &due).await {
+            Ok(true) => {
+                self.settled.insert(name.clone(), due.due_at);
+                self.finding(app, name).close().await;
+                return next();
+            }
+            Ok(false) => self.finding(app, name).open(&told(name, &due, now)).await,
+            Err(error) => tracing::warn!(database = %name, error, "whether the restore test began is not known"),
+        }
+        now + AGAIN
     }
 
     fn finding(&mut self, app: &Arc<App>, name: &DatabaseName) -> &mut Finding {

@@ -219,7 +219,9 @@ async fn killed(case: &dyn Case, lab: &Lab, part: Part) {
         kills += 1;
     }
     case.finally(lab).await;
+    assert!(kills > 0, "{points:?}");
     let undone = steps.last_undone();
+    assert_eq!(undone.is_some(), case.undoes(), "{}", case.flow());
     if let (Some(step), true) = (undone, part.0 == part.1) {
         let (expected, points, _) = traced(case, lab, Some(step)).await;
         assert_eq!(expected.state, RunState::Unwound, "{expected:#?}");

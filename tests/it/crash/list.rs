@@ -81,6 +81,11 @@ pub(super) trait Case: Send + Sync {
         None
     }
 
+    /// Whether it makes what an unwinding takes away again.
+    fn undoes(&self) -> bool {
+        true
+    }
+
     /// Whether the suite has no time to kill it on both sides of each journal write.
     fn is_long(&self) -> bool {
         false
@@ -238,6 +243,10 @@ impl Case for Copy {
         copy::NAME
     }
 
+    fn undoes(&self) -> bool {
+        false
+    }
+
     fn write(&self, folder: &Path) {
         with_two_vaults(folder);
     }
@@ -376,6 +385,10 @@ impl Case for Prune {
         prune::NAME
     }
 
+    fn undoes(&self) -> bool {
+        false
+    }
+
     fn write(&self, folder: &Path) {
         edit(folder, "schedules/wallet.yaml", &[("daily: 31", "daily: 1"), ("window: 31d", "window: 1h")]);
     }
@@ -414,6 +427,10 @@ impl Case for Verify {
         verify::NAME
     }
 
+    fn undoes(&self) -> bool {
+        false
+    }
+
     async fn prepare(&self, lab: &mut Lab) {
         for _ in 0..2 {
             lab.passed(lab.backup()).await;
@@ -442,6 +459,10 @@ struct RotateKeys;
 impl Case for RotateKeys {
     fn flow(&self) -> &'static str {
         rotate_keys::NAME
+    }
+
+    fn undoes(&self) -> bool {
+        false
     }
 
     async fn prepare(&self, lab: &mut Lab) {
@@ -477,6 +498,10 @@ struct Missed;
 impl Case for Missed {
     fn flow(&self) -> &'static str {
         missed::NAME
+    }
+
+    fn undoes(&self) -> bool {
+        false
     }
 
     async fn run(&self, lab: &Lab) -> NewRun {

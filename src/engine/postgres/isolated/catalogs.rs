@@ -14,6 +14,10 @@ use crate::{
 const DATABASES: &str =
     "select datname::text from pg_database where datallowconn and datconnlimit <> -2 order by datname";
 
+/// Databases that take none, but for the template that is always such.
+const CLOSED: &str = "select datname::text from pg_database \
+     where not datallowconn and datname <> 'template0' and datconnlimit <> -2 order by datname";
+
 /// The collation of each database; of one that takes no connections, such as
 /// template0, only where it tells a version.
 const OF_DATABASES: &str = "select datname::text, null::text, \
@@ -62,6 +66,12 @@ pub(super) async fn collations(session: &Session) -> Result<Vec<Collation>, Engi
 pub(super) async fn databases(session: &Session) -> Result<Vec<String>, EngineError> {
     let mut connection = session.connect(session.dbname()).await.map_err(|error| failed(&error))?;
     sqlx::query_scalar(DATABASES).fetch_all(&mut connection).await.map_err(|error| failed(&error))
+}
+
+/// Databases that nobody can look into.
+pub(super) async fn closed(session: &Session) -> Result<Vec<String>, EngineError> {
+    let mut connection = session.connect(session.dbname()).await.map_err(|error| failed(&error))?;
+    sqlx::query_scalar(CLOSED).fetch_all(&mut connection).await.map_err(|error| failed(&error))
 }
 
 async fn asked(connection: &mut PgConnection, sql: &'static str) -> Result<Vec<Collation>, sqlx::Error> {

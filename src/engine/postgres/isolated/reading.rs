@@ -1,4 +1,4 @@
-//! Reads all of a copy with PostgreSQL's own programs: every row as a dump does,
+//! Reads all of a copy with PostgreSQL's own programs: every database as a dump does,
 //! and, once the server is shut down, every page on disk.
 
 use std::{path::Path, time::Duration};
@@ -9,10 +9,14 @@ use super::{
     stop_in,
 };
 use crate::{
-    decide::reading::{Pages, ReadThrough},
+    decide::reading::{Outcome, Pages, ReadThrough},
     engine::{
         EngineError,
-        postgres::{cluster::Binaries, restored::program_error, settings::ISOLATED_PORT},
+        postgres::{
+            cluster::Binaries,
+            restored::program_error,
+            settings::{self, ISOLATED_PORT},
+        },
     },
     process::{ProcessError, Program},
 };
@@ -23,17 +27,19 @@ const READ_LIMIT: Duration = Duration::from_secs(24 * 3600);
 pub(super) async fn read_all(instance: &IsolatedInstance) -> Result<Vec<ReadThrough>, EngineError> {
     let mut read = Vec::new();
     for dbname in catalogs::databases(&instance.session).await? {
-        let trouble = match dump(instance, &dbname)?.output(READ_LIMIT).await {
-            Ok(_) => None,
+        let outcome = match dump(instance, &dbname)?.output(READ_LIMIT).await {
+            Ok(_) => Outcome::Read,
             Err(ProcessError::Failed { stderr, .. }) => {
                 // The server's words may quote what it cannot read: they go to the log, not into evidence.
                 tracing::warn!(dbname, said = stderr, "the copy could not be read");
-                Some(told(&stderr))
+                Outcome::Failed(told(&stderr))
             }
             Err(error) => return Err(program_error("pg_dump", error)),
         };
-        read.push(ReadThrough { dbname, trouble });
+        read.push(ReadThrough { dbname, outcome });
     }
+    let closed = catalogs::closed(&instance.session).await?;
+    read.extend(closed.into_iter().map(|dbname| ReadThrough { dbname, outcome: Outcome::Closed }));
     Ok(read)
 }
 
@@ -46,7 +52,7 @@ fn dump(instance: &IsolatedInstance, dbname: &str) -> Result<Program, EngineErro
         .folder(instance.folder.join("socket"))
         .env("LC_ALL", "C")
         .env("PGPASSFILE", "/dev/null")
-        .env("PGOPTIONS", "-c session_preload_libraries= -c local_preload_libraries=")
+        .env("PGOPTIONS", &settings::FOR_CHECKS.map(|(name, value)| format!("-c {name}={value}")).join(" "))
         .args(["--host", "/proc/self/cwd", "--port", &ISOLATED_PORT.to_string(), "--no-password"])
         .args(["--username", instance.session.superuser(), "--file", "/dev/null", "--dbname"])
         .arg(connection_to(dbname)))
@@ -90,11 +96,16 @@ fn scanned(said: &str) -> u64 {
 
 fn of_failure(stderr: &str, data: &Path) -> Pages {
     let folder = format!("{}/", data.display());
+    let within = |file: &str| file.strip_prefix(&folder).unwrap_or(file).to_owned();
     let damaged = |line: &str| {
-        let (_, what) = line.split_once("checksum verification failed in file \"")?;
-        let (file, rest) = what.split_once("\", ")?;
-        let block = rest.split(':').next()?;
-        Some(format!("{block} of {}", file.strip_prefix(&folder).unwrap_or(file)))
+        if let Some((_, what)) = line.split_once("checksum verification failed in file \"") {
+            let (file, rest) = what.split_once("\", ")?;
+            return Some(format!("{} of {}", rest.split(':').next()?, within(file)));
+        }
+        // A file that ends in the middle of a page: nothing after it is looked at.
+        let (_, what) = line.split_once("could not read block ")?;
+        let (block, rest) = what.split_once(" in file \"")?;
+        Some(format!("block {block} of {}, which is cut short", within(rest.split_once("\": read ")?.0)))
     };
     let pages: Vec<String> = stderr.lines().filter_map(damaged).collect();
     if !pages.is_empty() {
@@ -123,6 +134,9 @@ mod tests {
             of_failure(bad, data),
             Pages::Damaged(vec!["block 3 of base/5/16384".to_owned(), "block 0 of base/5/1.1".to_owned()])
         );
+        let short = "pg_checksums: error: could not read block 7 in file \"/x/data/base/5/2\": read 4096 of 8192";
+        let cut = "block 7 of base/5/2, which is cut short".to_owned();
+        assert_eq!(of_failure(short, data), Pages::Damaged(vec![cut]));
         for (said, why) in [
             ("pg_checksums: error: data checksums are not enabled in cluster", "the cluster has no data checksums"),
             ("pg_checksums: error: cluster must be shut down", "pg_checksums gave up: pg_checksums: error: cluster"),

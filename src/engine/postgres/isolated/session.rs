@@ -11,7 +11,7 @@ use std::{
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Row,
+    AssertSqlSafe, ConnectOptions, Connection, Either, Executor, PgConnection, Row,
     postgres::{PgConnectOptions, PgRow, PgSslMode},
 };
 
@@ -24,7 +24,7 @@ use crate::{
         postgres::{
             Postgres,
             restored::{file_error, unfit},
-            settings::ISOLATED_PORT,
+            settings::{self, ISOLATED_PORT},
         },
     },
 };
@@ -49,13 +49,13 @@ pub(super) enum Readiness {
 }
 
 pub(super) fn failed(error: &sqlx::Error) -> EngineError {
-    let why = match error {
-        sqlx::Error::Database(answer) => {
-            format!("{} (SQLSTATE {})", answer.message(), answer.code().unwrap_or_default())
-        }
-        other => other.to_string(),
-    };
-    unfit("answer a query", why)
+    match error {
+        sqlx::Error::Database(answer) => EngineError::Copy {
+            message: answer.message().to_owned(),
+            code: answer.code().unwrap_or_default().into_owned(),
+        },
+        other => unfit("answer a query", other.to_string()),
+    }
 }
 
 impl Session {
@@ -106,7 +106,7 @@ impl Session {
             .ssl_mode(PgSslMode::Disable)
             .application_name("lifeboat")
             // Stronger than what the source may have set per role or database.
-            .options([("session_preload_libraries", ""), ("local_preload_libraries", "")])
+            .options(settings::FOR_CHECKS)
             .options([("statement_timeout", QUERY_LIMIT.as_millis())])
             .disable_statement_logging()
             .connect()
@@ -166,12 +166,17 @@ impl Session {
             let mut answer = Answer::default();
             {
                 // The operator's own check, on a throw-away copy; the simple protocol answers in text.
-                let mut rows = connection.fetch(sqlx::raw_sql(AssertSqlSafe(sql)));
-                while let Some(row) = rows.try_next().await? {
-                    if answer.rows == 0 {
-                        answer.first = first_column(&row)?;
+                let mut told = connection.fetch_many(sqlx::raw_sql(AssertSqlSafe(sql)));
+                while let Some(told) = told.try_next().await? {
+                    match told {
+                        Either::Left(_) => answer.statements += 1,
+                        Either::Right(row) => {
+                            if answer.rows == 0 {
+                                answer.first = first_column(&row)?;
+                            }
+                            answer.rows += 1;
+                        }
                     }
-                    answer.rows += 1;
                 }
             }
             connection.close().await?;
