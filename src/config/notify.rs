@@ -25,22 +25,21 @@ pub enum NotifierConfig {
 
 impl NotifierConfig {
     /// As it is written.
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::Webhook(_) => "webhook",
-            Self::Slack(_) => "slack",
-            Self::Pagerduty(_) => "pagerduty",
-            Self::Email(_) => "email",
-        }
+    pub fn kind(&self) -> &'static str {
+        self.kind_and_secret().0
     }
 
     /// Its secret; none where it has none.
     pub fn secret(&self) -> Option<&SecretRef> {
+        self.kind_and_secret().1
+    }
+
+    fn kind_and_secret(&self) -> (&'static str, Option<&SecretRef>) {
         match self {
-            Self::Webhook(webhook) => Some(&webhook.secret),
-            Self::Slack(slack) => Some(&slack.url),
-            Self::Pagerduty(pagerduty) => Some(&pagerduty.routing_key),
-            Self::Email(email) => email.password.as_ref(),
+            Self::Webhook(webhook) => ("webhook", Some(&webhook.secret)),
+            Self::Slack(slack) => ("slack", Some(&slack.url)),
+            Self::Pagerduty(pagerduty) => ("pagerduty", Some(&pagerduty.routing_key)),
+            Self::Email(email) => ("email", email.password.as_ref()),
         }
     }
 

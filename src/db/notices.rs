@@ -36,6 +36,8 @@ pub struct Stored {
     pub notifier: NotifierName,
     pub notice: Notice,
     pub stored_at: Timestamp,
+    /// Not told any more from then on.
+    pub until: Timestamp,
     /// How often a node began to tell it.
     pub attempts: i64,
     pub sent_at: Option<Timestamp>,
@@ -43,21 +45,25 @@ pub struct Stored {
 
 /// Stores what is not stored yet, all of it or nothing. Those of `withdrawn` that were
 /// not told are told no more; what nobody has begun to tell is as if it had never been.
+/// One that was withdrawn and not told is stored anew, as what it says now.
 pub async fn store(db: &Db, new: &[NewNotice], withdrawn: &[String]) -> Result<(), DbError> {
     let insert = format!(
         "INSERT INTO notices (id, notifier, content, stored_ms, until_ms, over_ms, next_ms)
-         VALUES ($1, $2, $3, {0}, $4, $5, {0}) ON CONFLICT (id) DO NOTHING",
+         VALUES ($1, $2, $3, {0}, $4, $5, {0})
+         ON CONFLICT (id) DO UPDATE
+            SET content = excluded.content, stored_ms = excluded.stored_ms, until_ms = excluded.until_ms
+            WHERE notices.sent_ms IS NULL AND notices.until_ms <= {0}",
         db.now_ms()
     );
     let withdraw = "DELETE FROM notices WHERE id = $1 AND attempts = 0 AND sent_ms IS NULL";
-    let end = format!("UPDATE notices SET until_ms = {} WHERE id = $1 AND sent_ms IS NULL", db.now_ms());
+    let end = "UPDATE notices SET until_ms = 0 WHERE id = $1 AND sent_ms IS NULL";
     let content: Result<Vec<String>, _> = new.iter().map(|new| serde_json::to_string(&new.notice)).collect();
     let content = content.map_err(corrupt)?;
     let stored: Result<(), sqlx::Error> = on!(db, pool => async {
         let mut transaction = pool.begin().await?;
         for id in withdrawn {
             sqlx::query(withdraw).bind(id).execute(&mut *transaction).await?;
-            sqlx::query(AssertSqlSafe(end.as_str())).bind(id).execute(&mut *transaction).await?;
+            sqlx::query(end).bind(id).execute(&mut *transaction).await?;
         }
         for (new, content) in new.iter().zip(content) {
             sqlx::query(AssertSqlSafe(insert.as_str()))
@@ -73,19 +79,20 @@ pub async fn store(db: &Db, new: &[NewNotice], withdrawn: &[String]) -> Result<(
 /// Those of one kind, by the first part of their ids, that are about what is not over.
 pub async fn current(db: &Db, kind: &str) -> Result<Vec<Stored>, DbError> {
     let sql = format!(
-        "SELECT notifier, content, stored_ms, attempts, sent_ms FROM notices
+        "SELECT notifier, content, stored_ms, until_ms, attempts, sent_ms FROM notices
          WHERE over_ms > {} AND id LIKE $1 ORDER BY stored_ms, id",
         db.now_ms()
     );
-    let rows: Vec<(String, String, i64, i64, Option<i64>)> =
+    let rows: Vec<(String, String, i64, i64, i64, Option<i64>)> =
         on!(db, pool => sqlx::query_as(AssertSqlSafe(sql)).bind(format!("{kind}/%")).fetch_all(pool).await)
             .map_err(DbError::query("read what was told"))?;
     rows.into_iter()
-        .map(|(notifier, content, stored_ms, attempts, sent_ms)| {
+        .map(|(notifier, content, stored_ms, until_ms, attempts, sent_ms)| {
             Ok(Stored {
                 notifier: notifier.parse().map_err(corrupt)?,
                 notice: serde_json::from_str(&content).map_err(corrupt)?,
                 stored_at: instant("notices", stored_ms)?,
+                until: instant("notices", until_ms)?,
                 attempts,
                 sent_at: sent_ms.map(|at| instant("notices", at)).transpose()?,
             })
@@ -93,15 +100,18 @@ pub async fn current(db: &Db, kind: &str) -> Result<Vec<Stored>, DbError> {
         .collect()
 }
 
-/// The oldest notice to this notifier that may be told now; nobody else gets it
-/// before `lease` has passed.
+/// The oldest notice to this notifier that is to be told, where it may be told now;
+/// nobody else gets it before `lease` has passed. A later one waits for it, so that what
+/// is said last comes last, but not for one that was refused for good.
 pub async fn claim(db: &Db, notifier: &NotifierName, lease: Duration) -> Result<Option<Claimed>, DbError> {
     let now = db.now_ms();
-    let free = format!("sent_ms IS NULL AND lease_until_ms <= {now} AND next_ms <= {now} AND until_ms > {now}");
+    let untold = untold(db);
+    let free = format!("{untold} AND lease_until_ms <= {now} AND next_ms <= {now}");
     // What is free is asked again of the row itself: another node may have been faster.
     let sql = format!(
         "UPDATE notices SET attempts = attempts + 1, lease_until_ms = {now} + $2
-         WHERE id = (SELECT id FROM notices WHERE notifier = $1 AND {free} ORDER BY stored_ms, id LIMIT 1) AND {free}
+         WHERE id = (SELECT id FROM notices WHERE notifier = $1 AND {untold} AND (refused = 0 OR next_ms <= {now})
+                     ORDER BY stored_ms, id LIMIT 1) AND {free}
          RETURNING content, attempts"
     );
     let row: Option<(String, i64)> = on!(db, pool => sqlx::query_as(AssertSqlSafe(sql))
@@ -109,6 +119,19 @@ pub async fn claim(db: &Db, notifier: &NotifierName, lease: Duration) -> Result<
     .map_err(DbError::query("claim what is to be told"))?;
     row.map(|(content, attempts)| Ok(Claimed { notice: serde_json::from_str(&content).map_err(corrupt)?, attempts }))
         .transpose()
+}
+
+fn untold(db: &Db) -> String {
+    format!("sent_ms IS NULL AND until_ms > {}", db.now_ms())
+}
+
+/// Whether anything is left to be told to this notifier, now or later.
+pub async fn is_any_untold(db: &Db, notifier: &NotifierName) -> Result<bool, DbError> {
+    let sql = format!("SELECT count(*) FROM notices WHERE notifier = $1 AND {}", untold(db));
+    let count: i64 =
+        on!(db, pool => sqlx::query_scalar(AssertSqlSafe(sql)).bind(notifier.as_str()).fetch_one(pool).await)
+            .map_err(DbError::query("count what is to be told"))?;
+    Ok(count > 0)
 }
 
 /// Notes that it was told.

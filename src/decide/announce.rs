@@ -20,8 +20,8 @@ pub use wording::notice;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
-/// What was called off and comes back, and what comes back and is called off again, has
-/// to stay so for this time: files reach one node after the other.
+/// What was announced has to be gone, and what was called off has to be back, for this
+/// time after it was said: files reach one node after the other.
 const SETTLE: SignedDuration = SignedDuration::from_mins(5);
 /// How often one maintenance is announced anew after it was called off.
 const ROUNDS_MAX: u32 = 3;
@@ -112,9 +112,18 @@ pub struct Told {
     pub notifier: NotifierName,
     pub said: Said,
     pub at: Timestamp,
+    /// Too late to be told from then on; long past where it was withdrawn.
+    pub until: Timestamp,
     /// Whether somebody may have got it.
     pub is_tried: bool,
     pub is_sent: bool,
+}
+
+impl Told {
+    /// Whether it was told, or will be.
+    fn stands(&self, now: Timestamp) -> bool {
+        self.is_sent || now < self.until
+    }
 }
 
 /// A notice to be stored.
@@ -143,6 +152,8 @@ pub fn plan(windows: &[Window], told: &[Told], now: Timestamp) -> Plan {
         let told = told.iter().filter(|told| told.notifier == *notifier).collect();
         View { windows, notifier, told, now }.plan(&mut plan);
     }
+    plan.withdraw.sort();
+    plan.withdraw.dedup();
     plan
 }
 
@@ -157,16 +168,17 @@ struct View<'a> {
 /// What was said of one maintenance.
 struct History<'a> {
     round: u32,
-    /// In this round; nothing where it was called off last.
+    /// In this round, also what was withdrawn; nothing where it was called off last.
     announced: Vec<&'a Told>,
     /// When the round before ended.
     ended_at: Option<Timestamp>,
 }
 
-impl History<'_> {
-    fn has(&self, stage: Stage) -> bool {
-        self.announced.iter().any(|told| told.said.stage == stage)
-    }
+/// One that was announced and does not take place.
+struct Gone<'a> {
+    said: &'a Said,
+    /// Whether it may be said.
+    is_settled: bool,
 }
 
 /// One that takes place, as the notifier is told of it.
@@ -177,48 +189,73 @@ struct Coming<'a> {
 }
 
 impl<'a> View<'a> {
-    fn plan(&self, plan: &mut Plan) {
+    fn plan(mut self, plan: &mut Plan) {
+        self.take_back(plan);
         let gone = self.gone(plan);
         let coming = self.coming();
-        let mut instead_of: Vec<Option<Occurrence>> = vec![None; coming.len()];
-        for said in gone {
+        let mut instead_of: Vec<Option<&Gone<'_>>> = vec![None; coming.len()];
+        for gone in &gone {
             let free = coming.iter().enumerate().filter(|(place, coming)| {
-                coming.reason == said.reason
+                coming.reason == gone.said.reason
                     && instead_of.get(*place).is_some_and(Option::is_none)
-                    && self.history(&coming.occurrence).announced.is_empty()
+                    && self.may_replace(&coming.occurrence)
             });
-            let nearest =
-                free.min_by_key(|(_, coming)| coming.occurrence.start.duration_since(said.occurrence.start).abs());
+            let start = gone.said.occurrence.start;
+            let nearest = free.min_by_key(|(_, coming)| coming.occurrence.start.duration_since(start).abs());
             match nearest.and_then(|(place, _)| instead_of.get_mut(place)) {
-                Some(taken) => *taken = Some(said.occurrence.clone()),
-                None => self.cancel(said, plan),
+                Some(taken) => *taken = Some(gone),
+                None if gone.is_settled => self.cancel(gone.said, plan),
+                None => {}
             }
         }
         for (coming, instead_of) in coming.into_iter().zip(instead_of) {
-            self.announce(coming, instead_of, plan);
+            // It waits with what it replaces, to be told with it.
+            if instead_of.is_none_or(|gone| gone.is_settled) {
+                self.announce(coming, instead_of.map(|gone| gone.said.occurrence.clone()), plan);
+            }
         }
     }
 
+    /// Whether one that comes can be told of in place of another.
+    fn may_replace(&self, occurrence: &Occurrence) -> bool {
+        let history = self.history(occurrence, |_| true);
+        history.round < ROUNDS_MAX && !history.announced.iter().any(|told| told.stands(self.now))
+    }
+
+    /// Withdraws that something is called off which takes place again. What nobody has
+    /// begun to tell was never said.
+    fn take_back(&mut self, plan: &mut Plan) {
+        let is_untrue = |told: &Told| {
+            told.said.stage == Stage::Cancelled
+                && !told.is_sent
+                && told.stands(self.now)
+                && self.now >= told.at + SETTLE
+                && self.takes_place(&told.said.occurrence)
+        };
+        let untrue: Vec<&Told> = self.told.iter().copied().filter(|told| is_untrue(told)).collect();
+        plan.withdraw.extend(untrue.iter().map(|told| told.id.clone()));
+        self.told.retain(|told| told.is_tried || !untrue.iter().any(|untrue| untrue.id == told.id));
+    }
+
     /// What was announced and does not take place; what of it was not told is withdrawn.
-    fn gone(&self, plan: &mut Plan) -> Vec<&'a Said> {
-        let mut gone: Vec<&Said> = Vec::new();
+    fn gone(&self, plan: &mut Plan) -> Vec<Gone<'a>> {
+        let mut gone: Vec<Gone<'_>> = Vec::new();
         for told in &self.told {
-            let said = &told.said;
-            let is_known = gone.iter().any(|known| known.occurrence == said.occurrence);
-            if said.occurrence.end <= self.now || is_known || self.takes_place(&said.occurrence) {
+            let occurrence = &told.said.occurrence;
+            let is_known = gone.iter().any(|known| known.said.occurrence == *occurrence);
+            if occurrence.end <= self.now || is_known || self.takes_place(occurrence) {
                 continue;
             }
-            let history = self.history(&said.occurrence);
-            let unsent = history.announced.iter().filter(|told| !told.is_sent);
+            // An end that was withdrawn may have reached nobody: it is said again.
+            let history = self.history(occurrence, |end| end.stands(self.now));
+            let unsent = history.announced.iter().filter(|told| !told.is_sent && told.stands(self.now));
             plan.withdraw.extend(unsent.map(|told| told.id.clone()));
-            // Where nobody can have got it, nobody need know.
-            let since = history.announced.iter().filter(|told| told.is_tried).map(|told| told.at).max();
-            if since.is_some_and(|since| history.round == 0 || self.now >= since + SETTLE) {
-                gone.push(said);
+            // Where nobody has begun to tell it, nobody need know.
+            let tried = history.announced.iter().filter(|told| told.is_tried);
+            if let Some(last) = tried.max_by_key(|told| told.at) {
+                gone.push(Gone { said: &last.said, is_settled: self.now >= last.at + SETTLE });
             }
         }
-        plan.withdraw.sort();
-        plan.withdraw.dedup();
         gone
     }
 
@@ -245,29 +282,34 @@ impl<'a> View<'a> {
         coming
     }
 
-    fn history(&self, occurrence: &Occurrence) -> History<'a> {
+    /// Of what ended it, as much as `counts`.
+    fn history(&self, occurrence: &Occurrence, counts: impl Fn(&Told) -> bool) -> History<'a> {
         let is_end = |said: &Said| {
             said.instead_of.as_ref() == Some(occurrence)
                 || (said.stage == Stage::Cancelled && said.occurrence == *occurrence)
         };
-        let ends: Vec<Timestamp> = self.told.iter().filter(|told| is_end(&told.said)).map(|told| told.at).collect();
-        let round = u32::try_from(ends.len()).unwrap_or(u32::MAX);
-        let is_of =
-            |said: &Said| said.occurrence == *occurrence && said.stage != Stage::Cancelled && said.round == round;
-        let announced = self.told.iter().filter(|told| is_of(&told.said)).copied().collect();
-        History { round, announced, ended_at: ends.into_iter().max() }
+        let ends = self.told.iter().filter(|told| is_end(&told.said) && counts(told));
+        let ended_at = ends.map(|told| told.at).max();
+        let is_of = |said: &Said| said.occurrence == *occurrence && said.stage != Stage::Cancelled;
+        let of = self.told.iter().copied().filter(|told| is_of(&told.said));
+        let (announced, before): (Vec<&Told>, Vec<&Told>) =
+            of.partition(|told| ended_at.is_none_or(|ended_at| told.at > ended_at));
+        let this = announced.iter().map(|told| told.said.round).max();
+        let round = this.or_else(|| before.iter().map(|told| told.said.round + 1).max()).unwrap_or(0);
+        History { round, announced, ended_at }
     }
 
     fn announce(&self, coming: Coming<'_>, instead_of: Option<Occurrence>, plan: &mut Plan) {
-        let history = self.history(&coming.occurrence);
+        let history = self.history(&coming.occurrence, |_| true);
         let is_settled = history.ended_at.is_none_or(|ended_at| self.now >= ended_at + SETTLE);
         if history.round >= ROUNDS_MAX || !is_settled {
             return;
         }
+        let has = |stage| history.announced.iter().any(|told| told.said.stage == stage && told.stands(self.now));
         let start = coming.occurrence.start;
         let due =
             if self.now >= start - HOUR { Some(Stage::Hour) } else { (self.now >= start - DAY).then_some(Stage::Day) };
-        let stage = match (due.filter(|stage| !history.has(*stage)), &instead_of) {
+        let stage = match (due.filter(|stage| !has(*stage)), &instead_of) {
             (Some(stage), _) => stage,
             (None, Some(_)) => Stage::Changed,
             (None, None) => return,
@@ -281,8 +323,7 @@ impl<'a> View<'a> {
     }
 
     fn cancel(&self, said: &Said, plan: &mut Plan) {
-        let round = self.history(&said.occurrence).round;
-        let said = Said { stage: Stage::Cancelled, round, instead_of: None, ..said.clone() };
+        let said = Said { stage: Stage::Cancelled, instead_of: None, ..said.clone() };
         let until = said.occurrence.end;
         plan.say.push(self.saying(said, until));
     }

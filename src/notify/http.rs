@@ -1,7 +1,7 @@
 //! What the notifiers over HTTP share: one POST with a time limit, and what its
 //! answer means. No redirect is followed, as it would carry a secret elsewhere, and no
-//! error names more of an address than its host. `HTTPS_PROXY` and `NO_PROXY` of the
-//! environment are honoured.
+//! error names more of an address than its host. The proxies of the environment are
+//! used for `https://` alone: what is in clear stays on this machine.
 
 use std::{path::Path, time::Duration};
 
@@ -40,6 +40,7 @@ impl Server {
             .user_agent(concat!("lifeboat/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .timeout(LIMIT);
+        let builder = if url.scheme() == "https" { builder } else { builder.no_proxy() };
         let builder = match ca_file {
             Some(file) => builder.tls_certs_only(authorities(file).await?),
             None => builder,

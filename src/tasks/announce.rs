@@ -9,12 +9,13 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{App, notifiers::Notifier},
     db::{
-        DbError, findings,
+        Db, DbError, findings,
         notices::{self, NewNotice},
     },
     decide::announce::{self, Saying, Told, Window},
@@ -34,14 +35,20 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
     if app.notifiers.is_empty() {
         return;
     }
+    let (looked, looks) = watch::channel(());
+    let told = app.notifiers.iter().map(|(name, notifier)| tell(&app, name, notifier, looks.clone(), &stop));
+    tokio::join!(look(&app, &windows, looked, &stop), join_all(told));
+}
+
+/// Stores what is to be said, again and again, and says each time that it has looked.
+async fn look(app: &App, windows: &[Window], looked: watch::Sender<()>, stop: &CancellationToken) {
     loop {
         let db = &app.resources.db;
-        let said = db.within(deliver::PATIENCE, "store what is to be announced", say(&app, &windows)).await;
+        let said = db.within(deliver::PATIENCE, "store what is to be announced", say(app, windows)).await;
         if let Err(error) = said {
             tracing::warn!(error = with_causes(&error), "what is to be announced is not stored; trying again");
         }
-        let told = app.notifiers.iter().map(|(name, notifier)| tell(&app, name, notifier, &stop));
-        join_all(told).await;
+        looked.send_replace(());
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -80,6 +87,7 @@ async fn say(app: &App, windows: &[Window]) -> Result<(), DbError> {
                 id: stored.notice.id,
                 notifier: stored.notifier,
                 at: stored.stored_at,
+                until: stored.until,
                 is_tried: stored.attempts > 0,
                 is_sent: stored.sent_at.is_some(),
             })
@@ -106,16 +114,36 @@ fn unreadable(error: impl std::fmt::Display) -> DbError {
     DbError::Corrupt { place: "the notices", reason: error.to_string() }
 }
 
-/// Tells what one notifier has to tell, oldest first, until one fails.
-async fn tell(app: &App, name: &NotifierName, notifier: &Notifier, stop: &CancellationToken) {
-    while !stop.is_cancelled() {
-        match deliver::one(&app.resources.db, name, notifier, stop).await {
-            Ok(deliver::Outcome::Sent) => {}
-            Ok(deliver::Outcome::Nothing | deliver::Outcome::Failed) => return,
-            Err(error) => {
-                tracing::warn!(notifier = %name, error = with_causes(&error), "what is to be told waits");
-                return;
-            }
+/// Tells what one notifier has to tell after each look; none waits for another.
+async fn tell(
+    app: &App,
+    name: &NotifierName,
+    notifier: &Notifier,
+    mut looks: watch::Receiver<()>,
+    stop: &CancellationToken,
+) {
+    let db = &app.resources.db;
+    let mut is_first = true;
+    // The sender goes when all is to stop.
+    while looks.changed().await.is_ok() && !stop.is_cancelled() {
+        let mut told = tell_all(db, name, notifier, stop).await;
+        if told.is_ok() && is_first {
+            told = deliver::close_mended(db, name, notifier, stop).await;
+        }
+        is_first = false;
+        if let Err(error) = told {
+            tracing::warn!(notifier = %name, error = with_causes(&error), "what is to be told waits");
         }
     }
+}
+
+/// Oldest first, until one fails.
+async fn tell_all(db: &Db, name: &NotifierName, notifier: &Notifier, stop: &CancellationToken) -> Result<(), DbError> {
+    while !stop.is_cancelled() {
+        match deliver::one(db, name, notifier, stop).await? {
+            deliver::Outcome::Sent => {}
+            deliver::Outcome::Nothing | deliver::Outcome::Failed => break,
+        }
+    }
+    Ok(())
 }

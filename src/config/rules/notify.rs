@@ -7,8 +7,8 @@ use super::{Report, Spot, known};
 /// The notifiers of `lifeboat.yaml`, and who maintenance is announced to.
 pub(super) fn daemon(root: Spot<'_>, report: &mut Report<'_>) {
     for (_, _, notifier) in root.get("notify").pairs() {
-        for secret in ["secret", "url", "routing_key", "password"] {
-            report.command(notifier.get(secret).get("command"));
+        for (_, _, value) in notifier.pairs() {
+            report.command(value.get("command")); // Of those that are secrets.
         }
         if notifier.get("kind").text() == Some("email") {
             email(notifier, report);

@@ -26,19 +26,28 @@ fn window((start, end): (&str, &str), reason: &str) -> Window {
 /// Looks, and stores what is to be said as if it had been tried.
 fn look(windows: &[Window], told: &mut Vec<Told>, now: &str) -> Vec<String> {
     let now = at(now);
-    let Plan { say, withdraw } = plan(windows, told, now);
-    told.retain(|told| !withdraw.contains(&told.id));
-    let ids = say.iter().map(|saying| saying.id.clone()).collect();
-    told.extend(say.into_iter().map(|Saying { id, notifier, said, .. }| Told {
-        id,
-        notifier,
-        said,
-        at: now,
-        is_tried: true,
-        is_sent: true,
-    }));
-    assert_eq!(plan(windows, told, now), Plan::default(), "once is enough");
-    ids
+    let plan = stored(windows, told, now, (true, true));
+    assert_eq!(super::plan(windows, told, now), Plan::default(), "once is enough");
+    plan.say.into_iter().map(|saying| saying.id).collect()
+}
+
+/// Looks and stores as the outbox does; what is said is tried and sent, or not.
+fn stored(windows: &[Window], told: &mut Vec<Told>, now: Timestamp, (is_tried, is_sent): (bool, bool)) -> Plan {
+    let plan = plan(windows, told, now);
+    told.retain(|told| told.is_tried || !plan.withdraw.contains(&told.id));
+    for told in told.iter_mut().filter(|told| plan.withdraw.contains(&told.id)) {
+        told.until = Timestamp::UNIX_EPOCH;
+    }
+    for Saying { id, notifier, said, until } in plan.say.clone() {
+        assert!(told.iter().all(|told| told.id != id || !told.stands(now)), "{id} would not be stored");
+        told.retain(|told| told.id != id);
+        told.push(Told { id, notifier, said, at: now, until, is_tried, is_sent });
+    }
+    plan
+}
+
+fn stages(plan: &Plan) -> Vec<&str> {
+    plan.say.iter().map(|saying| saying.id.rsplit('/').nth(1).unwrap()).collect()
 }
 
 fn id(what: &str) -> Vec<String> {
@@ -155,23 +164,78 @@ fn what_comes_back_is_announced_anew_but_not_for_ever() {
     let mut now = at("2026-12-25T12:00:00Z");
     for turn in 0..120 {
         let windows: &[Window] = if turn % 2 == 0 { &with } else { &without };
-        let Plan { say, withdraw } = plan(windows, &told, now);
+        let Plan { say, withdraw } = stored(windows, &mut told, now, (true, true));
         assert!(withdraw.is_empty());
         said.extend(say.iter().map(|saying| saying.id.trim_start_matches("maintenance/").to_owned()));
-        told.extend(say.into_iter().map(|Saying { id, notifier, said, .. }| Told {
-            id,
-            notifier,
-            said,
-            at: now,
-            is_tried: true,
-            is_sent: true,
-        }));
         now += SignedDuration::from_mins(1);
     }
     let wanted: Vec<String> = ["24h", "cancelled", "24h-2", "cancelled-2", "24h-3", "cancelled-3"]
         .map(|stage| format!("{KEY}/{stage}/dba"))
         .into();
     assert_eq!(said, wanted);
+    // What is not announced any more takes the place of nothing.
+    let other = window(("2026-12-26 03:00", "2026-12-26 05:00"), "disks");
+    look(&[other], &mut told, "2026-12-25T15:00:00Z");
+    let off = id("20261226t0200z-20261226t0400z-all/cancelled");
+    assert_eq!(look(&with, &mut told, "2026-12-25T16:00:00Z"), off);
+}
+
+#[test]
+fn a_node_whose_files_are_old_says_nothing_of_what_is_new() {
+    let later = window(("2027-01-09 02:00", "2027-01-09 04:00"), "disks");
+    let sooner = window(("2026-12-26 03:00", "2026-12-26 05:00"), "disks");
+    for (old, then) in [(vec![], "cancelled"), (vec![later], "changed"), (vec![sooner], "24h")] {
+        let mut told = Vec::new();
+        look(&[window(CHRISTMAS, "disks")], &mut told, "2026-12-25T12:00:00Z");
+        for now in ["2026-12-25T12:00:05Z", "2026-12-25T12:04:59Z"] {
+            assert!(look(&old, &mut told, now).is_empty(), "{then}");
+        }
+        assert!(look(&[window(CHRISTMAS, "disks")], &mut told, "2026-12-25T12:04:59Z").is_empty());
+        assert_eq!(stages(&plan(&old, &told, at("2026-12-25T12:05:00Z"))), [then]);
+    }
+}
+
+#[test]
+fn a_change_that_was_not_told_ends_nothing() {
+    let later = [window(("2027-01-09 02:00", "2027-01-09 04:00"), "disks")];
+    for is_tried in [false, true] {
+        let mut told = Vec::new();
+        look(&[window(CHRISTMAS, "disks")], &mut told, "2026-12-25T12:00:00Z");
+        let changed = stored(&later, &mut told, at("2026-12-25T13:00:00Z"), (is_tried, false));
+        assert_eq!(stages(&changed), ["changed"]);
+        let mut said = Vec::new();
+        for now in ["2026-12-25T14:00:00Z", "2026-12-25T14:00:05Z", "2026-12-25T14:00:10Z"] {
+            said.extend(stored(&[], &mut told, at(now), (true, true)).say.into_iter().map(|saying| saying.id));
+        }
+        let first = id(&format!("{KEY}/cancelled"));
+        let second = id("20270109t0100z-20270109t0300z-all/cancelled");
+        assert_eq!(said, if is_tried { [second, first].concat() } else { first });
+    }
+}
+
+#[test]
+fn what_was_withdrawn_is_said_when_it_is_true_again() {
+    let with = [window(CHRISTMAS, "disks")];
+    for is_tried in [false, true] {
+        // An announcement.
+        let mut told = Vec::new();
+        let announced = stored(&with, &mut told, at("2026-12-25T12:00:00Z"), (is_tried, false));
+        let gone = stored(&[], &mut told, at("2026-12-25T12:01:00Z"), (true, true));
+        assert_eq!(gone, Plan { say: Vec::new(), withdraw: id(&format!("{KEY}/24h")) });
+        assert_eq!(plan(&[], &told, at("2026-12-25T12:02:00Z")), Plan::default());
+        let back = stored(&with, &mut told, at("2026-12-25T12:02:00Z"), (true, true));
+        assert_eq!(back, announced);
+        // That it is called off, and then anew what may have been heard of.
+        let off = stored(&[], &mut told, at("2026-12-25T13:00:00Z"), (is_tried, false));
+        assert_eq!(stages(&off), ["cancelled"]);
+        assert_eq!(plan(&with, &told, at("2026-12-25T13:04:00Z")), Plan::default(), "files may differ");
+        let back = stored(&with, &mut told, at("2026-12-25T13:05:00Z"), (true, true));
+        assert_eq!(back.withdraw, id(&format!("{KEY}/cancelled")));
+        assert_eq!(stages(&back), if is_tried { vec!["24h-2"] } else { vec![] });
+        assert_eq!(plan(&with, &told, at("2026-12-25T13:05:05Z")), Plan::default());
+        let off = plan(&[], &told, at("2026-12-25T14:00:00Z"));
+        assert_eq!(stages(&off), [if is_tried { "cancelled-2" } else { "cancelled" }]);
+    }
 }
 
 #[test]
@@ -214,6 +278,7 @@ fn a_notice_names_databases_times_reason_and_what_is_held() {
     assert_eq!(serde_json::from_value::<Said>(told_of.details).unwrap(), announced[0].said, "it is read back");
 
     look(&[window(CHRISTMAS, "disks")], &mut told, "2026-12-25T12:00:00Z");
+    let now = at("2026-12-25T12:05:00Z");
     let off = notice(&plan(&[], &told, now).say[0], now).unwrap();
     assert!(
         off.title.starts_with("Maintenance called off: wallet, ledger") && off.text.contains("does not take place")

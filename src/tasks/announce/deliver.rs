@@ -78,6 +78,32 @@ pub(super) async fn one(
     }
 }
 
+/// Closes what was found about a notifier that can be reached again, where nothing is
+/// left that would show it: what could not be told is over.
+pub(super) async fn close_mended(
+    db: &Db,
+    name: &NotifierName,
+    notifier: &Notifier,
+    stop: &CancellationToken,
+) -> Result<(), DbError> {
+    let id = format!("{PREFIX}{name}");
+    let is_concerned = async {
+        let is_open = findings::open_findings(db).await?.iter().any(|finding| finding.id == id);
+        Ok::<_, DbError>(is_open && !notices::is_any_untold(db, name).await?)
+    };
+    if !db.within(PATIENCE, "look what was found about a notifier", is_concerned).await? {
+        return Ok(());
+    }
+    let is_mended = tokio::select! {
+        probed = tokio::time::timeout(LIMIT, notifier.to.probe()) => matches!(probed, Ok(Ok(()))),
+        () = stop.cancelled() => false,
+    };
+    if is_mended {
+        db.within(PATIENCE, "close a finding", findings::close(db, &id)).await?;
+    }
+    Ok(())
+}
+
 async fn given_up(stop: &CancellationToken) {
     stop.cancelled().await;
     tokio::time::sleep(GRACE).await;

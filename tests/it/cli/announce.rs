@@ -18,6 +18,7 @@ use crate::support::{
 };
 
 const SOON: Duration = Duration::from_secs(60);
+const LONG_SINCE: &str = "UPDATE notices SET stored_ms = stored_ms - 600000";
 /// Recognisable wherever they should not be.
 const KEY: &str = "whsec_bmV2ZXItdG8tYmUtc2hvd24tMDEyMzQ1Njc4OQ==";
 const SLACK_PATH: &str = "/services/T0NEVERSHOWN";
@@ -122,7 +123,8 @@ async fn maintenance_is_told_once_and_what_becomes_of_it() {
     tokio::time::timeout(SOON, daemon.wait()).await.unwrap().unwrap();
     let told = receiver.posts().len();
     let mut daemon = site.serve(&[]);
-    // It is moved: that is told, and what was before with it.
+    // It is moved: that is told, and what was before with it, once it was announced long enough.
+    execute(&db, LONG_SINCE).await;
     site.edit("lifeboat.yaml", &first, &maintenance(300, 360));
     eventually("it is told that it moved", SOON, async || slacked(&receiver).len() > slacks.len()).await;
     let moved = slacked(&receiver).pop().unwrap();
@@ -131,6 +133,7 @@ async fn maintenance_is_told_once_and_what_becomes_of_it() {
     assert_eq!(receiver.posts().len(), told + 2, "nothing else was told since the restart");
     assert!(hooked(&receiver).pop().unwrap().0.ends_with("/24h/hook"));
     // It is taken out.
+    execute(&db, LONG_SINCE).await;
     let yaml = site.text("lifeboat.yaml");
     let kept: Vec<&str> = yaml.lines().filter(|line| !line.starts_with("maintenance:")).collect();
     site.put("lifeboat.yaml", &(kept.join("\n") + "\n"));
@@ -192,9 +195,20 @@ async fn what_cannot_be_told_is_tried_again_and_is_a_finding_until_it_is() {
     eventually("the finding is closed", SOON, async || findings(&site).await.is_empty()).await;
     assert_eq!(slacked(&receiver).len(), 4);
 
-    // Of a notifier that goes nothing is found any more.
+    // Where nothing is left to be told, and it can be reached, nothing is found any more.
+    execute(&db, "UPDATE notices SET over_ms = stored_ms").await;
     receiver.answer(&[(410, None, "channel_is_archived")]);
     site.edit("lifeboat.yaml", "reason: new disks,", "reason: new disks, databases: [wallet],");
+    hang_up();
+    eventually("a finding", SOON, async || !findings(&site).await.is_empty()).await;
+    let (yaml, maintained) = (site.text("lifeboat.yaml"), |line: &&str| line.starts_with("maintenance:"));
+    let kept: Vec<&str> = yaml.lines().filter(|line| !maintained(line)).collect();
+    site.put("lifeboat.yaml", &(kept.join("\n") + "\n"));
+    hang_up();
+    eventually("the finding is closed", SOON, async || findings(&site).await.is_empty()).await;
+    // Nor of a notifier that goes.
+    receiver.answer(&[(410, None, "channel_is_archived")]);
+    site.put("lifeboat.yaml", &yaml);
     hang_up();
     eventually("a finding", SOON, async || !findings(&site).await.is_empty()).await;
     site.edit("schedules/wallet.yaml", "notify: [dba]", "notify: [hook]");
@@ -305,6 +319,8 @@ async fn every_kind_is_told_as_it_is_written() {
     let log = std::fs::File::create(site.path("log")).unwrap();
     let mut command = site.command(&["serve"]);
     command.env("RUST_LOG", "trace").stdout(log.try_clone().unwrap()).stderr(log);
+    // Nobody listens there, and nobody must hear.
+    command.env("HTTP_PROXY", "http://127.0.0.1:9").env("ALL_PROXY", "http://127.0.0.1:9");
     let mut daemon = command.spawn().unwrap();
     for path in ["/hook", SLACK_PATH, "/v2/change/enqueue"] {
         let is_told = async || receiver.posts().iter().any(|post| post.path == path);

@@ -82,20 +82,32 @@ pub(super) async fn what_cannot_be_told_waits(state: &State) {
     run(db, "UPDATE notices SET stored_ms = stored_ms - 1000").await;
     notices::store(db, &[new("m/2/dba", "dba", tomorrow())], &[]).await.unwrap();
     let claim = async || notices::claim(db, &dba, LEASE).await.unwrap();
-    let (first, second) = (claim().await.unwrap(), claim().await.unwrap());
-    assert_eq!((first.notice.id.as_str(), second.notice.id.as_str()), ("m/1/dba", "m/2/dba"), "the oldest first");
+    let first = claim().await.unwrap();
+    assert_eq!(first.notice.id, "m/1/dba", "the oldest first");
+    assert_eq!(claimed(db).await, None, "while it is told none overtakes it");
     notices::give_back(db, &first, LEASE, false).await.unwrap();
-    notices::give_back(db, &second, LEASE, true).await.unwrap();
+    assert_eq!(claimed(db).await, None, "nor while it waits");
+    // One that a person has to mend holds up nothing.
+    run(db, "UPDATE notices SET next_ms = 0").await;
+    let first = claim().await.unwrap();
+    notices::give_back(db, &first, LEASE, true).await.unwrap();
+    let second = claim().await.unwrap();
+    assert_eq!((second.notice.id.as_str(), second.attempts), ("m/2/dba", 1));
+    notices::give_back(db, &second, LEASE, false).await.unwrap();
     assert_eq!(claimed(db).await, None);
     // An edit of the files may have mended what was refused, and nothing else.
     notices::try_refused(db).await.unwrap();
-    assert_eq!(claimed(db).await, Some(("m/2/dba".to_owned(), 2)));
+    assert_eq!(claimed(db).await, Some(("m/1/dba".to_owned(), 3)));
+    assert_eq!(claimed(db).await, None);
+    notices::note_sent(db, "m/1/dba").await.unwrap();
     assert_eq!(claimed(db).await, None);
     run(db, "UPDATE notices SET next_ms = 0").await;
-    assert_eq!(claimed(db).await, Some(("m/1/dba".to_owned(), 2)));
+    assert!(notices::is_any_untold(db, &dba).await.unwrap());
+    assert_eq!(claimed(db).await, Some(("m/2/dba".to_owned(), 2)));
     // Too late.
     run(db, "UPDATE notices SET next_ms = 0, lease_until_ms = 0, until_ms = 1").await;
     assert_eq!(claimed(db).await, None);
+    assert!(!notices::is_any_untold(db, &dba).await.unwrap());
     assert_eq!(notices::current(db, "m").await.unwrap().len(), 2, "what they are about is not over");
     run(db, "UPDATE notices SET over_ms = 1").await;
     assert!(notices::current(db, "m").await.unwrap().is_empty());
@@ -109,8 +121,18 @@ pub(super) async fn what_nobody_began_to_tell_is_taken_back(state: &State) {
     let (tried, _) = claimed(db).await.unwrap();
     notices::store(db, &[new("m/3/dba", "dba", tomorrow())], &ids).await.unwrap();
     let left: Vec<String> = notices::current(db, "m").await.unwrap().into_iter().map(|of| of.notice.id).collect();
-    assert_eq!(left, [tried, "m/3/dba".to_owned()]);
+    assert_eq!(left, [tried.clone(), "m/3/dba".to_owned()]);
     run(db, "UPDATE notices SET lease_until_ms = 0").await;
     assert_eq!(claimed(db).await, Some(("m/3/dba".to_owned(), 1)), "the other one is told no more");
     assert_eq!(claimed(db).await, None);
+    // It is true again, and comes after what was said meanwhile.
+    run(db, "UPDATE notices SET stored_ms = stored_ms - 1000").await;
+    notices::store(db, &[new(&tried, "dba", tomorrow())], &[]).await.unwrap();
+    assert_eq!(claimed(db).await, None);
+    notices::note_sent(db, "m/3/dba").await.unwrap();
+    assert_eq!(claimed(db).await, Some((tried.clone(), 2)));
+    notices::note_sent(db, &tried).await.unwrap();
+    notices::store(db, &[new(&tried, "dba", tomorrow())], &[]).await.unwrap();
+    run(db, "UPDATE notices SET lease_until_ms = 0").await;
+    assert_eq!(claimed(db).await, None, "what was told is not said again");
 }
