@@ -250,6 +250,6 @@ fn anchor_schedule(schedule: &mut ScheduleConfig, folder: &Path) {
 }
 
 /// Makes a path absolute; what is absolute already stays.
-pub(super) fn anchor(path: &mut PathBuf, folder: &Path) {
+fn anchor(path: &mut PathBuf, folder: &Path) {
     *path = folder.join(&*path);
 }

@@ -55,7 +55,7 @@ impl NotifierConfig {
             secret.anchor(folder);
         }
         if let Some(file) = file {
-            super::load::anchor(file, folder);
+            *file = folder.join(&*file);
         }
     }
 }
