@@ -120,7 +120,7 @@ async fn first_start(site: &Site) -> f64 {
 
 async fn many(estate: &Estate) -> Vec<Figure> {
     // Each is due once in every round, and all of them at one instant as well.
-    let midnight = (now() + ROUND * 2).round(jiff::Unit::Minute).unwrap();
+    let midnight = (now() + ROUND).round(jiff::Unit::Minute).unwrap();
     let wall = midnight.to_zoned(TimeZone::UTC);
     let minutes = usize::try_from(ROUND.as_mins()).unwrap();
     let site = write(estate, MANY, "scheduler", |nth| format!("{} {}/{minutes} * * * *", nth % 60, nth / 60 % minutes));
