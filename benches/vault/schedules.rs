@@ -36,7 +36,9 @@ const LIMIT: Duration = Duration::from_secs(300);
 const TICKS: f64 = 100.0;
 
 pub(crate) async fn measure() -> Vec<Figure> {
-    let estate = Estate::start_with(PEERS_MAJOR, "max_wal_senders = 120\nmax_replication_slots = 120\n").await;
+    let estate =
+        Estate::start_with(PEERS_MAJOR, "max_connections = 500\nmax_wal_senders = 120\nmax_replication_slots = 120\n")
+            .await;
     let mut figures = many(&estate).await;
     figures.extend(some(&estate, "scheduler, api", "none of them protected by this node").await);
     figures.extend(some(&estate, "scheduler, worker, api", "heartbeats each second, WAL flushed each second").await);
@@ -48,7 +50,7 @@ pub(crate) async fn measure() -> Vec<Figure> {
 fn write(estate: &Estate, count: usize, roles: &str, cron: impl Fn(usize) -> String) -> Site {
     let site =
         Site::new(estate, &format!("schedules-{count}-{}", roles.len()), "{kind: directory, path: vault, region: lab}");
-    site.edit("lifeboat.yaml", "region: lab}", &format!("region: lab, roles: [{roles}]}}"));
+    site.edit("lifeboat.yaml", "name: bench,", &format!("name: bench, roles: [{roles}],"));
     let schedule = site.text("schedules/wallet.yaml");
     for nth in 0..count {
         let own =
