@@ -176,8 +176,10 @@ impl Estate {
         let node = Node::new(self.major, self.folder.path(), name);
         node.duplicate(&self.base).await;
         let archive = self.archive.display();
+        // Where it stops in the segment in which a timeline ended, it reads that one's
+        // last record again, which nobody has but the server that was promoted.
         let target = format!(
-            "restore_command = 'cp {archive}/%f %p'\nrecovery_target_timeline = latest\n\
+            "restore_command = 'cp {archive}/%f %p || cp {archive}/%f.partial %p'\nrecovery_target_timeline = latest\n\
              recovery_target_lsn = '{lsn}'\nrecovery_target_action = promote\n"
         );
         node.cluster.configure(&target).unwrap();
