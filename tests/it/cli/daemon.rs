@@ -6,7 +6,10 @@ use std::{collections::BTreeSet, time::Duration};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::site::{PASSWORD, Site, tells, walk, wallet};
+use super::{
+    nodes,
+    site::{PASSWORD, Site, finished, tells, walk, wallet},
+};
 use crate::support::{Lab, eventually};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -45,14 +48,18 @@ async fn a_daemon_protects_answers_proves_and_ends() {
 async fn a_node_with_another_state_database_is_a_finding_and_nothing_expires() {
     let lab = wallet("").await;
     let site = Site::write(lab.port);
-    // The other node has most of half a minute to be the first to sign an entry.
     site.edit("schedules/wallet.yaml", "0 2 29 2 *", "*/30 * * * * *");
     let mut daemon = site.serve(&[]);
-    eventually("a scheduled backup", SOON, || async { ended_backups(&site).await >= 1 }).await;
-    // The same keys and vault, as in a copied folder.
-    site.edit("lifeboat.yaml", "sqlite:lifeboat.db", "sqlite:other.db");
-    site.run(&["backup", "wallet"]).await.json(0);
-    site.edit("lifeboat.yaml", "sqlite:other.db", "sqlite:lifeboat.db");
+    // Behind the backup of this half minute, and long before the next: the daemon signs
+    // nothing before the other node does.
+    eventually("a scheduled backup", SOON, || async {
+        (5..15).contains(&(Timestamp::now().as_second() % 30)) && ended_backups(&site).await >= 1
+    })
+    .await;
+    // The same keys and vault, as in a copied folder. Not an edit of the daemon's own
+    // file: it reads that anew, and takes over what the vault holds beyond its log.
+    site.put("other.yaml", &site.text("lifeboat.yaml").replace("sqlite:lifeboat.db", "sqlite:other.db"));
+    finished(nodes::command(&site, "other", &[], &["backup", "wallet"])).await.json(0);
     let words = ["holds another `evidence/", "a node with a state database of its own"];
     eventually("the daemon tells it", SOON, || async {
         let found = site.run(&["findings"]).await.stdout;
