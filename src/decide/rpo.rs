@@ -31,7 +31,8 @@ pub struct DisasterFacts<'a> {
 pub struct Rpo {
     /// Disaster instant minus acknowledgement of the newest heartbeat in the copy; at least 0.
     pub rpo_seconds: Option<f64>,
-    /// Half-width of the uncertainty of `rpo_seconds`: the heartbeat interval.
+    /// Half-width of the uncertainty of `rpo_seconds`: the heartbeat interval, or the
+    /// time to the next heartbeat that was acknowledged where that came late.
     pub bound_seconds: f64,
     /// Heartbeats acknowledged up to the disaster that the copy lacks; absent
     /// where none was acknowledged at all.
@@ -58,7 +59,7 @@ pub fn judge(facts: DisasterFacts<'_>) -> Rpo {
         facts.acknowledged.iter().filter(|beat| present.contains(&beat.seq)).map(|beat| beat.acknowledged_at).max();
     let mut rpo = Rpo {
         rpo_seconds: newest.map(|at| seconds_between(at, facts.disaster_at).max(0.0)),
-        bound_seconds: facts.interval.as_secs_f64(),
+        bound_seconds: newest.map_or(0.0, |at| silence(at, facts)).max(facts.interval.as_secs_f64()),
         lost_commits: (!facts.acknowledged.is_empty()).then(|| lost_by_timeline.values().sum()),
         lost_by_timeline,
         missing_below: missing_below(facts.acknowledged, facts.present),
@@ -97,7 +98,7 @@ fn verdict(rpo: &Rpo, before: &[&Beat], facts: DisasterFacts<'_>) -> (Verdict, S
             Verdict::Fail,
             format!("{seconds:.1} s is over the objective of {objective} s; {lost} acknowledged heartbeats are lost"),
         )
-    } else if seconds <= objective + rpo.bound_seconds {
+    } else if seconds <= objective + facts.interval.as_secs_f64() {
         (Verdict::Pass, format!("no acknowledged heartbeat is lost; the next one was not due yet after {seconds:.1} s"))
     } else {
         let reason = format!(
@@ -105,6 +106,13 @@ fn verdict(rpo: &Rpo, before: &[&Beat], facts: DisasterFacts<'_>) -> (Verdict, S
         );
         (Verdict::Inconclusive, reason)
     }
+}
+
+/// Seconds after the newest heartbeat in the copy in which no other was acknowledged:
+/// what the copy holds ends somewhere therein, and no heartbeat tells where.
+fn silence(newest: Timestamp, facts: DisasterFacts<'_>) -> f64 {
+    let later = facts.acknowledged.iter().map(|beat| beat.acknowledged_at).filter(|at| *at > newest);
+    seconds_between(newest, later.min().map_or(facts.disaster_at, |next| next.min(facts.disaster_at))).max(0.0)
 }
 
 /// Acknowledged heartbeats that a copy lacks although it holds a newer one of
@@ -173,6 +181,21 @@ mod tests {
         ] {
             let rpo = judged(&all, &present.collect::<Vec<_>>(), disaster, objective);
             assert_eq!((rpo.rpo_seconds, rpo.lost_commits, rpo.verdict), (seconds, Some(lost), verdict), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_bound_is_as_wide_as_the_heartbeat_was_silent_behind_the_newest_in_the_copy() {
+        let late: Vec<Beat> = beats(1..=10).into_iter().chain([beat(11, 14, 1), beat(12, 15, 1)]).collect();
+        for (name, acknowledged, present, disaster, bound) in [
+            ("each on time", &beats(1..=20)[..], 1..=10, 20, 1.0),
+            ("the next came late", &late, 1..=10, 20, 4.0),
+            ("the disaster came first", &late, 1..=10, 12, 2.0),
+            ("none came after it", &late, 1..=12, 20, 5.0),
+            ("newer than the disaster", &late, 1..=12, 14, 1.0),
+        ] {
+            let rpo = judged(acknowledged, &present.collect::<Vec<_>>(), disaster, 15);
+            assert!((rpo.bound_seconds - bound).abs() < 1e-9, "{name}: {rpo:?}");
         }
     }
 

@@ -10,6 +10,7 @@
 mod chance;
 mod client;
 mod digest;
+mod disaster;
 mod estate;
 mod node;
 mod segments;

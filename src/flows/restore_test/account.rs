@@ -62,6 +62,7 @@ pub(super) async fn conclude(
         "database": params.database,
         "verdict": verdict,
         "recovery_point": record.measured.recovery_point,
+        "disaster_at": record.measured.disaster_at,
         "restore_seconds": record.measured.restore_seconds,
         "rpo_seconds": record.measured.rpo_seconds,
         "rpo_bound_seconds": record.measured.rpo_bound_seconds,

@@ -133,7 +133,7 @@ impl Choose {
             RecoveryPointAlgorithm::LatestAtDisaster => {
                 let delay = drawn(seed, *DISASTER_MS.start(), *DISASTER_MS.end());
                 let disaster_at = now + SignedDuration::from_millis(i64::try_from(delay).unwrap_or_default());
-                cx.progress(format!("disaster drawn for {disaster_at:.3}, seed {seed}"), None, None);
+                cx.tell(format!("disaster drawn for {disaster_at:.3}, seed {seed}"));
                 while let Ok(left) = Duration::try_from(disaster_at.duration_since(cx.clock().now()))
                     && !left.is_zero()
                 {

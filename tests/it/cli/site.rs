@@ -312,7 +312,7 @@ restore_test:
 pub(super) const DIGEST: &str = "select count(*) || ' ' || md5(string_agg(b::text, ',' order by id)) from bets b";
 
 /// A primary with the wallet and the role that the README describes.
-pub(super) async fn wallet(extra: &str) -> Lab {
+pub(crate) async fn wallet(extra: &str) -> Lab {
     wallet_on(15, extra).await
 }
 
