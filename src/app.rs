@@ -307,7 +307,7 @@ pub async fn open_for_restore(
         None => return Err(SetUpError::NoSigningKey { path: path.clone() }),
     };
     let mut schedule = scheduled(estate, name)?.clone();
-    schedule.config.login.password = None;
+    Arc::make_mut(&mut schedule).config.login.password = None;
     let mut database =
         open_database(estate, &schedule, &open_stores(estate, &Clock::system()).await, &Signer::ephemeral()).await?;
     database.keys.verifier = verifier;
@@ -336,7 +336,7 @@ pub async fn open_to_look(estate: &config::Estate, name: &DatabaseName) -> Resul
     let mut schedule = scheduled(estate, name)?.clone();
     let unread = secrets::password(&schedule.config).await.err();
     if unread.is_some() {
-        schedule.config.login.password = None;
+        Arc::make_mut(&mut schedule).config.login.password = None;
     }
     Ok(ToLook { database: open_database(estate, &schedule, &shared(&vaults), &signer).await?, unread })
 }
@@ -344,7 +344,7 @@ pub async fn open_to_look(estate: &config::Estate, name: &DatabaseName) -> Resul
 fn scheduled<'a>(
     estate: &'a config::Estate,
     name: &DatabaseName,
-) -> Result<&'a config::Loaded<config::ScheduleConfig>, SetUpError> {
+) -> Result<&'a Arc<config::Loaded<config::ScheduleConfig>>, SetUpError> {
     estate.schedules.iter().find(|schedule| schedule.config.database == *name).ok_or_else(|| SetUpError::NoDatabase {
         name: name.to_string(),
         known: listed(estate.schedules.iter().map(|schedule| &schedule.config.database), "schedules"),
@@ -353,7 +353,7 @@ fn scheduled<'a>(
 
 async fn open_database(
     estate: &config::Estate,
-    schedule: &config::Loaded<config::ScheduleConfig>,
+    schedule: &Arc<config::Loaded<config::ScheduleConfig>>,
     stores: &BTreeMap<VaultName, SharedStore>,
     signer: &Signer,
 ) -> Result<Database, SetUpError> {
@@ -379,7 +379,7 @@ async fn open_database(
     };
     Ok(Database::new(Parts {
         engine: open_engine(&schedule.config).await?,
-        schedule: schedule.clone(),
+        schedule: Arc::clone(schedule),
         vaults,
         keys,
         region: daemon.node.region.clone(),

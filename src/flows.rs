@@ -78,7 +78,7 @@ impl Resources {
 pub struct Database {
     pub name: DatabaseName,
     pub engine: Arc<dyn Engine>,
-    pub schedule: Loaded<ScheduleConfig>,
+    pub schedule: Arc<Loaded<ScheduleConfig>>,
     /// Where its backups and WAL go, the first one first.
     pub vaults: Vec<Vault>,
     pub keys: Keys,
@@ -166,7 +166,7 @@ pub enum KeyError {
 #[derive(Debug)]
 pub struct Parts {
     pub engine: Arc<dyn Engine>,
-    pub schedule: Loaded<ScheduleConfig>,
+    pub schedule: Arc<Loaded<ScheduleConfig>>,
     pub vaults: Vec<Vault>,
     pub keys: Keys,
     pub region: Region,

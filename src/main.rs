@@ -5,6 +5,11 @@ use std::{process::ExitCode, time::Duration};
 use clap::Parser;
 use lifeboat::{cli, telemetry};
 
+/// Gives memory back that the system's allocator keeps in pieces: a daemon reads
+/// thousands of files once, and then lives for months.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// How long calls of the operating system that nobody waits for any more may hold up the end.
 const LEFT_BEHIND_LIMIT: Duration = Duration::from_secs(5);
 

@@ -45,7 +45,7 @@ impl Estate {
             notify: std::collections::BTreeMap::new(),
         };
         let schedule = Loaded { config: unscheduled(database, name), file: PathBuf::new(), sha256: String::new() };
-        Self { daemon, folder: PathBuf::new(), schedules: vec![schedule], runbooks: Vec::new() }
+        Self { daemon, folder: PathBuf::new(), schedules: vec![schedule.into()], runbooks: Vec::new() }
     }
 }
 

@@ -1,7 +1,11 @@
 //! Reads `lifeboat.yaml` and, beside it, `schedules/*.yaml` and
 //! `runbooks/*.yaml`, all of them before anything is reported.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -27,7 +31,7 @@ pub struct Estate {
     /// Where `lifeboat.yaml` is; what relative paths in YAML start from.
     pub folder: PathBuf,
     /// Sorted by file name; at least one.
-    pub schedules: Vec<Loaded<ScheduleConfig>>,
+    pub schedules: Vec<Arc<Loaded<ScheduleConfig>>>,
     /// Sorted by file name.
     pub runbooks: Vec<Loaded<RunbookConfig>>,
 }
@@ -51,6 +55,8 @@ impl<T> Loaded<T> {
 
 /// Larger files are not configuration, and would only cost memory.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Fewer files are not worth a thread.
+const FILES_APART_MIN: usize = 64;
 
 /// Reads and checks all files; reports all problems of all of them.
 pub fn load(daemon_file: &Path) -> Result<Estate, Problems> {
@@ -84,6 +90,7 @@ pub fn load(daemon_file: &Path) -> Result<Estate, Problems> {
             for schedule in &mut schedules {
                 anchor_schedule(&mut schedule.config, &folder);
             }
+            let schedules = schedules.into_iter().map(Arc::new).collect();
             Ok(Estate { daemon, folder, schedules, runbooks })
         }
         _ => Err(problems),
@@ -125,7 +132,7 @@ fn trees<T>(written: &[Written<T>]) -> Vec<rules::Tree<'_>> {
     written.iter().map(Written::tree).collect()
 }
 
-fn read_all<T: DeserializeOwned + JsonSchema>(
+fn read_all<T: DeserializeOwned + JsonSchema + Send>(
     document: Document,
     folder: &Path,
     problems: &mut Problems,
@@ -142,15 +149,41 @@ fn read_all<T: DeserializeOwned + JsonSchema>(
     let shown = |file: &PathBuf| !file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
     let mut files: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).filter(shown).collect();
     files.sort();
-    let (schema, mut written) = (schema_of::<T>(), Vec::new());
-    for file in files {
-        match file.extension().and_then(|extension| extension.to_str()) {
-            Some("yaml") => written.push(read(document, &schema, &file, problems)),
-            Some("yml") => problems.add(&file, Place::START, "this file is not read", "rename it to end in `.yaml`"),
-            _ => {}
+    files.retain(|file| match file.extension().and_then(|extension| extension.to_str()) {
+        Some("yaml") => true,
+        Some("yml") => {
+            problems.add(file, Place::START, "this file is not read", "rename it to end in `.yaml`");
+            false
         }
-    }
-    written
+        _ => false,
+    });
+    read_apart(document, &files, problems)
+}
+
+/// Reads many files on all cores: nothing is protected before the last is read.
+fn read_apart<T: DeserializeOwned + JsonSchema + Send>(
+    document: Document,
+    files: &[PathBuf],
+    problems: &mut Problems,
+) -> Vec<Written<T>> {
+    let schema = schema_of::<T>();
+    let read_some = |files: &[PathBuf]| {
+        let mut problems = Problems::default();
+        let written: Vec<_> = files.iter().map(|file| read(document, &schema, file, &mut problems)).collect();
+        (written, problems)
+    };
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let chunks = files.chunks(files.len().div_ceil(cores).max(FILES_APART_MIN));
+        let threads: Vec<_> = chunks.map(|files| scope.spawn(|| read_some(files))).collect();
+        let mut all = Vec::with_capacity(files.len());
+        for thread in threads {
+            let (written, more) = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            all.extend(written);
+            problems.extend(more);
+        }
+        all
+    })
 }
 
 fn read<T: DeserializeOwned>(

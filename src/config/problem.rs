@@ -63,6 +63,10 @@ impl Problems {
         self.0.push(Problem { file: file.to_owned(), place, what, remedy });
     }
 
+    pub(super) fn extend(&mut self, more: Self) {
+        self.0.extend(more.0);
+    }
+
     pub(super) fn sort(&mut self) {
         self.0.sort();
         self.0.dedup();

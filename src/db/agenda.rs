@@ -15,8 +15,8 @@ pub struct MarkRow {
     pub through: Timestamp,
 }
 
-pub(super) const MOVE_MARK: &str = "INSERT INTO agenda_marks (database, line, through_ms) VALUES ($1, $2, $3)
-    ON CONFLICT (database, line) DO UPDATE SET through_ms = excluded.through_ms
+/// Follows the rows: a mark moves on, never back.
+pub(super) const MOVE_MARKS: &str = " ON CONFLICT (database, line) DO UPDATE SET through_ms = excluded.through_ms
     WHERE agenda_marks.through_ms < excluded.through_ms";
 
 /// The marks of each database that has any, by the line's name.

@@ -3,11 +3,11 @@
 //! run's row, so a take-over comes wholly before or wholly after it. Nothing
 //! here updates or deletes a journal entry.
 
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, QueryBuilder};
 
 use super::{
     Db, DbError,
-    agenda::{MOVE_MARK, MarkRow},
+    agenda::{MOVE_MARKS, MarkRow},
     on,
 };
 use crate::domain::Placement;
@@ -102,6 +102,10 @@ fn corrupt(error: impl std::fmt::Display) -> DbError {
     DbError::Corrupt { place: "where a run may be driven", reason: error.to_string() }
 }
 
+/// Rows of one statement: many databases are due at one instant, and a statement for
+/// each row would make most of them late.
+const ROWS_AT_ONCE: usize = 100;
+
 /// A run that may not exist yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewRow {
@@ -125,25 +129,33 @@ pub async fn insert(db: &Db, run: &NewRow) -> Result<bool, DbError> {
 /// moves marks of schedules on, never back. All of it or nothing.
 pub async fn insert_all(db: &Db, new: &[NewRow], marks: &[MarkRow]) -> Result<u64, DbError> {
     let insert = format!(
-        "INSERT INTO runs (id, flow, subject, params, requester, created_ms, state, fence, lease_until_ms,
-            {PLACEMENT_COLUMNS}, begin_by_ms)
-         VALUES ($1, $2, $3, $4, $5, {}, $6, 0, 0, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING",
-        db.now_ms()
+        "INSERT INTO runs (fence, lease_until_ms, created_ms, id, flow, subject, params, requester, state,
+            {PLACEMENT_COLUMNS}, begin_by_ms) "
     );
     let placed: Vec<(&NewRow, PlacementRow)> =
         new.iter().map(|run| Ok((run, PlacementRow::of(&run.placement)?))).collect::<Result<_, DbError>>()?;
     let stored: Result<u64, sqlx::Error> = on!(db, pool => async {
         let mut stored = 0;
         let mut transaction = pool.begin().await?;
-        for (run, placement) in &placed {
-            stored += sqlx::query(AssertSqlSafe(insert.as_str()))
-                .bind(&run.id).bind(&run.flow).bind(&run.subject).bind(&run.params).bind(&run.requester).bind(run.state)
-                .bind(&placement.regions).bind(&placement.vaults).bind(&placement.database).bind(run.begin_by_ms)
-                .execute(&mut *transaction).await?.rows_affected();
+        for some in placed.chunks(ROWS_AT_ONCE) {
+            let mut insert = QueryBuilder::new(insert.as_str());
+            insert.push_values(some, |mut row, (run, placement)| {
+                row.push("0").push("0").push(db.now_ms());
+                row.push_bind(&run.id).push_bind(&run.flow).push_bind(&run.subject).push_bind(&run.params)
+                    .push_bind(&run.requester).push_bind(run.state)
+                    .push_bind(&placement.regions).push_bind(&placement.vaults).push_bind(&placement.database)
+                    .push_bind(run.begin_by_ms);
+            });
+            insert.push(" ON CONFLICT (id) DO NOTHING");
+            stored += insert.build().execute(&mut *transaction).await?.rows_affected();
         }
-        for mark in marks {
-            sqlx::query(MOVE_MARK).bind(&mark.database).bind(&mark.line).bind(mark.through.as_millisecond())
-                .execute(&mut *transaction).await?;
+        for some in marks.chunks(ROWS_AT_ONCE) {
+            let mut moved = QueryBuilder::new("INSERT INTO agenda_marks (database, line, through_ms) ");
+            moved.push_values(some, |mut row, mark| {
+                row.push_bind(&mark.database).push_bind(&mark.line).push_bind(mark.through.as_millisecond());
+            });
+            moved.push(MOVE_MARKS);
+            moved.build().execute(&mut *transaction).await?;
         }
         transaction.commit().await?;
         Ok(stored)

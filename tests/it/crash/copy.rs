@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use lifeboat::{
@@ -49,7 +50,7 @@ async fn a_damaged_source_and_a_foreign_region_are_refused() {
 
     // Residency that was narrowed: nothing moves, not even the first byte.
     let mut estate = config::load(&lab.estate.config_file()).unwrap();
-    let residency = estate.schedules[0].config.residency.as_mut().unwrap();
+    let residency = Arc::make_mut(&mut estate.schedules[0]).config.residency.as_mut().unwrap();
     residency.regions.retain(|region| region.as_str() != "eu-central-1");
     let app = App::open(estate, Clock::system(), Role::WithoutDns).await.unwrap();
     let run = copy(&lab);

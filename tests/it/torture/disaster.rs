@@ -68,7 +68,7 @@ impl Client {
                 if row.execute(&mut session).await.is_err() {
                     return;
                 }
-                client.account().rows.insert(number, Clock::System.now());
+                client.account().rows.insert(number, Clock::system().now());
                 tokio::time::sleep(PAUSE).await;
             }
         });
@@ -77,7 +77,7 @@ impl Client {
             let mut session = connected(socket, port).await;
             let seqs = "SELECT seq FROM lifeboat.heartbeat";
             while let Ok(seqs) = sqlx::query_scalar::<_, i64>(seqs).fetch_all(&mut session).await {
-                let now = Clock::System.now();
+                let now = Clock::system().now();
                 for seq in seqs {
                     client.account().beats.entry(seq).or_insert(now);
                 }
@@ -217,7 +217,7 @@ async fn struck(lab: &Lab, site: &Site) -> Value {
             break drawn.split(',').next().unwrap().parse().unwrap();
         }
     };
-    if let Ok(ahead) = Duration::try_from(drawn.duration_since(Clock::System.now())) {
+    if let Ok(ahead) = Duration::try_from(drawn.duration_since(Clock::system().now())) {
         tokio::time::sleep(ahead).await;
     }
     end_all_of(&lab.cluster.folder).await.unwrap();
