@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    decide::slot::Durable,
+    decide::{room::Combining, slot::Durable},
     domain::{Beat, ByteSize, Check, Lsn, MemberName, RecoveryTarget, Segment, SegmentSize, Timeline},
 };
 
@@ -81,6 +81,9 @@ pub enum EngineError {
     Copy { message: String, code: String },
     #[error("the restored server did not {expected}: {log}")]
     Recovery { expected: String, log: String },
+    /// Its processes need more memory than each may have.
+    #[error("the restored server did not {expected} within {limit} of memory: {log}")]
+    Memory { expected: String, limit: ByteSize, log: String },
     #[error("`{program}` is not installed; {remedy}")]
     MissingProgram { program: String, remedy: String },
     #[error("cannot {action} {path}")]
@@ -110,6 +113,7 @@ impl EngineError {
             | Self::Unfit { .. }
             | Self::MissingProgram { .. }
             | Self::Stopped
+            | Self::Memory { .. }
             | Self::Recovery { .. } => true,
             Self::Server { code, .. } | Self::Copy { code, .. } => !is_passing(code),
             Self::Unreachable { .. }
@@ -322,6 +326,9 @@ pub trait Recover: Send + Sync {
     /// in the folders of `chain` is of no use afterwards. All of them lie on one
     /// file system. Nothing of it need be durable yet.
     async fn combine(&self, chain: &[PathBuf], data: &Path) -> Result<(), EngineError>;
+
+    /// How `combine` makes its files, of backups of this version.
+    fn combining(&self, server_version: &str) -> Combining;
 
     /// The start of the last whole WAL record in the segments of `wal_folder`,
     /// which are named and sized as PostgreSQL does; the known target of a

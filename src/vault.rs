@@ -63,7 +63,7 @@ pub use differential::Base;
 pub use directory::DirectoryStore;
 pub use error::VaultError;
 pub use fetch::{
-    EmptyFolder, Fetch, Fetched, WalFolder, fetch_backup, fetch_files, fetch_wal, made_tablespaces, openers,
+    EmptyFolder, Fetch, Fetched, WalFolder, fetch_backup, fetch_files, fetch_wal, file_sizes, made_tablespaces, openers,
 };
 pub use identity::VaultIdentity;
 pub use incarnation::{FIRST as FIRST_INCARNATION, Why, open_next, why};

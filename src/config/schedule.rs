@@ -411,10 +411,27 @@ impl RecoveryPointAlgorithm {
 }
 
 /// Where a test restores to.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum RestoreTargetConfig {
     /// An isolated instance on this machine.
-    #[default]
-    Local,
+    Local(LocalTargetConfig),
+}
+
+impl Default for RestoreTargetConfig {
+    fn default() -> Self {
+        Self::Local(LocalTargetConfig::default())
+    }
+}
+
+/// An isolated instance on this machine, and what it may use of it. How long it may
+/// recover is the test's `limit`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LocalTargetConfig {
+    /// How much memory each process of the copy's server may have, as address space;
+    /// all that there is when absent.
+    pub memory: Option<ByteSize>,
+    /// How much the copy may take of the disk, with its WAL; all that is free when absent.
+    pub disk: Option<ByteSize>,
 }

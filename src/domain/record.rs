@@ -107,6 +107,9 @@ pub struct Target {
     pub region: Region,
     pub residency: Option<Residency>,
     pub server_version: String,
+    /// What the copy may use, and how it is kept to that; older records do not tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<String>,
     /// What the run created, and whether it is gone again.
     pub resources: Vec<Check>,
 }

@@ -13,7 +13,7 @@ use crate::{
         indexes::LookedAt,
         reading::{Pages, ReadThrough},
     },
-    domain::{Check, RecoveryPoint},
+    domain::{ByteSize, Check, RecoveryPoint},
 };
 
 /// How to start a restored copy.
@@ -26,6 +26,8 @@ pub struct IsolatedParams {
     /// Whether all WAL was looked through, and makes no tablespace. Where the system does
     /// not keep the copy inside `folder`, one of which that is not known is not started.
     pub is_wal_searched: bool,
+    /// How much memory each process of the server may have; all that there is when absent.
+    pub memory_max: Option<ByteSize>,
 }
 
 /// What checks ask of a restored copy.

@@ -67,6 +67,8 @@ pub struct Request {
     pub is_isolated: bool,
     /// Whose identity opens it.
     pub opener: Opener,
+    /// How much of the disk it may take; all that is free when absent.
+    pub disk_max: Option<ByteSize>,
 }
 
 impl Request {
@@ -118,6 +120,8 @@ pub enum RestoreError {
         "the restore needs at least {needed} in {path}, and {free} are free; free space, or restore to another file system"
     )]
     NoRoom { path: PathBuf, needed: ByteSize, free: ByteSize },
+    #[error("the restore needs at least {needed} in {path}, and may take {limit}; raise the limit")]
+    OverLimit { path: PathBuf, needed: ByteSize, limit: ByteSize },
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
@@ -150,6 +154,7 @@ impl RestoreError {
             | Self::Unclear(_)
             | Self::UnknownCluster { .. }
             | Self::NoRoom { .. }
+            | Self::OverLimit { .. }
             | Self::Key(_)
             | Self::Nothing { .. }
             | Self::NothingSound { .. }
@@ -285,7 +290,8 @@ async fn from_held(
     let all = |backup| found.iter().find_map(|(_, held)| held.catalog.find(backup));
     let chain: Vec<&CatalogEntry> = selection.chain.iter().filter_map(all).collect();
     let wal_bytes = selection.segment_size.bytes().saturating_mul(selection.wal.len() as u64);
-    chain::refuse_too_small(&request.data, chain::size_min(&chain).saturating_add(wal_bytes))?;
+    let room = chain::room(&database.engine, &fetch, &chain, wal_bytes).await?;
+    chain::refuse_too_small(&request.data, room, request.disk_max)?;
     chain::fetch(&database.engine, &fetch, &chain, folder, say).await?;
     fault::point("restore.fetched");
     stopwatch.lap("fetch_backup");

@@ -17,10 +17,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{
-    Database, Resources, output,
-    restore::{self, Restored},
-};
+use super::{Database, Resources, output, restore::Restored};
 use crate::{
     config::{
         check::{CheckConfig, NamedCheck},
@@ -28,26 +25,24 @@ use crate::{
     },
     domain::{DatabaseName, Opener, RecoveryTarget, Timeline, Verdict, record::kind},
     flow::{Conclusion, Ending, Flow, Policy, Step, StepContext, StepError, read},
-    vault::Listing,
 };
 
 mod account;
 mod checks;
 mod choose;
 mod prove;
+mod target;
 mod window;
 
 use choose::Choose;
 use prove::{Proof, Prove};
+use target::{Exhausted, Failed, Outcome, Target};
 
 /// The flow's name, first part of its runs' ids.
 pub const NAME: &str = kind::RESTORE_TEST;
 
 /// How long fetching and unpacking may take.
 const FETCH_LIMIT: Duration = Duration::from_secs(24 * 3600);
-
-/// How long a folder may still be written to that is to be removed.
-const REMOVE_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Params {
@@ -107,7 +102,8 @@ impl Flow for RestoreTestFlow {
                 database.name
             )));
         };
-        let test = Arc::new(Test { database, config });
+        let target = target::of(&database, &config);
+        let test = Arc::new(Test { database, config, target });
         Ok(vec![
             Box::new(Choose { test: Arc::clone(&test), point: params.point }),
             Box::new(Fetch(Arc::clone(&test))),
@@ -125,67 +121,20 @@ impl Flow for RestoreTestFlow {
 struct Test {
     database: Arc<Database>,
     config: RestoreTestConfig,
+    target: Box<dyn Target>,
 }
 
 impl Test {
-    /// Stops the instance and removes the folder with everything in it. Idempotent.
+    /// Removes the copy and everything of it. Idempotent.
     async fn tear_down(&self, folder: &Path) -> Result<(), StepError> {
-        self.database.engine.stop_isolated(folder).await?;
-        let begun = std::time::Instant::now();
-        loop {
-            match tokio::fs::remove_dir_all(folder).await {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-                // A fetch that was told to stop ends its last write.
-                Err(error)
-                    if error.kind() == std::io::ErrorKind::DirectoryNotEmpty && begun.elapsed() < REMOVE_LIMIT =>
-                {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                Err(error) => {
-                    return Err(StepError::transient(format!("cannot remove {}: {error}", folder.display())));
-                }
-            }
-        }
+        self.target.tear_down(folder).await
     }
 
     /// Makes the copy anew from the frozen listing.
-    async fn fetch(&self, chosen: &Chosen, cx: &StepContext) -> Result<Restored, StepError> {
-        let listing = tokio::fs::read(chosen.listing_file()).await.map_err(|error| {
-            StepError::permanent(format!("the frozen listing is gone: {error}; run the test again"))
-        })?;
-        let listing: Listing = serde_json::from_slice(&listing).map_err(|error| StepError::from_error(error, true))?;
-        for folder in [chosen.data(), chosen.wal()] {
-            if folder.exists() {
-                tokio::fs::remove_dir_all(&folder)
-                    .await
-                    .map_err(|error| StepError::transient(format!("cannot clear {}: {error}", folder.display())))?;
-            }
-        }
-        let database = &self.database;
-        database.refuse_outside_residency(&database.region)?;
-        let vault = database.vault(None).ok_or_else(|| StepError::permanent("the database has no vault"))?;
-        let request = restore::Request {
-            target: chosen.target.clone(),
-            timeline: chosen.timeline,
-            backup: None,
-            system_id: None,
-            data: chosen.data(),
-            wal_folder: chosen.wal(),
-            is_isolated: true,
-            opener: chosen.opener,
-        };
-        let say = |message: &str, done, total| cx.progress(message, done, total);
-        let restored = match restore::from_listing(database, vault, &listing, &request, cx.stop(), &say).await {
-            Err(_) if cx.stop().is_cancelled() => return Err(StepError::Stopped),
-            other => other?,
-        };
-        match tokio::fs::remove_file(chosen.started_file()).await {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(StepError::transient(format!("cannot clear {}: {error}", chosen.folder.display())))
-            }
-            Ok(()) | Err(_) => Ok(restored),
-        }
+    async fn fetch(&self, chosen: &Chosen, cx: &StepContext) -> Result<Restored, Failed> {
+        let stop = cx.stop().child_token();
+        let work = self.target.fetch(chosen, cx, &stop);
+        target::within(self.target.passed(&chosen.folder), &stop, work).await
     }
 }
 
@@ -242,7 +191,7 @@ impl Step for Fetch {
     }
 
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
-        output(&self.0.fetch(&cx.output("choose")?, cx).await?)
+        output(&Outcome::of(self.0.fetch(&cx.output("choose")?, cx).await)?)
     }
 }
 

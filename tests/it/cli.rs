@@ -23,6 +23,7 @@ mod journey;
 mod keys;
 mod left;
 mod lever;
+mod limits;
 mod lines;
 mod locks;
 mod many;

@@ -114,6 +114,7 @@ pub(crate) fn restore_test(
     });
     record.target = Some(Target {
         kind: "local".into(),
+        limits: Vec::new(),
         region: "eu-south-1".parse().unwrap(),
         residency: None,
         server_version: "PostgreSQL 15.8 (Debian 15.8-0+deb12u1)".into(),

@@ -291,6 +291,13 @@ fn restore_test(daemon: Spot<'_>, schedule: Spot<'_>, test: Spot<'_>, report: &m
     }
     checks::check(test.get("checks"), report);
     report.refuse_zero(test, "limit", "write how long recovery may take, such as `1h`");
+    for (key, such_as) in [("memory", "2GiB"), ("disk", "40GiB")] {
+        let limit = test.get("target").get(key);
+        if limit.parsed::<ByteSize>().is_some_and(|limit| limit.as_bytes() == 0) {
+            let remedy = format!("write how much the copy may use, such as `{such_as}`, or leave it out");
+            report.add(limit.place, format!("`{key}` is zero"), remedy);
+        }
+    }
     // Nodes that share a state leave it to one that stands inside.
     let is_alone = daemon.get("state").get("url").text().is_none_or(|url| url.starts_with("sqlite:"));
     if let Some(outside) = outside(schedule, daemon.get("node").get("region")).filter(|_| is_alone) {

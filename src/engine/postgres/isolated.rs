@@ -7,6 +7,7 @@
 //! `stop_in` ends what a crashed run left.
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     time::{Duration, Instant as Moment},
@@ -26,9 +27,10 @@ use crate::{
         answer::Answer,
         collation::Collation,
         indexes::LookedAt,
+        memory,
         reading::{Pages, ReadThrough},
     },
-    domain::{Check, Lsn, RecoveryPoint, Timeline},
+    domain::{ByteSize, Check, Lsn, RecoveryPoint, Timeline},
     engine::{Ask, CopiedBeats, EngineError, Instance, IsolatedParams},
     process::Program,
 };
@@ -36,14 +38,21 @@ use crate::{
 mod catalogs;
 mod checks;
 mod confinement;
+mod credentials;
 mod processes;
 mod reached;
 mod reading;
 mod session;
+mod sockets;
+mod ties;
 
 pub use confinement::Confinement;
 pub use processes::stop_in;
 use session::{Readiness, Session};
+
+/// What the C library, its loader and PostgreSQL say where an address space is used up.
+const SHORT_OF_MEMORY: [&str; 4] =
+    ["Cannot allocate memory", "cannot allocate memory", "failed to map segment", "out of memory"];
 
 /// How soon a starting copy is asked again whether it is ready.
 const POLL_MIN: Duration = Duration::from_millis(20);
@@ -79,14 +88,14 @@ pub async fn start(
     let configured = configured(&data)?;
     let log_path = folder.join("log");
     let log = fs::File::create(&log_path).map_err(file_error("make", &log_path))?;
-    let mut child =
-        server(postgres, &folder, &confinement)?.start(log).map_err(|error| program_error("postgres", error))?;
+    let server = server(postgres, &folder, &confinement, params.memory_max)?;
+    let mut child = server.start(log).map_err(|error| program_error("postgres", error))?;
     let root_pid = child.id().and_then(|pid| i32::try_from(pid).ok());
     let Some(root_pid) = root_pid else {
         return Err(unfit("start", failure_line(&read_log(&log_path))));
     };
     let goal = format!("reach {}", configured.target);
-    let ready = wait_until_ready(postgres, &folder, &mut child, params.recovery_timeout, &goal).await;
+    let ready = wait_until_ready(postgres, &folder, &mut child, params, &goal).await;
     let looked = match ready {
         Ok(session) => look(session, &data, &configured, &read_log(&log_path)).await,
         Err(error) => Err(error),
@@ -113,17 +122,22 @@ pub async fn start(
 }
 
 /// The server's command. It inherits none of our environment, which may hold secrets.
-fn server(postgres: &Postgres, folder: &Path, confinement: &Confinement) -> Result<Program, EngineError> {
+fn server(
+    postgres: &Postgres,
+    folder: &Path,
+    confinement: &Confinement,
+    memory_max: Option<ByteSize>,
+) -> Result<Program, EngineError> {
     let binaries = Binaries::of(&folder.join("data"))?;
-    let argv = [
-        "env".into(),
-        "-i".into(),
-        "PATH=/usr/bin:/bin".into(),
-        "LC_ALL=C".into(),
-        binaries.path("postgres").into_os_string(),
-        "-D".into(),
-        folder.join("data").into_os_string(),
-    ];
+    let mut argv: Vec<OsString> = Vec::new();
+    if let Some(limit) = memory_max {
+        argv.extend(["prlimit".into(), format!("--as={}", limit.as_bytes()).into(), "--".into()]);
+    }
+    argv.extend(["env", "-i", "PATH=/usr/bin:/bin", "LC_ALL=C"].map(OsString::from));
+    argv.extend([binaries.path("postgres").into_os_string(), "-D".into(), folder.join("data").into_os_string()]);
+    for (name, value) in memory_max.iter().flat_map(|limit| memory::settings(*limit)) {
+        argv.extend(["-c".into(), format!("{name}={value}").into()]);
+    }
     Ok(confinement.wrap(postgres, folder, &argv))
 }
 
@@ -143,15 +157,15 @@ async fn wait_until_ready(
     postgres: &Postgres,
     folder: &Path,
     child: &mut Child,
-    limit: Duration,
+    params: &IsolatedParams,
     goal: &str,
 ) -> Result<Session, EngineError> {
-    let log = folder.join("log");
+    let (log, limit) = (folder.join("log"), params.recovery_timeout);
     let begun = Moment::now();
     loop {
         let ended = child.try_wait().map_err(file_error("watch the server of", folder))?;
         if ended.is_some() {
-            return Err(unfit(goal, failure_line(&read_log(&log))));
+            return Err(failure(&read_log(&log), params.memory_max, goal));
         }
         match Session::open(&folder.join("socket"), postgres).await? {
             Readiness::Ready(session) => return Ok(session),
@@ -179,6 +193,18 @@ async fn look(
 
 fn read_log(path: &Path) -> String {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+/// Why a server ended. Nothing but its own words tells that memory was short: before it
+/// can load its libraries there is not even an SQLSTATE.
+fn failure(log: &str, memory_max: Option<ByteSize>, goal: &str) -> EngineError {
+    let short = log.lines().find(|line| SHORT_OF_MEMORY.iter().any(|words| line.contains(words)));
+    match (memory_max, short) {
+        (Some(limit), Some(line)) => {
+            EngineError::Memory { expected: goal.to_owned(), limit, log: line.trim().to_owned() }
+        }
+        _ => unfit(goal, failure_line(log)),
+    }
 }
 
 /// Why a server ended: what it could not make of its WAL where we know that, else
@@ -276,6 +302,19 @@ mod tests {
                    LOG:  startup process (PID 7) exited with exit code 1\n";
         assert_eq!(failure_line(log), "FATAL:  recovery ended before configured recovery target was reached");
         assert_eq!(failure_line("unshare: no\n\n"), "unshare: no");
+        for (line, is_memory) in [
+            ("FATAL:  could not map anonymous shared memory: Cannot allocate memory", true),
+            (
+                "postgres: error while loading shared libraries: libicudata.so.72: failed to map segment from shared object",
+                true,
+            ),
+            ("FATAL:  recovery ended before configured recovery target was reached", false),
+        ] {
+            let told = |limit| failure(&format!("LOG:  starting\n{line}\n"), limit, "start");
+            let limited = told(Some(ByteSize::from_bytes(1 << 26)));
+            assert_eq!(matches!(&limited, EngineError::Memory { .. }), is_memory, "{line}");
+            assert!(limited.to_string().contains(line) && matches!(told(None), EngineError::Recovery { .. }), "{line}");
+        }
         let log = "FATAL:  could not set permissions on directory \"/a b\": Read-only file system\n\
                    CONTEXT:  WAL redo at 0/3000318 for Tablespace/CREATE: 16384 \"/a b\"\n";
         assert!(failure_line(log).starts_with("the WAL makes a tablespace in /a b, outside"));

@@ -1,12 +1,12 @@
 //! Judges a restore test and writes its evidence record. A test that passed
 //! makes exactly the backup that it restored PROVEN, by a signed proof in the vault.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::SignedDuration;
 use serde_json::json;
 
-use super::{Chosen, Params, Proof, verdict_of, wants_heartbeat};
+use super::{Chosen, Exhausted, Outcome, Params, Proof, target, verdict_of, wants_heartbeat};
 use crate::{
     db::{findings, heartbeats},
     decide::rpo::{self, DisasterFacts},
@@ -28,14 +28,17 @@ pub(super) async fn conclude(
 ) -> Result<Conclusion, StepError> {
     let params: Params = cx.params()?;
     // It may have left the schedules since; the run ends all the same.
-    let database = resources.database(&params.database).ok();
-    let database = database.as_deref();
-    let proof: Option<Proof> = cx.output_if_any("prove")?;
+    let owned = resources.database(&params.database).ok();
+    let database = owned.as_deref();
+    let (fetched, _): (Option<Restored>, _) = parted(cx.output_if_any("fetch")?);
+    // What was exhausted in fetching ended proving, too.
+    let (proof, exhausted): (Option<Proof>, _) = parted(cx.output_if_any("prove")?);
     let refetched = proof.as_ref().and_then(|proof| proof.refetched.clone());
     let told = Told {
         chosen: cx.output_if_any("choose")?,
-        restored: refetched.or(cx.output_if_any("fetch")?),
+        restored: refetched.or(fetched),
         proof,
+        exhausted,
         is_gone: cx.output_if_any::<bool>("tear_down")?.unwrap_or(false),
     };
     let beats = match told.chosen.as_ref().and_then(|chosen| chosen.disaster_at) {
@@ -45,7 +48,7 @@ pub(super) async fn conclude(
         }
         None => Vec::new(),
     };
-    let mut record = told.record(database, &params, cx, &beats);
+    let mut record = told.record(owned.as_ref(), &params, cx, &beats);
     let (verdict, findings) = flows::judged(ending, record.verdict);
     record.verdict = verdict;
     record.findings.extend(findings);
@@ -57,6 +60,7 @@ pub(super) async fn conclude(
     }
     let evidence = resources.evidence.append(&record).await?;
     tell(resources, &record).await?;
+    told.tell_exhausted(resources, &record.subject).await?;
     let output = json!({
         "run_id": record.run_id,
         "database": params.database,
@@ -75,6 +79,14 @@ pub(super) async fn conclude(
         "evidence": evidence,
     });
     Ok(Conclusion { verdict, output })
+}
+
+fn parted<T>(outcome: Option<Outcome<T>>) -> (Option<T>, Option<Exhausted>) {
+    match outcome {
+        Some(Outcome::Reached(reached)) => (Some(reached), None),
+        Some(Outcome::Exhausted { exhausted }) => (None, Some(exhausted)),
+        None => (None, None),
+    }
 }
 
 /// A test that failed is a finding until one passes. One that was ended, or
@@ -114,11 +126,36 @@ struct Told {
     chosen: Option<Chosen>,
     restored: Option<Restored>,
     proof: Option<Proof>,
+    /// Why nothing could be measured.
+    exhausted: Option<Exhausted>,
     is_gone: bool,
 }
 
 impl Told {
-    fn record(&self, database: Option<&Database>, params: &Params, cx: &StepContext, beats: &[Beat]) -> EvidenceRecord {
+    /// What the target had too little of is a finding until a copy is there.
+    async fn tell_exhausted(&self, resources: &Resources, subject: &str) -> Result<(), StepError> {
+        let id = format!("{}/{subject}/resources", super::NAME);
+        match &self.exhausted {
+            Some(exhausted) => {
+                let message = format!("the last restore test could not be made: {}", exhausted.what);
+                findings::open(&resources.db, &id, subject, &message).await?;
+            }
+            None if self.proof.is_some() => findings::close(&resources.db, &id).await?,
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn record(
+        &self,
+        database: Option<&Arc<Database>>,
+        params: &Params,
+        cx: &StepContext,
+        beats: &[Beat],
+    ) -> EvidenceRecord {
+        let test = database.and_then(|database| database.schedule.config.restore_test.as_ref().zip(Some(database)));
+        let target = test.map(|(config, database)| target::of(database, config));
+        let database = database.map(Arc::as_ref);
         let mut verdicts = BTreeMap::new();
         let mut measured = Measured::default();
         let mut checks = self.proof.as_ref().map(|proof| proof.checks.clone()).unwrap_or_default();
@@ -137,6 +174,9 @@ impl Told {
             verdicts.insert("isolation".to_owned(), Verdict::worst(proof.isolation.iter().map(|check| check.verdict)));
             verdicts.insert("checks".to_owned(), Verdict::worst(checks.iter().map(|check| check.verdict)));
         }
+        if self.exhausted.is_some() {
+            verdicts.insert("resources".to_owned(), Verdict::Inconclusive);
+        }
         let resources = self.resources();
         verdicts.insert("clean_up".to_owned(), Verdict::worst(resources.iter().map(|check| check.verdict)));
         let mut why = Why::of(params.due_at, cx.requester());
@@ -145,8 +185,9 @@ impl Told {
             why,
             objectives: database.map(|database| database.schedule.config.objectives()),
             source: self.restored.as_ref().map(|restored| restored.source.clone()),
-            target: self.proof.as_ref().zip(database).map(|(proof, database)| Target {
-                kind: "local".to_owned(),
+            target: self.proof.as_ref().zip(database.zip(target.as_ref())).map(|(proof, (database, target))| Target {
+                kind: target.kind().to_owned(),
+                limits: target.limits(),
                 region: database.region.clone(),
                 residency: database.schedule.config.residency.clone(),
                 server_version: proof.server_version.clone(),
@@ -158,6 +199,7 @@ impl Told {
             isolation: self.proof.as_ref().map(|proof| proof.isolation.clone()).unwrap_or_default(),
             verdict: verdict_of(&verdicts),
             verdicts,
+            findings: self.exhausted.iter().map(|exhausted| exhausted.what.clone()).collect(),
             ..flows::record(cx, (&params.database, database), super::NAME, params.due_at)
         }
     }
@@ -217,6 +259,9 @@ impl Told {
             (None, Opener::Escrow, Some(restored)) => {
                 let opened_by = restored.opened_by.join(", ");
                 Some(check(Verdict::Pass, format!("opened by {opened_by}, and with nothing else")))
+            }
+            (None, Opener::Escrow, None) if self.exhausted.is_some() => {
+                Some(check(Verdict::Inconclusive, "nothing was fetched".to_owned()))
             }
             (None, Opener::Escrow, None) => Some(check(Verdict::Fail, "the backup was not opened".to_owned())),
             (None, Opener::Node, _) => None,

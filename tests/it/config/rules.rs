@@ -580,4 +580,17 @@ fn verification() {
     }
 }
 
+#[test]
+fn what_a_copy_may_use() {
+    let target = "target: {kind: local}";
+    for (written, what, remedy) in [
+        ("target: {kind: local, memory: ‸0B}", "`memory` is zero", "such as `2GiB`, or leave it out"),
+        ("target: {kind: local, disk: ‸0GiB}", "`disk` is zero", "such as `40GiB`, or leave it out"),
+        ("target: {kind: local, disk: ‸40}", "`40` is not a size", "64MiB"),
+        ("target: {kind: local, ‸ttl: 8h}", "unknown key `ttl`", "memory"),
+    ] {
+        assert_each(&[(&[(S, target, written)], what, remedy)]);
+    }
+}
+
 const DR: &str = "dr: {kind: directory, path: /mnt/dr/vault, region: eu-central-1, durable: best_effort}";
