@@ -34,6 +34,7 @@ pub mod lever;
 pub mod nodes;
 pub mod notices;
 pub mod runs;
+pub mod samples;
 pub mod vaults;
 
 /// What can go wrong with the state database.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    decide::slot::Durable,
+    decide::{answer, slot::Durable},
     domain::{Beat, ByteSize, Check, Lsn, MemberName, RecoveryTarget, Segment, SegmentSize, Timeline},
 };
 
@@ -111,7 +111,7 @@ impl EngineError {
             | Self::MissingProgram { .. }
             | Self::Stopped
             | Self::Recovery { .. } => true,
-            Self::Server { code, .. } | Self::Copy { code, .. } => !is_passing(code),
+            Self::Server { code, .. } | Self::Copy { code, .. } => !answer::is_passing(code),
             Self::Unreachable { .. }
             | Self::Broken { .. }
             | Self::NoPrimary { .. }
@@ -120,11 +120,14 @@ impl EngineError {
             | Self::WalLost { .. } => false,
         }
     }
-}
 
-/// Connection exceptions, insufficient resources, operator intervention.
-fn is_passing(code: &str) -> bool {
-    ["08", "53", "57"].iter().any(|class| code.starts_with(class))
+    /// The code of the error that a restored copy answered with; none where it is another one.
+    pub fn copy_sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Copy { code, .. } => Some(code),
+            _ => None,
+        }
+    }
 }
 
 /// What backup is asked for.

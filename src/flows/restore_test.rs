@@ -26,6 +26,7 @@ use crate::{
         check::{CheckConfig, NamedCheck},
         schedule::RestoreTestConfig,
     },
+    db::Db,
     domain::{DatabaseName, Opener, RecoveryTarget, Timeline, Verdict, record::kind},
     flow::{Conclusion, Ending, Flow, Policy, Step, StepContext, StepError, read},
     vault::Listing,
@@ -36,6 +37,7 @@ mod checks;
 mod choose;
 mod prove;
 mod window;
+mod witness;
 
 use choose::Choose;
 use prove::{Proof, Prove};
@@ -107,7 +109,7 @@ impl Flow for RestoreTestFlow {
                 database.name
             )));
         };
-        let test = Arc::new(Test { database, config });
+        let test = Arc::new(Test { database, config, db: self.resources.db.clone() });
         Ok(vec![
             Box::new(Choose { test: Arc::clone(&test), point: params.point }),
             Box::new(Fetch(Arc::clone(&test))),
@@ -125,6 +127,8 @@ impl Flow for RestoreTestFlow {
 struct Test {
     database: Arc<Database>,
     config: RestoreTestConfig,
+    /// Holds what the source answered.
+    db: Db,
 }
 
 impl Test {

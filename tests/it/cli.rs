@@ -51,3 +51,4 @@ mod vaults;
 mod verify;
 mod verify_runs;
 mod versions;
+mod witness;

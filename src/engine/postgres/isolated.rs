@@ -7,6 +7,7 @@
 //! `stop_in` ends what a crashed run left.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     time::{Duration, Instant as Moment},
@@ -28,7 +29,7 @@ use crate::{
         indexes::LookedAt,
         reading::{Pages, ReadThrough},
     },
-    domain::{Check, Lsn, RecoveryPoint, Timeline},
+    domain::{AnswerDigest, Check, ClusterParts, Lineage, Lsn, Timeline},
     engine::{Ask, CopiedBeats, EngineError, Instance, IsolatedParams},
     process::Program,
 };
@@ -36,6 +37,7 @@ use crate::{
 mod catalogs;
 mod checks;
 mod confinement;
+mod original;
 mod processes;
 mod reached;
 mod reading;
@@ -60,7 +62,7 @@ pub struct IsolatedInstance {
     child: Mutex<Child>,
     session: Session,
     configured: ConfiguredRecovery,
-    reached: RecoveryPoint,
+    lineage: Lineage,
     server_version: String,
 }
 
@@ -91,7 +93,7 @@ pub async fn start(
         Ok(session) => look(session, &data, &configured, &read_log(&log_path)).await,
         Err(error) => Err(error),
     };
-    let (session, reached, server_version) = match looked {
+    let (session, lineage, server_version) = match looked {
         Ok(looked) => looked,
         Err(error) => {
             stop_in(&folder).await?;
@@ -107,7 +109,7 @@ pub async fn start(
         child,
         session,
         configured,
-        reached,
+        lineage,
         server_version,
     })
 }
@@ -171,10 +173,10 @@ async fn look(
     data: &Path,
     configured: &ConfiguredRecovery,
     log: &str,
-) -> Result<(Session, RecoveryPoint, String), EngineError> {
+) -> Result<(Session, Lineage, String), EngineError> {
     let ended = session.recovered().await?;
-    let reached = reached::judge(&ended, data, configured, log)?;
-    Ok((session, reached, ended.server_version))
+    let lineage = reached::judge(&ended, data, configured, log)?;
+    Ok((session, lineage, ended.server_version))
 }
 
 fn read_log(path: &Path) -> String {
@@ -203,6 +205,14 @@ impl Ask for IsolatedInstance {
         self.session.query(dbname, sql).await
     }
 
+    async fn witness(&self, dbname: &str, sql: &str) -> Result<AnswerDigest, EngineError> {
+        self.session.witness(dbname, sql).await
+    }
+
+    async fn parts(&self, settings: &BTreeSet<String>) -> Result<ClusterParts, EngineError> {
+        original::parts(self, settings).await
+    }
+
     async fn count(&self, dbname: &str, table: &str) -> Result<Option<u64>, EngineError> {
         catalogs::count(&self.session, dbname, table).await
     }
@@ -226,8 +236,8 @@ impl Ask for IsolatedInstance {
 
 #[async_trait]
 impl Instance for IsolatedInstance {
-    async fn recovery_point(&self) -> Result<RecoveryPoint, EngineError> {
-        Ok(self.reached.clone())
+    fn lineage(&self) -> Lineage {
+        self.lineage.clone()
     }
 
     fn server_version(&self) -> String {
@@ -258,6 +268,7 @@ impl Instance for IsolatedInstance {
 /// What a session says of a recovery that has ended.
 #[derive(Debug)]
 struct EndedRecovery {
+    system_id: String,
     /// The timeline that the promotion opened.
     timeline: Timeline,
     replayed: Option<Lsn>,

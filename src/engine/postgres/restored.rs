@@ -15,6 +15,11 @@ use crate::{
 /// What recovery was configured to reach, beside the settings.
 pub(super) const RECOVERY_FILE: &str = "lifeboat_recovery.json";
 
+/// Under which name a copy keeps a configuration file of its source.
+pub(super) fn original(name: &str) -> String {
+    format!("lifeboat_original_{name}")
+}
+
 /// The goal of a configured folder, for whoever starts it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ConfiguredRecovery {

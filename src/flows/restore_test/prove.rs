@@ -162,10 +162,8 @@ impl Prove {
     }
 
     async fn ask(&self, instance: &dyn Instance, cx: &StepContext) -> Result<Proof, StepError> {
-        // The recovery point is read before anything writes to the copy.
-        let recovery_point = instance.recovery_point().await?;
         let beats = instance.heartbeats().await?;
-        let mut asked = self.0.ask(instance, cx).await;
+        let mut asked = self.0.ask(instance, &instance.lineage(), cx).await;
         let mut checked_at = cx.clock().now();
         cx.progress("probing the isolation", None, None);
         let begun = std::time::Instant::now();
@@ -177,7 +175,7 @@ impl Prove {
         let Asked { checks, phases } = asked;
         Ok(Proof {
             server_version: instance.server_version(),
-            recovery_point,
+            recovery_point: instance.lineage().reached,
             isolation,
             beats,
             checks,

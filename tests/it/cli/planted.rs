@@ -26,6 +26,7 @@ const FURTHER: &str = "    - page_checksums
 
 /// What the copy does not meet, or cannot be asked.
 const FAILING: &str = "    - {sql: \"select stake from bets\", dbname: wallet, zero_rows: true}
+    - {sql: \"set work_mem = '4MB'\", dbname: wallet, zero_rows: true}
     - {row_counts: {bets: 2151, stakes: 1}, dbname: wallet}
     - {sql: {file: gone.sql}, dbname: wallet, max: 5}
 ";
@@ -87,6 +88,7 @@ async fn no_fault_that_is_planted_passes_a_restore_test() {
     let test = tested(&site, &["--latest"], 1).await;
     for (name, verdict, told) in [
         ("select stake from bets", "FAIL", "2150 rows"),
+        ("set work_mem = '4MB'", "FAIL", "none of its statements answers with rows"),
         ("rows of bets", "FAIL", "2150"),
         ("rows of stakes", "FAIL", "there is no such table"),
         ("gone.sql", "INCONCLUSIVE", "cannot be read"),

@@ -543,7 +543,6 @@ fn vocabulary_that_is_not_built_is_refused_by_name() {
         (&[(D, "\"127.0.0.1:8080\"", "\"127.0.0.1:8080\", ‸tls: {}")], "`tls` is not built", "proxy"),
         (&[(D, "\"127.0.0.1:8080\"", "\"127.0.0.1:8080\", ‸tokens: {file: t}")], "`tokens` is not built", "loopback"),
         (&[(S, "{kind: local}", "{kind: ‸rds, ttl: 8h}")], "`rds` is not built", "kind: local"),
-        (&[(S, "- heartbeat", "- {‸witness: \"select 1\", dbname: wallet}")], "`witness` is not built", "sql"),
         (&[(R, "approvals:", "‸notify: [dba]\napprovals:")], "`notify` is not built", "findings"),
         (&[(R, "mode: switchover", "mode: ‸failover")], "`failover` is not built", "switchover"),
         (&[(R, "path: control_plane", "path: ‸data_plane")], "`data_plane` is not built", "control_plane"),

@@ -9,20 +9,20 @@ use std::fs;
 
 use super::{EndedRecovery, unfit};
 use crate::{
-    domain::{Lsn, RecoveryPoint, RecoveryTarget, Timeline},
+    domain::{Lineage, Lsn, RecoveryPoint, RecoveryTarget, Timeline},
     engine::{
         EngineError,
         postgres::restored::{ConfiguredRecovery, file_error},
     },
 };
 
-/// The point that was reached; an error where it is another one than was asked for.
+/// The point that was reached, and its history; an error where it is another one than was asked for.
 pub(super) fn judge(
     ended: &EndedRecovery,
     data: &std::path::Path,
     configured: &ConfiguredRecovery,
     log: &str,
-) -> Result<RecoveryPoint, EngineError> {
+) -> Result<Lineage, EngineError> {
     let path = data.join("pg_wal").join(ended.timeline.history_file());
     let history = entries(&fs::read_to_string(&path).map_err(file_error("read", &path))?);
     let Some((timeline, lsn)) = last_replayed(&history, ended.replayed) else {
@@ -31,7 +31,7 @@ pub(super) fn judge(
     let reached = RecoveryPoint { timeline, lsn, last_commit_at: ended.last_commit_at };
     let missed = elsewhere(configured, &reached, &history).or_else(|| missed(&configured.target, &reached, log));
     match missed {
-        None => Ok(reached),
+        None => Ok(Lineage { system_id: ended.system_id.clone(), reached, history }),
         Some(why) => Err(unfit(&format!("reach {}", configured.target), why)),
     }
 }

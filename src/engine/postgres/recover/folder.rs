@@ -11,7 +11,9 @@ use std::{
 };
 
 use super::{
-    super::restored::{ConfiguredRecovery, RECOVERY_FILE, file_error, make_private, own, set_mode, unfit, write_owned},
+    super::restored::{
+        ConfiguredRecovery, RECOVERY_FILE, file_error, make_private, original, own, set_mode, unfit, write_owned,
+    },
     FolderFacts, settings,
 };
 use crate::{
@@ -39,10 +41,6 @@ const EMPTIED: [&str; 8] =
     ["pg_wal", "pg_replslot", "pg_dynshmem", "pg_notify", "pg_serial", "pg_snapshots", "pg_stat_tmp", "pg_subtrans"];
 const CONFIGURATION: [&str; 4] = ["postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf"];
 const EXPECTED: &str = "find a restored data folder";
-
-fn original(name: &str) -> String {
-    format!("lifeboat_original_{name}")
-}
 
 /// Checks and cleans the folder, and gives it to the account.
 pub(super) fn prepare(plan: &RecoveryPlan, account: Option<&Account>) -> Result<(), EngineError> {
