@@ -7,6 +7,7 @@
 use std::{
     fmt,
     net::IpAddr,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -274,6 +275,25 @@ pub struct RecoveryPlan {
     pub isolated: bool,
 }
 
+/// A page of a restored copy that was damaged on purpose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedPage {
+    pub file: PathBuf,
+    /// Of the byte that was changed, in the file.
+    pub offset: u64,
+    /// What stands there now.
+    pub byte: u8,
+}
+
+impl DamagedPage {
+    /// Whether nothing has mended it since: a server writes pages too.
+    pub fn is_still_there(&self) -> std::io::Result<bool> {
+        let mut byte = [0];
+        std::fs::File::open(&self.file).and_then(|file| file.read_exact_at(&mut byte, self.offset))?;
+        Ok(byte == [self.byte])
+    }
+}
+
 /// Protecting one database: backing it up, streaming its log.
 #[async_trait]
 pub trait Protect: Send + Sync {
@@ -358,6 +378,11 @@ pub trait Recover: Send + Sync {
 
     /// Starts the configured copy in `params.folder` and waits until it has reached its target.
     async fn start_isolated(&self, params: &IsolatedParams) -> Result<Box<dyn Instance>, EngineError>;
+
+    /// Changes a byte of a page in a restored data folder that no server was started on
+    /// yet: of one that neither recovery nor any check but that of all pages reads. None
+    /// where there is no such page.
+    async fn damage_page(&self, data: &Path) -> Result<Option<DamagedPage>, EngineError>;
 
     /// Stops whatever a crashed run left running in `folder`; nothing there is a success.
     async fn stop_isolated(&self, folder: &Path) -> Result<(), EngineError>;

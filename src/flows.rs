@@ -42,6 +42,7 @@ pub mod restore;
 pub mod restore_test;
 pub mod retention;
 pub mod rotate_keys;
+pub mod self_test;
 pub mod stream;
 pub mod verify;
 

@@ -20,6 +20,7 @@ mod copy;
 mod differential;
 mod directory;
 mod error;
+mod faulty;
 mod fetch;
 mod identity;
 mod incarnation;
@@ -62,6 +63,7 @@ pub use copy::{Expected, copy_manifest, copy_object, copy_plain};
 pub use differential::Base;
 pub use directory::DirectoryStore;
 pub use error::VaultError;
+pub use faulty::Faulty;
 pub use fetch::{
     EmptyFolder, Fetch, Fetched, WalFolder, fetch_backup, fetch_files, fetch_wal, made_tablespaces, openers,
 };

@@ -17,6 +17,7 @@ use crate::{
         exposure::{self, Tip},
         recovery,
         retention::beats,
+        self_test, severity,
     },
     domain::{Backup, Beat, DatabaseName, RecoveryTarget, RunId, Span, VaultName, Verdict, with_causes},
     evidence::{self, Entry, Filter, Month},
@@ -76,7 +77,7 @@ impl App {
     pub async fn status(&self) -> Result<EstateStatus, StatusError> {
         let now = self.clock.now();
         let entries = self.resources.evidence.records(&Filter::default()).await?;
-        let findings = self.findings().await?;
+        let findings = self.open_findings().await?;
         let held = join_all(self.resources.databases.values().map(|database| self.held(database))).await;
         let on_members = self.resources.databases.values().map(|database| primary::on_members(self, database, now));
         let on_members = join_all(on_members).await;
@@ -88,6 +89,7 @@ impl App {
             primary::publish(&status, &database.schedule.config.all_members().keys().cloned().collect());
             databases.push(status);
         }
+        let findings = findings.into_iter().map(shown).collect();
         let runs = self.runner.list(RUNS_SHOWN).await?;
         let node = &self.estate.daemon.node;
         let status = EstateStatus::new(node.name.clone(), node.region.clone(), now, databases, runs, findings);
@@ -97,12 +99,15 @@ impl App {
         Ok(status)
     }
 
-    /// What a person must fix, oldest first. No vault is asked.
+    /// What a person must fix, the gravest first and then the oldest. No vault is asked.
     pub async fn findings(&self) -> Result<Vec<Finding>, StatusError> {
-        let open = findings::open_findings(&self.resources.db).await?.into_iter();
-        Ok(open
-            .map(|finding| Finding { subject: finding.subject, message: finding.message, opened_at: finding.opened_at })
-            .collect())
+        Ok(self.open_findings().await?.into_iter().map(shown).collect())
+    }
+
+    async fn open_findings(&self) -> Result<Vec<findings::Finding>, DbError> {
+        let mut open = findings::open_findings(&self.resources.db).await?;
+        open.sort_by_key(|finding| severity::of(&finding.id));
+        Ok(open)
     }
 
     async fn status_of(
@@ -110,7 +115,7 @@ impl App {
         database: &Database,
         (held, on_members): (&Held, OnMembers),
         entries: &[Entry],
-        findings: &[Finding],
+        findings: &[findings::Finding],
         now: Timestamp,
     ) -> Result<DatabaseStatus, StatusError> {
         let config = &database.schedule.config;
@@ -154,6 +159,7 @@ impl App {
             last_proven,
             last_drill: self.last_drill(&database.name, entries),
             next_runs: next_runs(database, &self.resources.agenda(&database.name), now),
+            unseen_faults: unseen_faults(&database.name, findings),
             findings: findings
                 .iter()
                 .filter(|f| f.subject == database.name.as_str())
@@ -356,6 +362,17 @@ fn broken_window(broken: &Break) -> BrokenWindow {
     }
 }
 
+fn shown(finding: findings::Finding) -> Finding {
+    let findings::Finding { id, subject, message, opened_at } = finding;
+    Finding { severity: severity::of(&id), subject, message, opened_at }
+}
+
+/// The planted faults that no self-test has seen since one did not.
+fn unseen_faults(database: &DatabaseName, findings: &[findings::Finding]) -> Vec<String> {
+    let unseen = findings.iter().filter_map(|finding| self_test::unseen(&finding.id));
+    unseen.filter(|(of, _)| *of == database.as_str()).map(|(_, fault)| fault.as_str().to_owned()).collect()
+}
+
 /// The last restore test with such a verdict.
 fn last_test(entries: &[Entry], database: &DatabaseName, is_such: fn(Verdict) -> bool) -> Option<LastRestoreTest> {
     let is_one = |entry: &&Entry| {
@@ -381,7 +398,11 @@ fn estimate(entries: &[Entry], database: &DatabaseName) -> Option<f64> {
 fn next_runs(database: &Database, agenda: &Agenda, now: Timestamp) -> Vec<NextRun> {
     let config = &database.schedule.config;
     let scheduled = agenda.lines.iter().enumerate().filter_map(|(place, line)| {
-        let what = if line.backup.is_some() { format!("{} backup", line.kind) } else { "restore test".to_owned() };
+        let what = match line.flow {
+            flows::restore_test::NAME => "restore test".to_owned(),
+            flows::self_test::NAME => "self-test".to_owned(),
+            _ => format!("{} backup", line.kind),
+        };
         let at = agenda.coming(place, now).take(LOOKED_AHEAD).find_map(|due| due.begins())?;
         Some(NextRun { what, at })
     });

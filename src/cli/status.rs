@@ -8,7 +8,7 @@ use crate::{
     app::Role,
     domain::{Lever, Node, Verdict},
     report::{
-        status::{DatabaseStatus, EstateStatus},
+        status::{DatabaseStatus, EstateStatus, Finding},
         words,
     },
 };
@@ -87,7 +87,7 @@ fn text(status: &EstateStatus) -> String {
     }
     text += &nodes(status);
     for finding in &status.findings {
-        text = format!("{text}\nFINDING {}: {}", finding.subject, finding.message);
+        text = format!("{text}\n{}FINDING {}: {}", finding.mark(), finding.subject, finding.message);
     }
     text
 }
@@ -126,7 +126,8 @@ pub async fn findings(invocation: &Invocation) -> Result<u8> {
         let lines: Vec<String> = findings
             .iter()
             .map(|finding| {
-                format!("{}: {} (since {})", finding.subject, finding.message, words::instant(&finding.opened_at))
+                let Finding { subject, message, opened_at, .. } = finding;
+                format!("{}{subject}: {message} (since {})", finding.mark(), words::instant(opened_at))
             })
             .collect();
         if lines.is_empty() { "nothing to fix".to_owned() } else { lines.join("\n") }

@@ -9,7 +9,7 @@ use super::{SecretRef, check::CheckConfig};
 use crate::decide::{agenda::CatchUp, tier};
 use crate::domain::{
     BackupFrom, BackupKind, ByteSize, DatabaseName, KeepPeriod, MemberName, NotifierName, Objectives, Residency, Share,
-    SiteName, Span, Tier, VaultName,
+    SiteName, Span, Tier, VaultName, record::kind,
 };
 
 /// One protected database.
@@ -264,6 +264,12 @@ impl HeldFlow {
             Self::RestoreTest => "restore_test",
         }
     }
+
+    /// The flows that it means: a self-test is a restore test too.
+    pub fn flows(self) -> Vec<String> {
+        let further = (self == Self::RestoreTest).then_some(kind::SELF_TEST);
+        [self.as_str()].into_iter().chain(further).map(str::to_owned).collect()
+    }
 }
 
 fn held_when_absent() -> Vec<HeldFlow> {
@@ -375,6 +381,45 @@ pub struct RestoreTestConfig {
     /// How long recovery may take before the test fails.
     #[serde(default = "one_hour")]
     pub limit: Span,
+    /// When faults are planted into a restore test, each of which has to turn red; every
+    /// Sunday at 01:00 when absent.
+    #[serde(default)]
+    pub self_test: SelfTestConfig,
+}
+
+/// When faults are planted into a restore test. It restores once, beside the tests that
+/// are due by `restore_test.cron`; a blackout that holds those holds it too.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SelfTestConfig {
+    /// Minute, hour, day, month and weekday in the schedule's zone; seconds may come first.
+    #[serde(default = "sundays")]
+    #[schemars(extend("format" = "cron"))]
+    pub cron: String,
+    /// Up to how much later than due its runs begin, so that not all databases are
+    /// busy at the same moment: how much follows from the database's name.
+    #[serde(default = "four_hours")]
+    pub jitter: Span,
+    /// How long after it is due a run may begin, where something holds it back or no
+    /// daemon lived; until the next one is due when absent.
+    pub start_window: Option<Span>,
+    /// What becomes of a run whose time passed while no daemon lived.
+    #[serde(default)]
+    pub catch_up: CatchUp,
+}
+
+impl Default for SelfTestConfig {
+    fn default() -> Self {
+        Self { cron: sundays(), jitter: four_hours(), start_window: None, catch_up: CatchUp::default() }
+    }
+}
+
+fn sundays() -> String {
+    "0 1 * * 0".to_owned()
+}
+
+fn four_hours() -> Span {
+    Span::from_secs(4 * 3600)
 }
 
 fn one_hour() -> Span {

@@ -18,6 +18,8 @@ pub mod kind {
     /// A turn of the safety lever, which is about no database.
     pub const LEVER: &str = "lever";
     pub const RESTORE_TEST: &str = "restore_test";
+    /// Faults planted into restore tests, each of which has to turn red.
+    pub const SELF_TEST: &str = "self_test";
 }
 
 /// The account of one run. Free of personal data: values of checks are digests

@@ -35,19 +35,19 @@ mod account;
 mod checks;
 mod choose;
 mod prove;
+mod trial;
 mod window;
 
 use choose::Choose;
 use prove::{Proof, Prove};
+pub(super) use account::{BEATS_WINDOW, HEARTBEAT};
+pub(super) use trial::{Disaster, Told, Trial, tear_down};
 
 /// The flow's name, first part of its runs' ids.
 pub const NAME: &str = kind::RESTORE_TEST;
 
 /// How long fetching and unpacking may take.
 const FETCH_LIMIT: Duration = Duration::from_secs(24 * 3600);
-
-/// How long a folder may still be written to that is to be removed.
-const REMOVE_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Params {
@@ -130,27 +130,23 @@ struct Test {
 impl Test {
     /// Stops the instance and removes the folder with everything in it. Idempotent.
     async fn tear_down(&self, folder: &Path) -> Result<(), StepError> {
-        self.database.engine.stop_isolated(folder).await?;
-        let begun = std::time::Instant::now();
-        loop {
-            match tokio::fs::remove_dir_all(folder).await {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-                // A fetch that was told to stop ends its last write.
-                Err(error)
-                    if error.kind() == std::io::ErrorKind::DirectoryNotEmpty && begun.elapsed() < REMOVE_LIMIT =>
-                {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                Err(error) => {
-                    return Err(StepError::transient(format!("cannot remove {}: {error}", folder.display())));
-                }
-            }
-        }
+        tear_down(&self.database, folder).await
     }
 
     /// Makes the copy anew from the frozen listing.
     async fn fetch(&self, chosen: &Chosen, cx: &StepContext) -> Result<Restored, StepError> {
+        match self.restore(chosen, cx).await? {
+            Err(_) if cx.stop().is_cancelled() => Err(StepError::Stopped),
+            restored => Ok(restored?),
+        }
+    }
+
+    /// The same; the inner error is the restore's own.
+    async fn restore(
+        &self,
+        chosen: &Chosen,
+        cx: &StepContext,
+    ) -> Result<Result<Restored, restore::RestoreError>, StepError> {
         let listing = tokio::fs::read(chosen.listing_file()).await.map_err(|error| {
             StepError::permanent(format!("the frozen listing is gone: {error}; run the test again"))
         })?;
@@ -176,10 +172,7 @@ impl Test {
             opener: chosen.opener,
         };
         let say = |message: &str, done, total| cx.progress(message, done, total);
-        let restored = match restore::from_listing(database, vault, &listing, &request, cx.stop(), &say).await {
-            Err(_) if cx.stop().is_cancelled() => return Err(StepError::Stopped),
-            other => other?,
-        };
+        let restored = restore::from_listing(database, vault, &listing, &request, cx.stop(), &say).await;
         match tokio::fs::remove_file(chosen.started_file()).await {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(StepError::transient(format!("cannot clear {}: {error}", chosen.folder.display())))

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::words;
 use crate::{
-    decide::exposure,
+    decide::{exposure, severity::Severity},
     domain::{
         Backup, BackupState, DatabaseName, Lever, Lsn, MemberName, Node, Objectives, Region, RunId, SlotState, Tier,
         Timeline, VaultName, Verdict,
@@ -37,9 +37,20 @@ pub struct EstateStatus {
 /// Something that a person must fix.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
+    pub severity: Severity,
     pub subject: String,
     pub message: String,
     pub opened_at: Timestamp,
+}
+
+impl Finding {
+    /// What stands before one that nobody may overlook.
+    pub const fn mark(&self) -> &'static str {
+        match self.severity {
+            Severity::Critical => "CRITICAL ",
+            Severity::Ordinary => "",
+        }
+    }
 }
 
 /// One database: facts, and what they come to.
@@ -82,6 +93,9 @@ pub struct DatabaseStatus {
     pub would_take_seconds: Option<f64>,
     pub last_drill: Option<LastDrill>,
     pub next_runs: Vec<NextRun>,
+    /// The planted faults that the last self-test did not see: what restore tests said
+    /// since one saw them proves nothing.
+    pub unseen_faults: Vec<String>,
     pub findings: Vec<String>,
 }
 
@@ -309,7 +323,9 @@ impl DatabaseStatus {
     }
 
     fn alarm(&self, now: Timestamp) -> Option<(Verdict, String)> {
-        let text = if self.newest_backup.is_none() || self.recoverable_to.is_none() {
+        let text = if let [first, ..] = self.unseen_faults.as_slice() {
+            format!("Restore tests are blind and prove nothing: the planted fault {first} was not seen.")
+        } else if self.newest_backup.is_none() || self.recoverable_to.is_none() {
             "Not recoverable: there is no usable backup.".to_owned()
         } else if self.wal_streaming.state == StreamingState::Stopped {
             format!(

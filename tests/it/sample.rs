@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use lifeboat::{
+    decide::severity::Severity,
     domain::{
         Backup, BackupKind, BackupState, Check, EvidenceRecord, Lsn, Objectives, Phase, RecoveryPoint, RunId,
         SlotState, Timeline, Verdict,
@@ -310,6 +311,7 @@ pub(crate) fn database(name: &str) -> DatabaseStatus {
             NextRun { what: "full backup".into(), at: at("2026-11-22T02:00:00Z") },
             NextRun { what: "restore test".into(), at: at("2026-12-01T05:00:00Z") },
         ],
+        unseen_faults: Vec::new(),
         findings: Vec::new(),
     }
 }
@@ -357,6 +359,7 @@ pub(crate) fn estate() -> EstateStatus {
             ),
         ],
         vec![Finding {
+            severity: Severity::Ordinary,
             subject: "ledger".into(),
             message: "The witness query over `bets` gives another digest than the source did; compare both.".into(),
             opened_at: at("2026-11-03T05:08:41Z"),

@@ -19,12 +19,13 @@ use super::{
 };
 use crate::{
     domain::{Lsn, Segment, SegmentSize, lsn::RECORD_BYTES_MAX},
-    engine::{EngineError, FoundRecord, Instance, IsolatedParams, Recover, RecoveryPlan, SoughtRecord, WalRange},
+    engine::{DamagedPage, EngineError, FoundRecord, Instance, IsolatedParams, Recover, RecoveryPlan, SoughtRecord, WalRange},
     process::Program,
 };
 use async_trait::async_trait;
 
 mod combine;
+mod damage;
 mod folder;
 mod search;
 
@@ -106,6 +107,10 @@ impl Recover for Postgres {
             Confinement::None { reason } => Some(reason),
             Confinement::Namespaces => None,
         })
+    }
+
+    async fn damage_page(&self, data: &Path) -> Result<Option<DamagedPage>, EngineError> {
+        damage::page(data)
     }
 
     async fn stop_isolated(&self, folder: &Path) -> Result<(), EngineError> {

@@ -47,6 +47,17 @@ impl Step for Choose {
 
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
         let folder: PathBuf = read("folder", cx.undo_plan().unwrap_or(&Value::Null))?;
+        output(&self.begin(folder, cx).await?)
+    }
+
+    async fn undo(&self, _cx: &StepContext, plan: &Value) -> Result<(), StepError> {
+        self.test.tear_down(&read::<PathBuf>("folder", plan)?).await
+    }
+}
+
+impl Choose {
+    /// Makes the folder anew, and keeps in it what was chosen and frozen.
+    pub(super) async fn begin(&self, folder: PathBuf, cx: &StepContext) -> Result<Chosen, StepError> {
         self.test.tear_down(&folder).await?;
         let scratch = &self.test.database.scratch;
         let made = durable::create_folder(scratch).and_then(|()| std::fs::create_dir(&folder));
@@ -66,15 +77,9 @@ impl Step for Choose {
         )
         .map_err(|error| StepError::transient(format!("cannot keep the frozen listing: {error}")))?;
         fault::point("restore_test.frozen");
-        output(&chosen)
+        Ok(chosen)
     }
 
-    async fn undo(&self, _cx: &StepContext, plan: &Value) -> Result<(), StepError> {
-        self.test.tear_down(&read::<PathBuf>("folder", plan)?).await
-    }
-}
-
-impl Choose {
     /// What is restored, and the listing of the vault that it is restored from.
     async fn freeze(&self, folder: PathBuf, cx: &StepContext) -> Result<(Chosen, Listing), StepError> {
         let database = &self.test.database;

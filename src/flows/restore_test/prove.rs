@@ -58,17 +58,28 @@ impl Step for Prove {
     }
 
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
-        let chosen: Chosen = cx.output("choose")?;
+        output(&self.prove(&cx.output("choose")?, cx.output("fetch")?, cx).await?)
+    }
+}
+
+impl Prove {
+    /// `fetched` is what was restored into the folder, which may have moved on since.
+    pub(super) async fn prove(
+        &self,
+        chosen: &Chosen,
+        fetched: Restored,
+        cx: &StepContext,
+    ) -> Result<Proof, StepError> {
         let engine = &self.0.database.engine;
         // An earlier life may have left an instance, and data that has moved on.
         engine.stop_isolated(&chosen.folder).await?;
-        let refetched = if chosen.started_file().exists() { Some(self.0.fetch(&chosen, cx).await?) } else { None };
+        let refetched = if chosen.started_file().exists() { Some(self.0.fetch(chosen, cx).await?) } else { None };
         durable::replace(&chosen.started_file(), b"")
             .map_err(|error| StepError::transient(format!("cannot note that the copy is started: {error}")))?;
         cx.progress("recovering in an isolated instance", None, None);
         let begun = std::time::Instant::now();
-        let restored = refetched.clone().map_or_else(|| cx.output("fetch"), Ok)?;
-        let instance = match self.recover(&chosen, &restored, cx).await {
+        let restored = refetched.clone().unwrap_or(fetched);
+        let instance = match self.recover(chosen, &restored, cx).await {
             Ok(instance) => instance,
             Err(error) => {
                 engine.stop_isolated(&chosen.folder).await?;
@@ -84,13 +95,11 @@ impl Step for Prove {
         instance.stop().await?;
         let mut proof = proven?;
         (proof.is_stopped, proof.refetched) = (true, refetched);
-        proof.doubt = self.doubt(cx).await?;
+        proof.doubt = self.doubt(&restored).await?;
         proof.phases.insert(0, recovery);
-        output(&proof)
+        Ok(proof)
     }
-}
 
-impl Prove {
     /// Starts the copy, and fetches the rest of its WAL while it recovers. Nothing is
     /// fetched any more when this returns.
     async fn recover(
@@ -153,8 +162,7 @@ impl Prove {
     }
 
     /// Looked for when everything is measured.
-    async fn doubt(&self, cx: &StepContext) -> Result<Option<String>, StepError> {
-        let restored: Restored = cx.output("fetch")?;
+    async fn doubt(&self, restored: &Restored) -> Result<Option<String>, StepError> {
         Ok(match restore::doubt(&self.0.database, &restored.layout).await {
             Ok(unclear) => unclear.map(|unclear| unclear.to_string()),
             Err(error) => Some(format!("which clusters the vaults hold is not known: {}", with_causes(&error))),
