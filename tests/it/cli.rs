@@ -36,6 +36,7 @@ mod refusals;
 mod reload;
 mod restoring;
 mod secrets;
+mod self_test;
 mod shared_state;
 mod silent;
 pub(crate) mod site;

@@ -18,4 +18,4 @@ mod store;
 mod targets;
 mod workload;
 
-pub(crate) use chance::minutes;
+pub(crate) use chance::{Chance, minutes};

@@ -27,16 +27,16 @@ pub(super) async fn conclude(
     let params: Params = cx.params()?;
     // It may have left the schedules since; the run ends all the same.
     let database = resources.database(&params.database).ok();
-    let mut tried = Vec::new();
+    let mut tried: Vec<(&str, Tried)> = Vec::new();
     for step in STEPS {
-        tried.extend(cx.output_if_any::<Tried>(step)?);
+        tried.extend(cx.output_if_any(step)?.map(|tried| (step, tried)));
     }
-    let mut outcomes: Vec<&Outcome> = tried.iter().flat_map(|tried| &tried.outcomes).collect();
+    let mut outcomes: Vec<&Outcome> = tried.iter().flat_map(|(_, tried)| &tried.outcomes).collect();
     outcomes.sort_by_key(|outcome| outcome.fault);
     let checks: Vec<Check> = outcomes.iter().map(|outcome| outcome.check()).collect();
-    let clean_up = tried.iter().map(|tried| {
+    let clean_up = tried.iter().map(|(step, tried)| {
         let left = if tried.is_gone { "gone" } else { "still there" };
-        Check::judge(format!("folder {}", tried.folder.display()), "gone", left, tried.is_gone)
+        Check::judge(format!("folder of `{step}`"), "gone", format!("{} is {left}", tried.folder.display()), tried.is_gone)
     });
     let clean_up: Vec<Check> = clean_up.collect();
     let seen = Verdict::worst(checks.iter().map(|check| check.verdict));
