@@ -7,7 +7,11 @@
 //! view of the vault, an identity that opens nothing), and a fault that counts as seen
 //! because something else went wrong.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -144,7 +148,7 @@ impl Step for Refused {
 }
 
 impl Refused {
-    async fn sight(&self, folder: &std::path::Path, cx: &StepContext) -> Result<Sight, StepError> {
+    async fn sight(&self, folder: &Path, cx: &StepContext) -> Result<Sight, StepError> {
         cx.progress(format!("planting `{}`", self.fault.as_str()), None, None);
         let planted = match self.fault {
             Fault::WrongKey => plant::wrong_key(&self.database, folder)?,
@@ -155,7 +159,8 @@ impl Refused {
         };
         // The end of the backup itself: whatever the vault holds behind it, it needs its own WAL and its key.
         let place = (folder.to_owned(), RecoveryTarget::Immediate);
-        let trial = Trial::begin(Arc::clone(&planted.database), planted.unchecked(&self.config), place, cx).await?;
+        let config = plant::checked(&self.config, Vec::new());
+        let trial = Trial::begin(Arc::clone(&planted.database), config, place, cx).await?;
         planted.make_identity()?;
         match trial.fetch(cx).await? {
             Err(error) if planted.explains(&error) => Ok(Sight::Red(with_causes(&error))),

@@ -89,8 +89,8 @@ impl Copied {
             zero_rows: false,
             public: true,
         };
-        let named = [NamedCheck::Heartbeat, NamedCheck::PageChecksums].map(CheckConfig::Named);
-        plant::checked(&self.config, named.into_iter().chain([CheckConfig::Sql(planted)]).collect())
+        // Heartbeats are judged against the planted disaster, and not beside the others.
+        plant::checked(&self.config, vec![CheckConfig::Named(NamedCheck::PageChecksums), CheckConfig::Sql(planted)])
     }
 
     /// The copy against a disaster before which heartbeats were acknowledged for longer

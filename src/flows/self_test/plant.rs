@@ -16,7 +16,7 @@ use crate::{
     fault,
     flow::StepError,
     flows::{Database, Keys, Parts, Vault, restore},
-    vault::{Faulty, WalName},
+    vault::{Faulty, ObjectKey, WalName},
 };
 
 /// The file of the identity that opens nothing, in the folder of its step.
@@ -32,11 +32,6 @@ pub(super) struct Planted {
 }
 
 impl Planted {
-    /// The schedule's restore test without its checks.
-    pub(super) fn unchecked(&self, config: &RestoreTestConfig) -> RestoreTestConfig {
-        checked(config, Vec::new())
-    }
-
     /// Makes the identity that opens nothing, once there is a folder for it.
     pub(super) fn make_identity(&self) -> Result<(), StepError> {
         let Some(file) = &self.identity else { return Ok(()) };
@@ -81,7 +76,7 @@ pub(super) async fn missing_segment(database: &Database) -> Result<Option<Plante
     let size = manifest.segment_size;
     let segment = Segment::holding(manifest.timeline, manifest.start_lsn, size);
     let layout = held.listing.layout().clone();
-    let is_missing = move |key: &_| match WalName::parse(&layout, key, size) {
+    let is_missing = move |key: &ObjectKey| match WalName::parse(&layout, key, size) {
         Some(WalName::Whole(of) | WalName::Tail { segment: of, .. }) => of == segment && !fault::is_blinded("missing_segment"),
         Some(WalName::History(_)) | None => false,
     };

@@ -57,9 +57,12 @@ impl Lab {
 
     /// The run that a command has begun.
     async fn begun(&self) -> RunId {
-        let unfinished = async || self.app.runner.unfinished().await.unwrap();
-        eventually("the command has begun its run", LIMIT, || async { !unfinished().await.is_empty() }).await;
-        unfinished().await.remove(0).run_id
+        let tests = async || {
+            let unfinished = self.app.runner.unfinished().await.unwrap().into_iter();
+            unfinished.filter(|run| run.flow == restore_test::NAME).collect::<Vec<_>>()
+        };
+        eventually("the command has begun its run", LIMIT, || async { !tests().await.is_empty() }).await;
+        tests().await.remove(0).run_id
     }
 }
 
