@@ -55,7 +55,7 @@ impl Step for Copied {
         let folder = planned(cx)?;
         let config = self.checked();
         let keys = plant::keys(&self.database);
-        let database = plant::with(&self.database, self.database.vaults.clone(), keys, Some(&config));
+        let database = plant::with(&self.database, &config, (self.database.vaults.clone(), keys));
         let trial = Trial::begin(database, config, (folder.clone(), RecoveryTarget::Latest), cx).await?;
         let restored = trial.fetch(cx).await??;
         cx.progress("flipping a page of the copy", None, None);

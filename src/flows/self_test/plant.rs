@@ -15,7 +15,7 @@ use crate::{
     domain::{Segment, SegmentSize},
     fault,
     flow::StepError,
-    flows::{Database, Keys, Parts, Vault, restore},
+    flows::{Database, KeyError, Keys, Parts, Vault, restore},
     vault::{Faulty, ObjectKey, WalName},
 };
 
@@ -47,12 +47,14 @@ pub(super) fn checked(config: &RestoreTestConfig, checks: Vec<CheckConfig>) -> R
     RestoreTestConfig { checks, ..config.clone() }
 }
 
-/// The same database with other vaults and keys, and with what is checked.
-pub(super) fn with(database: &Database, vaults: Vec<Vault>, keys: Keys, config: Option<&RestoreTestConfig>) -> Arc<Database> {
+/// The same database with other vaults and keys, and with this restore test.
+pub(super) fn with(
+    database: &Database,
+    config: &RestoreTestConfig,
+    (vaults, keys): (Vec<Vault>, Keys),
+) -> Arc<Database> {
     let mut schedule = database.schedule.clone();
-    if let Some(config) = config {
-        schedule.config.restore_test = Some(config.clone());
-    }
+    schedule.config.restore_test = Some(config.clone());
     let engine = Arc::clone(&database.engine);
     let (region, scratch) = (database.region.clone(), database.scratch.clone());
     Arc::new(Database::new(Parts { engine, schedule, vaults, keys, region, scratch }))
@@ -65,7 +67,10 @@ pub(super) fn keys(database: &Database) -> Keys {
 
 /// A view of the first vault that lacks the first segment which its newest backup needs;
 /// none where it holds no backup.
-pub(super) async fn missing_segment(database: &Database) -> Result<Option<Planted>, StepError> {
+pub(super) async fn missing_segment(
+    database: &Database,
+    config: &RestoreTestConfig,
+) -> Result<Option<Planted>, StepError> {
     let Some(vault) = database.vault(None) else { return Err(StepError::permanent("the database has no vault")) };
     let held = restore::newest(database, vault).await?;
     let newest = held.catalog.entries.iter().max_by_key(|entry| {
@@ -82,20 +87,20 @@ pub(super) async fn missing_segment(database: &Database) -> Result<Option<Plante
     };
     let store = Arc::new(Faulty::without(Arc::clone(&vault.store), is_missing));
     let vaults = vec![Vault { store, ..vault.clone() }];
-    let database = with(database, vaults, keys(database), None);
+    let database = with(database, config, (vaults, keys(database)));
     Ok(Some(Planted { database, segment: Some((segment, size)), identity: None }))
 }
 
 /// An identity that nothing was encrypted to.
-pub(super) fn wrong_key(database: &Database, folder: &Path) -> Result<Planted, StepError> {
+pub(super) fn wrong_key(database: &Database, config: &RestoreTestConfig, folder: &Path) -> Result<Planted, StepError> {
     // Where there is none, nothing could be opened anyway.
     if database.keys.identity.is_none() {
-        return Err(crate::flows::KeyError::NoIdentity.into());
+        return Err(KeyError::NoIdentity.into());
     }
     let file = folder.join(STRANGER);
     let identity = Some(SecretRef::File(file.clone()));
     let keys = Keys { identity, ..keys(database) };
     let keys = if fault::is_blinded("wrong_key") { self::keys(database) } else { keys };
-    let database = with(database, database.vaults.clone(), keys, None);
+    let database = with(database, config, (database.vaults.clone(), keys));
     Ok(Planted { database, segment: None, identity: Some(file) })
 }
