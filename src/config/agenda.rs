@@ -102,8 +102,7 @@ impl ScheduleConfig {
             };
             agenda.lines.push(self.line(HeldFlow::RestoreTest.as_str(), "local", None, &timing)?);
             let SelfTestConfig { cron, jitter, start_window, catch_up } = &test.self_test;
-            let timing =
-                Timing { cron, jitter: Some(*jitter), start_window: *start_window, catch_up: *catch_up };
+            let timing = Timing { cron, jitter: Some(*jitter), start_window: *start_window, catch_up: *catch_up };
             agenda.lines.push(self.line(kind::SELF_TEST, "planted_faults", None, &timing)?);
         }
         agenda.holds = self.holds(daemon)?;

@@ -114,7 +114,12 @@ const STALE: SignedDuration = SignedDuration::from_secs(60);
 /// A disaster before which heartbeats were acknowledged, one a second, that are in no copy
 /// of what the vault holds now. `known` are those that were acknowledged in truth, or are
 /// in the copy.
-pub fn stale(objective: Span, known: impl Iterator<Item = i64>, newest: Option<Beat>, now: Timestamp) -> (Timestamp, Vec<Beat>) {
+pub fn stale(
+    objective: Span,
+    known: impl Iterator<Item = i64>,
+    newest: Option<Beat>,
+    now: Timestamp,
+) -> (Timestamp, Vec<Beat>) {
     let objective = SignedDuration::try_from(objective.as_duration()).unwrap_or(SignedDuration::MAX);
     let disaster_at = now.checked_add(objective.saturating_add(STALE)).unwrap_or(Timestamp::MAX);
     let (timeline, commit_lsn) = newest.map_or((Timeline(1), Lsn(0)), |beat| (beat.timeline, beat.commit_lsn));
@@ -233,7 +238,8 @@ mod tests {
             }
             assert!(told(&database, &outcome, "r", None).contains("no self-test has ever seen it"));
         }
-        for id in ["self_test/wallet", "restore_test/wallet", "self_test/wallet/other", "self_testing/wallet/wrong_key"] {
+        for id in ["self_test/wallet", "restore_test/wallet", "self_test/wallet/other", "self_testing/wallet/wrong_key"]
+        {
             assert_eq!(unseen(id), None, "{id}");
         }
     }

@@ -38,9 +38,9 @@ mod prove;
 mod trial;
 mod window;
 
+pub(super) use account::{BEATS_WINDOW, HEARTBEAT};
 use choose::Choose;
 use prove::{Proof, Prove};
-pub(super) use account::{BEATS_WINDOW, HEARTBEAT};
 pub(super) use trial::{Disaster, Told, Trial, tear_down};
 
 /// The flow's name, first part of its runs' ids.

@@ -182,9 +182,9 @@ impl Planted {
     /// Whether a restore was refused for what was planted, and for nothing else.
     fn explains(&self, error: &RestoreError) -> bool {
         match error {
-            RestoreError::Refused(Refusal::Gap { timeline, from, .. }) => {
-                self.segment.is_some_and(|(segment, size)| segment.timeline == *timeline && segment.start(size) == *from)
-            }
+            RestoreError::Refused(Refusal::Gap { timeline, from, .. }) => self
+                .segment
+                .is_some_and(|(segment, size)| segment.timeline == *timeline && segment.start(size) == *from),
             RestoreError::Vault(VaultError::NoIdentity { .. }) => self.identity.is_some(),
             _ => false,
         }

@@ -94,8 +94,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_missing_is_nowhere_and_nothing_is_written() {
-        let inner: SharedStore =
-            Arc::new(MemoryStore::new("primary".parse().unwrap(), "eu-south-1".parse().unwrap()));
+        let inner: SharedStore = Arc::new(MemoryStore::new("primary".parse().unwrap(), "eu-south-1".parse().unwrap()));
         let [here, gone, new] = ["a/here", "a/gone", "a/new"].map(|name| ObjectKey::new(name).unwrap());
         for key in [&here, &gone] {
             put(inner.as_ref(), key, "x").await.unwrap();

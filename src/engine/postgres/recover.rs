@@ -19,7 +19,9 @@ use super::{
 };
 use crate::{
     domain::{Lsn, Segment, SegmentSize, lsn::RECORD_BYTES_MAX},
-    engine::{DamagedPage, EngineError, FoundRecord, Instance, IsolatedParams, Recover, RecoveryPlan, SoughtRecord, WalRange},
+    engine::{
+        DamagedPage, EngineError, FoundRecord, Instance, IsolatedParams, Recover, RecoveryPlan, SoughtRecord, WalRange,
+    },
     process::Program,
 };
 use async_trait::async_trait;

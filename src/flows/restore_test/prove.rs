@@ -64,12 +64,7 @@ impl Step for Prove {
 
 impl Prove {
     /// `fetched` is what was restored into the folder, which may have moved on since.
-    pub(super) async fn prove(
-        &self,
-        chosen: &Chosen,
-        fetched: Restored,
-        cx: &StepContext,
-    ) -> Result<Proof, StepError> {
+    pub(super) async fn prove(&self, chosen: &Chosen, fetched: Restored, cx: &StepContext) -> Result<Proof, StepError> {
         let engine = &self.0.database.engine;
         // An earlier life may have left an instance, and data that has moved on.
         engine.stop_isolated(&chosen.folder).await?;

@@ -35,9 +35,7 @@ pub(in crate::flows) async fn tear_down(database: &Database, folder: &Path) -> R
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             // A fetch that was told to stop ends its last write.
-            Err(error)
-                if error.kind() == std::io::ErrorKind::DirectoryNotEmpty && begun.elapsed() < REMOVE_LIMIT =>
-            {
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty && begun.elapsed() < REMOVE_LIMIT => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             Err(error) => {
@@ -120,7 +118,6 @@ impl Trial {
         let acknowledged = disaster.map_or(&[][..], |disaster| disaster.acknowledged);
         told.record(Some(database.as_ref()), &params, cx, acknowledged)
     }
-
 }
 
 impl Told {

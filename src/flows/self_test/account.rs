@@ -36,7 +36,12 @@ pub(super) async fn conclude(
     let checks: Vec<Check> = outcomes.iter().map(|outcome| outcome.check()).collect();
     let clean_up = tried.iter().map(|(step, tried)| {
         let left = if tried.is_gone { "gone" } else { "still there" };
-        Check::judge(format!("folder of `{step}`"), "gone", format!("{} is {left}", tried.folder.display()), tried.is_gone)
+        Check::judge(
+            format!("folder of `{step}`"),
+            "gone",
+            format!("{} is {left}", tried.folder.display()),
+            tried.is_gone,
+        )
     });
     let clean_up: Vec<Check> = clean_up.collect();
     let seen = Verdict::worst(checks.iter().map(|check| check.verdict));
@@ -51,7 +56,10 @@ pub(super) async fn conclude(
     told.extend(keep(resources, &params.database, &outcomes, cx).await?);
     tell(resources, &params.database, (verdict, &told), cx).await?;
     let record = EvidenceRecord {
-        why: Why { scenario: Some("faults planted into a restore test".to_owned()), ..Why::of(params.due_at, cx.requester()) },
+        why: Why {
+            scenario: Some("faults planted into a restore test".to_owned()),
+            ..Why::of(params.due_at, cx.requester())
+        },
         objectives: database.as_deref().map(|database| database.schedule.config.objectives()),
         checks,
         safety: clean_up.into_iter().chain(flows::unwinding(ending)).collect(),
@@ -105,9 +113,10 @@ async fn last_seen(
     let filter = Filter { kind: Some(NAME.to_owned()), subject: Some(database.to_string()), ..Filter::default() };
     let entries = resources.evidence.records(&filter).await?;
     let is_seen = |check: &Check| check.name == fault.as_str() && check.verdict == Verdict::Pass;
-    let seen = entries.into_iter().map(|entry| entry.record).rfind(|record| {
-        record.run_id != run && record.checks.iter().any(is_seen)
-    });
+    let seen = entries
+        .into_iter()
+        .map(|entry| entry.record)
+        .rfind(|record| record.run_id != run && record.checks.iter().any(is_seen));
     Ok(seen.map(|record| (record.run_id, record.finished_at)))
 }
 

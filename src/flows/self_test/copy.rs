@@ -97,7 +97,8 @@ impl Copied {
     /// than the objective that are not in it.
     async fn stale(&self, trial: &Trial, told: &Told, cx: &StepContext) -> Result<Sight, StepError> {
         let (db, name, now) = (&self.resources.db, &self.database.name, cx.clock().now());
-        let mut acknowledged = heartbeats::between(db, name, now - BEATS_WINDOW, now + SignedDuration::from_mins(1)).await?;
+        let mut acknowledged =
+            heartbeats::between(db, name, now - BEATS_WINDOW, now + SignedDuration::from_mins(1)).await?;
         let newest = heartbeats::newest(db, name).await?;
         let known = acknowledged.iter().chain(&newest).map(|beat| beat.seq).chain(told.present().iter().copied());
         let objective = self.database.schedule.config.objectives().rpo;

@@ -3,7 +3,9 @@
 //! database that everybody else works with stay as they are.
 
 use std::{
-    fs, io::Write as _, os::unix::fs::OpenOptionsExt as _,
+    fs,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -82,7 +84,9 @@ pub(super) async fn missing_segment(
     let segment = Segment::holding(manifest.timeline, manifest.start_lsn, size);
     let layout = held.listing.layout().clone();
     let is_missing = move |key: &ObjectKey| match WalName::parse(&layout, key, size) {
-        Some(WalName::Whole(of) | WalName::Tail { segment: of, .. }) => of == segment && !fault::is_blinded("missing_segment"),
+        Some(WalName::Whole(of) | WalName::Tail { segment: of, .. }) => {
+            of == segment && !fault::is_blinded("missing_segment")
+        }
         Some(WalName::History(_)) | None => false,
     };
     let store = Arc::new(Faulty::without(Arc::clone(&vault.store), is_missing));

@@ -163,7 +163,10 @@ async fn a_missing_object(site: &Site, table: &mut Table) {
     let test = tested(site, &[], 1).await;
     table.refused("a missing object of the only backup", "holds no backup of `wallet`", &test);
     let verified = site.run(&["vault", "verify", "wallet"]).await;
-    assert!(verified.code == 1 && verified.stdout.contains(part.file_name().unwrap().to_str().unwrap()), "{verified:?}");
+    assert!(
+        verified.code == 1 && verified.stdout.contains(part.file_name().unwrap().to_str().unwrap()),
+        "{verified:?}"
+    );
     moved(site.path("part"), &part);
 }
 

@@ -102,9 +102,18 @@ async fn a_blind_verifier_is_the_gravest_finding_until_it_sees() {
         assert_eq!(open.len(), missed.len(), "blind@{check}: {findings}");
         for (finding, fault) in open.iter().zip(missed) {
             let message = finding["message"].as_str().unwrap();
-            assert_eq!((&finding["severity"], &finding["subject"]), (&json!("critical"), &json!("wallet")), "{finding}");
-            assert!(open.iter().any(|one| one["message"].as_str().unwrap().contains(&format!("`{fault}`"))), "{findings}");
-            for told in ["came out green", "restore tests are blind", "the last self-test that saw it is self_test/wallet/"] {
+            assert_eq!(
+                (&finding["severity"], &finding["subject"]),
+                (&json!("critical"), &json!("wallet")),
+                "{finding}"
+            );
+            assert!(
+                open.iter().any(|one| one["message"].as_str().unwrap().contains(&format!("`{fault}`"))),
+                "{findings}"
+            );
+            for told in
+                ["came out green", "restore tests are blind", "the last self-test that saw it is self_test/wallet/"]
+            {
                 assert!(message.contains(told), "blind@{check}, {told}: {message}");
             }
         }

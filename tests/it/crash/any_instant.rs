@@ -32,8 +32,8 @@ enum Victim {
     Command,
 }
 
-/// How often each is killed at least, while its test was under way.
-const ROUNDS: usize = 2;
+/// How many kills there are at least while a test was under way, one of each victim or more.
+const KILLS: usize = 3;
 
 impl Lab {
     async fn slots(&self) -> String {
@@ -125,11 +125,12 @@ async fn a_restore_test_that_is_killed_at_any_instant_leaves_nothing() {
 
     let length = torture::minutes().map_or(Duration::ZERO, |minutes| Duration::from_secs(60 * minutes));
     let (begun, mut kills) = (Instant::now(), [0_usize; 2]);
-    while begun.elapsed() < length || kills.iter().any(|kills| *kills < ROUNDS) {
-        for (nth, victim) in [Victim::Daemon, Victim::Command].into_iter().enumerate() {
-            kills[nth] += usize::from(killed(&mut lab, victim, &mut chance, longest).await);
-            nothing_is_left(&lab, &format!("{victim:?}"), &slots).await;
+    for (nth, victim) in [Victim::Daemon, Victim::Command].into_iter().enumerate().cycle() {
+        if begun.elapsed() >= length && !kills.contains(&0) && kills.iter().sum::<usize>() >= KILLS {
+            break;
         }
+        kills[nth] += usize::from(killed(&mut lab, victim, &mut chance, longest).await);
+        nothing_is_left(&lab, &format!("{victim:?}"), &slots).await;
     }
     println!("killed while a test was under way: the daemon {} times, the command {} times", kills[0], kills[1]);
     lab.tear_down().await;

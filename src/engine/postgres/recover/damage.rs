@@ -55,7 +55,8 @@ fn numbered(folder: &Path) -> io::Result<Vec<(u32, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        found.extend(entry.file_name().to_str().and_then(|name| name.parse().ok()).map(|number| (number, entry.path())));
+        found
+            .extend(entry.file_name().to_str().and_then(|name| name.parse().ok()).map(|number| (number, entry.path())));
     }
     Ok(found)
 }
