@@ -14,6 +14,7 @@ mod given;
 mod leaf;
 pub mod load;
 pub mod notify;
+pub mod point;
 pub mod problem;
 mod rules;
 pub mod runbook;

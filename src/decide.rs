@@ -4,6 +4,7 @@
 pub mod agenda;
 pub mod announce;
 pub mod answer;
+pub mod catalog;
 pub mod chain;
 pub mod cluster;
 pub mod collation;
@@ -24,6 +25,7 @@ pub mod placement;
 pub mod priority;
 pub mod reading;
 pub mod recovery;
+pub mod recovery_turn;
 pub mod reload;
 pub mod retention;
 pub mod rotation;

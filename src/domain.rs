@@ -14,6 +14,7 @@ pub mod notice;
 pub mod objective;
 pub mod record;
 pub mod recovery;
+pub mod selection;
 pub mod verdict;
 
 pub use amount::{ByteSize, Decimal, Share, Span};
@@ -29,4 +30,5 @@ pub use notice::{Notice, Topic};
 pub use objective::{Objectives, Residency, Tier};
 pub use record::EvidenceRecord;
 pub use recovery::{Opener, RecoveryPoint, RecoveryTarget};
+pub use selection::{RecoveryAlgorithm, Selection, Turn};
 pub use verdict::{Check, Phase, Verdict};

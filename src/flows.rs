@@ -38,6 +38,7 @@ pub mod locks;
 pub mod missed;
 pub mod prune;
 mod read_back;
+pub mod rebuild;
 pub mod restore;
 pub mod restore_test;
 pub mod retention;

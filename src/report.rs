@@ -12,6 +12,7 @@ pub mod figures;
 pub mod forms;
 pub mod html;
 pub mod page;
+pub mod points;
 pub mod status;
 pub mod words;
 

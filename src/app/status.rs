@@ -28,6 +28,7 @@ use crate::{
     },
     report::{
         self, EstateStatus, Promised, Report,
+        points::TestedPoint,
         status::{
             BrokenWindow, DatabaseStatus, Finding, LastDrill, LastRestoreTest, NextRun, PrimaryAway, StreamingState,
             VaultCopies, VaultExposure, WalStreaming,
@@ -152,6 +153,7 @@ impl App {
             last_heartbeat,
             last_restore_test,
             last_proven,
+            recovery_points: tested_points(entries, database),
             last_drill: self.last_drill(&database.name, entries),
             next_runs: next_runs(database, &self.resources.agenda(&database.name), now),
             findings: findings
@@ -369,6 +371,20 @@ fn last_test(entries: &[Entry], database: &DatabaseName, is_such: fn(Verdict) ->
         restore_seconds: entry.record.measured.restore_seconds,
         rpo_seconds: entry.record.measured.rpo_seconds,
     })
+}
+
+/// What its restore tests take by turns.
+fn tested_points(entries: &[Entry], database: &Database) -> Vec<TestedPoint> {
+    let test = database.schedule.config.restore_test.as_ref();
+    let algorithms = test.map(|test| test.recovery_point.algorithms()).unwrap_or_default();
+    if algorithms.len() < 2 {
+        return Vec::new();
+    }
+    let is_own = |entry: &&Entry| {
+        entry.record.kind == flows::restore_test::NAME && entry.record.subject == database.name.as_str()
+    };
+    let own: Vec<Entry> = entries.iter().filter(is_own).cloned().collect();
+    flows::restore_test::standing(&algorithms, &own).into_iter().map(TestedPoint::from).collect()
 }
 
 /// What the last restore test took; a restore now takes about as long.

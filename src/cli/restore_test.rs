@@ -2,12 +2,15 @@
 //! measure, tear down; prints the evidence record's figures.
 
 use anyhow::Result;
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
 use super::{Invocation, UsageError, open, progress, restore::TargetOptions, who};
 use crate::{
     app::Role,
-    domain::{DatabaseName, RunId},
+    domain::{DatabaseName, RecoveryAlgorithm, RunId},
     flow::NewRun,
     flows::{
         restore::{self, RestoreError},
@@ -21,13 +24,28 @@ pub struct Options {
     database: DatabaseName,
     #[command(flatten, next_help_heading = "Recovery point (as the schedule says when none is named)")]
     target: TargetOptions,
+    /// As this algorithm chooses, whatever the schedule says.
+    #[arg(
+        long,
+        value_name = "ALGORITHM",
+        value_parser = algorithm(),
+        conflicts_with_all = ["at", "lsn", "xid", "name", "immediate", "latest", "exclusive", "timeline"],
+        help_heading = "Recovery point (as the schedule says when none is named)"
+    )]
+    point: Option<RecoveryAlgorithm>,
+}
+
+/// By the words of the schedule.
+fn algorithm() -> impl TypedValueParser<Value = RecoveryAlgorithm> {
+    PossibleValuesParser::new(RecoveryAlgorithm::ALL.map(RecoveryAlgorithm::as_str)).try_map(|text| text.parse())
 }
 
 pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
-    let point = match options.target.asked()? {
-        None => Point::Scheduled,
-        Some((target, None)) => Point::Asked(target),
-        Some((target, Some(timeline))) => Point::Along(target, timeline),
+    let point = match (options.target.asked()?, options.point) {
+        (None, None) => Point::Scheduled,
+        (None, Some(algorithm)) => Point::By(algorithm),
+        (Some((target, None)), _) => Point::Asked(target),
+        (Some((target, Some(timeline))), _) => Point::Along(target, timeline),
     };
     let app = open(invocation, Role::WithoutDns).await?;
     let database = app.database(&options.database)?;
@@ -37,6 +55,9 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
             options.database
         ))
         .into());
+    }
+    if point == Point::By(RecoveryAlgorithm::OtherVault) && database.vaults.len() < 2 {
+        return Err(UsageError(restore_test::no_further_vault(&database.name)).into());
     }
     // Before there is a run, and evidence of it.
     database.keys.identities().await.map_err(RestoreError::from)?;
@@ -48,9 +69,9 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
         looked?;
     }
     let id = RunId::new(restore_test::NAME, database.name.as_str(), "manual", &app.stamp());
+    let placement = restore_test::placement(database, &point);
     let params = restore_test::Params { database: database.name.clone(), point, due_at: None };
-    let summary =
-        progress::drive(&app, NewRun::new(id, &database.name, &params, who())?.placed(database.placement_at_first()))
-            .await?;
+    let run = NewRun::new(id, &database.name, &params, who())?.placed(placement);
+    let summary = progress::drive(&app, run).await?;
     super::runs::print_conclusion(invocation, &summary)
 }

@@ -8,6 +8,7 @@ use crate::{
     app::Role,
     domain::{Lever, Node, Verdict},
     report::{
+        points,
         status::{DatabaseStatus, EstateStatus},
         words,
     },
@@ -63,6 +64,10 @@ fn text(status: &EstateStatus) -> String {
     for database in &status.databases {
         let tier = database.tier.map_or_else(String::new, |tier| format!(" (tier {})", tier.as_str()));
         text = format!("{text}\n{}{tier}: {}", database.database, database.headline);
+    }
+    for (database, points) in status.databases.iter().filter_map(|of| Some((of, points::in_words(&of.recovery_points)?)))
+    {
+        text = format!("{text}\n{}: {points}", database.database);
     }
     for (database, window) in status.databases.iter().flat_map(|of| of.broken_windows.iter().map(move |one| (of, one)))
     {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, num::NonZeroU32};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{SecretRef, check::CheckConfig};
+use super::{SecretRef, check::CheckConfig, point::RecoveryPointConfig};
 use crate::decide::{agenda::CatchUp, tier};
 use crate::domain::{
     BackupFrom, BackupKind, ByteSize, DatabaseName, KeepPeriod, MemberName, NotifierName, Objectives, Residency, Share,
@@ -379,35 +379,6 @@ pub struct RestoreTestConfig {
 
 fn one_hour() -> Span {
     Span::from_secs(3600)
-}
-
-/// Which recovery point a test restores.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RecoveryPointConfig {
-    /// How the recovery point is chosen.
-    pub algorithm: RecoveryPointAlgorithm,
-    /// For `random_within_window`: how far back it may reach; within `wal.window`.
-    pub window: Option<Span>,
-}
-
-/// How a test's recovery point is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RecoveryPointAlgorithm {
-    /// The newest state at a disaster instant that was drawn ahead; measures RPO.
-    LatestAtDisaster,
-    /// A random instant of the past; reports how exactly it was reached.
-    RandomWithinWindow,
-}
-
-impl RecoveryPointAlgorithm {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::LatestAtDisaster => "latest_at_disaster",
-            Self::RandomWithinWindow => "random_within_window",
-        }
-    }
 }
 
 /// Where a test restores to.

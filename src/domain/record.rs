@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Check, Objectives, Phase, RecoveryPoint, Region, Residency, TakenFrom, Verdict};
+use super::{Check, Objectives, Phase, RecoveryPoint, Region, Residency, Selection, TakenFrom, Verdict};
 
 /// Version of this structure; a reader refuses a later one.
 pub const RECORD_SCHEMA: u32 = 1;
@@ -70,15 +70,25 @@ pub struct Why {
     /// When it was due; its lateness is `started_at` minus this.
     pub due_at: Option<Timestamp>,
     pub hypothesis: Option<String>,
-    /// How the recovery point or the disaster was chosen: algorithm, seed, candidates.
+    /// How the recovery point or the disaster was chosen, in words.
     pub scenario: Option<String>,
+    /// The choice of a restore test; none where a person named the point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Selection>,
 }
 
 impl Why {
     /// A run that was due, or that somebody asked for.
     pub fn of(due_at: Option<Timestamp>, requester: &str) -> Self {
         let trigger = if due_at.is_some() { "schedule" } else { "manual" };
-        Self { trigger: trigger.to_owned(), requester: requester.to_owned(), due_at, hypothesis: None, scenario: None }
+        Self {
+            trigger: trigger.to_owned(),
+            requester: requester.to_owned(),
+            due_at,
+            hypothesis: None,
+            scenario: None,
+            selection: None,
+        }
     }
 }
 

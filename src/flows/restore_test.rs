@@ -1,4 +1,4 @@
-//! A restore test: *choose* → *fetch* → *prove* → *`tear_down`*. The copy runs
+//! A restore test: *turn* → *choose* → *fetch* → *prove* → *`tear_down`*. The copy runs
 //! apart from everything, is asked for its heartbeats and checks, and goes away
 //! again, whatever happened: the undo of *choose* removes it too.
 //!
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Database, Resources, output,
+    Database, Resources, Vault, output,
     restore::{self, Restored},
 };
 use crate::{
@@ -26,19 +26,28 @@ use crate::{
         check::{CheckConfig, NamedCheck},
         schedule::RestoreTestConfig,
     },
-    domain::{DatabaseName, Opener, RecoveryTarget, Timeline, Verdict, record::kind},
+    domain::{
+        BackupId, Check, DatabaseName, Opener, Placement, RecoveryAlgorithm, RecoveryTarget, Selection, Timeline,
+        VaultName, Verdict, record::kind,
+    },
     flow::{Conclusion, Ending, Flow, Policy, Step, StepContext, StepError, read},
     vault::Listing,
 };
 
 mod account;
+mod catalog;
 mod checks;
 mod choose;
+mod pick;
 mod prove;
+mod turn;
 mod window;
 
 use choose::Choose;
+use pick::Picked;
 use prove::{Proof, Prove};
+use turn::TakeTurn;
+pub use turn::standing;
 
 /// The flow's name, first part of its runs' ids.
 pub const NAME: &str = kind::RESTORE_TEST;
@@ -61,8 +70,10 @@ pub struct Params {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Point {
-    /// As the schedule's algorithm chooses.
+    /// As the schedule's algorithm chooses, or the one of its rotation whose turn it is.
     Scheduled,
+    /// As this algorithm chooses.
+    By(RecoveryAlgorithm),
     /// What a person asked for.
     Asked(RecoveryTarget),
     /// The same along this timeline, whatever the newest is.
@@ -73,11 +84,32 @@ impl Point {
     /// What a person asked for, and along which timeline.
     pub fn asked(&self) -> Option<(&RecoveryTarget, Option<Timeline>)> {
         match self {
-            Self::Scheduled => None,
+            Self::Scheduled | Self::By(_) => None,
             Self::Asked(target) => Some((target, None)),
             Self::Along(target, timeline) => Some((target, Some(*timeline))),
         }
     }
+}
+
+/// Where a test may be driven, and which vaults it may work on: all of those that one
+/// of its algorithms may choose.
+pub fn placement(database: &Database, point: &Point) -> Placement {
+    let algorithms = match point {
+        Point::Asked(_) | Point::Along(..) => Vec::new(),
+        Point::By(algorithm) => vec![*algorithm],
+        Point::Scheduled => {
+            database.schedule.config.restore_test.iter().flat_map(|test| test.recovery_point.algorithms()).collect()
+        }
+    };
+    let vaults = &database.schedule.config.vaults;
+    let reach = if algorithms.contains(&RecoveryAlgorithm::OtherVault) { vaults.len() } else { 1 };
+    let is_other_alone = algorithms == [RecoveryAlgorithm::OtherVault];
+    database.placement(vaults.iter().take(reach).skip(usize::from(is_other_alone)))
+}
+
+/// Why a test cannot restore from a further vault.
+pub fn no_further_vault(database: &DatabaseName) -> String {
+    format!("`{database}` has one vault, and `other_vault` restores from a further one; name it under `vaults`")
 }
 
 /// The workflow.
@@ -107,8 +139,9 @@ impl Flow for RestoreTestFlow {
                 database.name
             )));
         };
-        let test = Arc::new(Test { database, config });
+        let test = Arc::new(Test { resources: Arc::clone(&self.resources), database, config });
         Ok(vec![
+            Box::new(TakeTurn { test: Arc::clone(&test), point: params.point.clone() }),
             Box::new(Choose { test: Arc::clone(&test), point: params.point }),
             Box::new(Fetch(Arc::clone(&test))),
             Box::new(Prove(Arc::clone(&test))),
@@ -123,11 +156,21 @@ impl Flow for RestoreTestFlow {
 
 /// What all steps of a test work on.
 struct Test {
+    resources: Arc<Resources>,
     database: Arc<Database>,
     config: RestoreTestConfig,
 }
 
 impl Test {
+    /// The vault of this name, or the first one, for bytes that come to this node.
+    fn vault(&self, name: Option<&VaultName>) -> Result<&Vault, StepError> {
+        self.database.refuse_outside_residency(&self.database.region)?;
+        self.database.vault(name).ok_or_else(|| match name {
+            Some(name) => StepError::permanent(format!("`{}` has no vault `{name}` any more", self.database.name)),
+            None => StepError::permanent("the database has no vault"),
+        })
+    }
+
     /// Stops the instance and removes the folder with everything in it. Idempotent.
     async fn tear_down(&self, folder: &Path) -> Result<(), StepError> {
         self.database.engine.stop_isolated(folder).await?;
@@ -162,13 +205,11 @@ impl Test {
                     .map_err(|error| StepError::transient(format!("cannot clear {}: {error}", folder.display())))?;
             }
         }
-        let database = &self.database;
-        database.refuse_outside_residency(&database.region)?;
-        let vault = database.vault(None).ok_or_else(|| StepError::permanent("the database has no vault"))?;
+        let (database, vault) = (&self.database, self.vault(chosen.vault())?);
         let request = restore::Request {
             target: chosen.target.clone(),
             timeline: chosen.timeline,
-            backup: None,
+            backup: chosen.backup.clone(),
             system_id: None,
             data: chosen.data(),
             wal_folder: chosen.wal(),
@@ -207,9 +248,47 @@ struct Chosen {
     /// Why the identity kept elsewhere could not be had although it was its turn.
     #[serde(default)]
     escrow_problem: Option<String>,
+    /// This backup and no other.
+    #[serde(default)]
+    backup: Option<BackupId>,
+    /// None where a person named the point.
+    #[serde(default)]
+    selection: Option<Selection>,
+    /// What choosing has shown already.
+    #[serde(default)]
+    checks: Vec<Check>,
+    /// There is nothing of what was looked for: the checks say so.
+    #[serde(default)]
+    is_nothing: bool,
 }
 
 impl Chosen {
+    /// Opened with the node's own identity, and no disaster; `turn` gets the choice.
+    fn of(folder: PathBuf, turn: Option<Selection>, picked: Picked) -> Self {
+        let Picked { scenario, target, timeline, backup, candidates, seed, choice, checks, .. } = picked;
+        let is_nothing = choice.is_none();
+        let seed = seed.map(|seed| seed.to_string());
+        let selection = turn.map(|turn| Selection { seed, choice, ..turn.among(candidates) });
+        Self {
+            folder,
+            scenario,
+            target,
+            timeline,
+            disaster_at: None,
+            opener: Opener::Node,
+            escrow_problem: None,
+            backup,
+            selection,
+            checks,
+            is_nothing,
+        }
+    }
+
+    /// Which vault it is restored from; the first one where none is named.
+    fn vault(&self) -> Option<&VaultName> {
+        self.selection.as_ref().map(|selection| &selection.vault)
+    }
+
     fn listing_file(&self) -> PathBuf {
         self.folder.join("listing.json")
     }
@@ -242,7 +321,11 @@ impl Step for Fetch {
     }
 
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
-        output(&self.0.fetch(&cx.output("choose")?, cx).await?)
+        let chosen: Chosen = cx.output("choose")?;
+        if chosen.is_nothing {
+            return output(&None::<Restored>);
+        }
+        output(&self.0.fetch(&chosen, cx).await?)
     }
 }
 

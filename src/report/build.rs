@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{figures::Figures, words};
 use crate::{
-    domain::{Objectives, Tier, Verdict, record::kind},
+    domain::{Objectives, RecoveryAlgorithm, Tier, Verdict, record::kind},
     evidence::{Entry, EvidenceRef, Month},
 };
 
@@ -126,6 +126,8 @@ pub struct RecordLine {
     pub rpo_bound_seconds: Option<f64>,
     pub lost_commits: Option<u64>,
     pub target_error_seconds: Option<f64>,
+    /// How the recovery point of a restore test was chosen; none where a person named it.
+    pub recovery_point: Option<RecoveryAlgorithm>,
 }
 
 impl Report {
@@ -355,5 +357,6 @@ fn record_line(entry: &Entry) -> RecordLine {
         rpo_bound_seconds: measured.rpo_bound_seconds,
         lost_commits: measured.lost_commits,
         target_error_seconds: measured.target_error_seconds,
+        recovery_point: record.why.selection.as_ref().map(|selection| selection.algorithm),
     }
 }

@@ -5,12 +5,12 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::words;
+use super::{points::TestedPoint, words};
 use crate::{
     decide::exposure,
     domain::{
-        Backup, BackupState, DatabaseName, Lever, Lsn, MemberName, Node, Objectives, Region, RunId, SlotState, Tier,
-        Timeline, VaultName, Verdict,
+        Backup, BackupState, DatabaseName, Lever, Lsn, MemberName, Node, Objectives, RecoveryAlgorithm, Region, RunId,
+        SlotState, Tier, Timeline, VaultName, Verdict,
     },
     flow::RunSummary,
 };
@@ -78,6 +78,8 @@ pub struct DatabaseStatus {
     pub last_restore_test: Option<LastRestoreTest>,
     /// The last one that passed.
     pub last_proven: Option<LastRestoreTest>,
+    /// What restore tests take by turns, the next one first; empty where they do not.
+    pub recovery_points: Vec<TestedPoint>,
     /// An estimate of how long a restore takes now, in seconds; never an RTO.
     pub would_take_seconds: Option<f64>,
     pub last_drill: Option<LastDrill>,
@@ -328,6 +330,8 @@ impl DatabaseStatus {
             )
         } else if let Some(test) = self.last_restore_test.as_ref().filter(|test| test.verdict > Verdict::Inconclusive) {
             format!("The last restore test ended {}.", test.verdict)
+        } else if let Some((point, verdict)) = self.failed_point() {
+            format!("The last restore test of `{point}` ended {verdict}.")
         } else if let Some(seconds) =
             self.would_take_seconds.filter(|seconds| *seconds > self.objectives.rto.as_secs_f64())
         {
@@ -340,6 +344,12 @@ impl DatabaseStatus {
             return None;
         };
         Some((Verdict::Fail, text))
+    }
+
+    /// What of a rotation failed when it was tested last.
+    fn failed_point(&self) -> Option<(RecoveryAlgorithm, Verdict)> {
+        let failed = self.recovery_points.iter().find(|point| point.failed())?;
+        Some((failed.algorithm, failed.last_verdict?))
     }
 
     /// When a heartbeat was last acknowledged, in words.

@@ -241,7 +241,7 @@ impl Table {
                     manner: backup::Manner { from: entry.backup_from, rate_max: entry.backup_rate_max },
                     due_at: Some(due.due_at),
                 };
-                NewRun::new(id, &database.name, &params, "schedule")
+                NewRun::new(id, &database.name, &params, "schedule").map(|run| run.placed(database.placement_at_first()))
             }
             None if !has_backup_before(database, due.due_at).await? => return Ok(None),
             None => {
@@ -250,11 +250,12 @@ impl Table {
                     point: restore_test::Point::Scheduled,
                     due_at: Some(due.due_at),
                 };
-                NewRun::new(id, &database.name, &params, "schedule")
+                let placement = restore_test::placement(database, &params.point);
+                NewRun::new(id, &database.name, &params, "schedule").map(|run| run.placed(placement))
             }
         };
         let run = run.map_err(|error| with_causes(&error))?;
-        Ok(Some(run.placed(database.placement_at_first()).by(due.closes_at)))
+        Ok(Some(run.by(due.closes_at)))
     }
 
     fn missed_run(&self, missed: &Missed) -> Result<NewRun, String> {

@@ -47,6 +47,7 @@ mod streaming;
 mod synchronous;
 mod tablespaces;
 mod tiers;
+mod turns;
 mod vaults;
 mod verify;
 mod verify_runs;

@@ -3,6 +3,7 @@
 use super::{Report, Spot, known};
 
 mod checks;
+mod point;
 mod promise;
 mod source;
 mod times;
@@ -301,29 +302,5 @@ fn restore_test(daemon: Spot<'_>, schedule: Spot<'_>, test: Spot<'_>, report: &m
             format!("run it on a node in {allowed}, or allow {region} under `residency`"),
         );
     }
-    recovery_point(schedule, test.get("recovery_point"), report);
-}
-
-fn recovery_point(schedule: Spot<'_>, point: Spot<'_>, report: &mut Report<'_>) {
-    let window = point.get("window");
-    match point.get("algorithm").text() {
-        Some("random_within_window") if !window.exists() => {
-            report.add(point.place, "`random_within_window` needs a window", "add `window: 30d`, within `wal.window`");
-        }
-        Some("latest_at_disaster") if window.exists() => {
-            report.add(point.key("window"), "`latest_at_disaster` has no window", "remove `window`");
-        }
-        _ => {}
-    }
-    report.refuse_zero(point, "window", "write how far back the test may reach, such as `30d`");
-    let kept = schedule.get("wal").get("window").parsed::<Span>();
-    if let (Some(wanted), Some(kept)) = (window.parsed::<Span>(), kept)
-        && wanted > kept
-    {
-        report.add(
-            window.place,
-            format!("the test reaches back {wanted}, and WAL is kept for {kept}"),
-            "make it at most `wal.window`",
-        );
-    }
+    point::check(schedule, test.get("recovery_point"), report);
 }

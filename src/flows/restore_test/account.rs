@@ -11,7 +11,7 @@ use crate::{
     db::{findings, heartbeats},
     decide::rpo::{self, DisasterFacts},
     domain::{
-        Beat, Check, EvidenceRecord, Opener, RecoveryTarget, Verdict,
+        Beat, Check, EvidenceRecord, Opener, RecoveryAlgorithm, RecoveryTarget, Selection, Verdict,
         record::{Measured, Target, Why},
     },
     flow::{Conclusion, Ending, StepContext, StepError},
@@ -30,11 +30,12 @@ pub(super) async fn conclude(
     // It may have left the schedules since; the run ends all the same.
     let database = resources.database(&params.database).ok();
     let database = database.as_deref();
-    let proof: Option<Proof> = cx.output_if_any("prove")?;
+    let proof = cx.output_if_any::<Option<Proof>>("prove")?.flatten();
     let refetched = proof.as_ref().and_then(|proof| proof.refetched.clone());
     let told = Told {
+        turn: cx.output_if_any::<Option<Selection>>(super::turn::NAME)?.flatten(),
         chosen: cx.output_if_any("choose")?,
-        restored: refetched.or(cx.output_if_any("fetch")?),
+        restored: refetched.or(cx.output_if_any::<Option<Restored>>("fetch")?.flatten()),
         proof,
         is_gone: cx.output_if_any::<bool>("tear_down")?.unwrap_or(false),
     };
@@ -56,7 +57,9 @@ pub(super) async fn conclude(
         restored.prove(database, cx, ended_at.unwrap_or(record.started_at)).await?;
     }
     let evidence = resources.evidence.append(&record).await?;
-    tell(resources, &record).await?;
+    let scheduled = database.and_then(|database| database.schedule.config.restore_test.as_ref());
+    let scheduled = scheduled.map(|test| test.recovery_point.algorithms()).unwrap_or_default();
+    tell(resources, &record, &scheduled).await?;
     let output = json!({
         "run_id": record.run_id,
         "database": params.database,
@@ -68,6 +71,7 @@ pub(super) async fn conclude(
         "lost_commits": record.measured.lost_commits,
         "target_error_seconds": record.measured.target_error_seconds,
         "scenario": record.why.scenario,
+        "selection": record.why.selection,
         "phases": record.phases,
         "checks": record.checks,
         "isolation": record.isolation,
@@ -77,12 +81,36 @@ pub(super) async fn conclude(
     Ok(Conclusion { verdict, output })
 }
 
-/// A test that failed is a finding until one passes. One that was ended, or
-/// measured nothing, tells neither.
-async fn tell(resources: &Resources, record: &EvidenceRecord) -> Result<(), StepError> {
-    let id = format!("{}/{}", super::NAME, record.subject);
+/// The finding that a test which failed is. What only one algorithm looks at has a
+/// finding of its own, which no test of something else closes.
+fn finding(database: &str, algorithm: Option<RecoveryAlgorithm>) -> String {
+    let base = format!("{}/{database}", super::NAME);
+    match algorithm {
+        None | Some(RecoveryAlgorithm::LatestAtDisaster | RecoveryAlgorithm::RandomWithinWindow) => base,
+        Some(one) => format!("{base}/{one}"),
+    }
+}
+
+/// A test that failed is a finding until one of its kind passes. One that was ended,
+/// or measured nothing, tells neither.
+async fn tell(
+    resources: &Resources,
+    record: &EvidenceRecord,
+    scheduled: &[RecoveryAlgorithm],
+) -> Result<(), StepError> {
+    let id = finding(&record.subject, record.why.selection.as_ref().map(|selection| selection.algorithm));
     match record.verdict {
-        Verdict::Pass => findings::close(&resources.db, &id).await?,
+        Verdict::Pass => {
+            findings::close(&resources.db, &id).await?;
+            // What the schedule asks for no more would stay open for ever.
+            let still: Vec<String> = scheduled.iter().map(|one| finding(&record.subject, Some(*one))).collect();
+            for one in RecoveryAlgorithm::ALL {
+                let other = finding(&record.subject, Some(one));
+                if !still.contains(&other) {
+                    findings::close(&resources.db, &other).await?;
+                }
+            }
+        }
         Verdict::Fail | Verdict::Error => {
             let message = format!(
                 "the last restore test ended {}: {}; `lifeboat evidence show {}` tells more, and a test that passes closes this",
@@ -111,6 +139,7 @@ fn why(record: &EvidenceRecord) -> String {
 
 /// What the steps told, as far as they came.
 struct Told {
+    turn: Option<Selection>,
     chosen: Option<Chosen>,
     restored: Option<Restored>,
     proof: Option<Proof>,
@@ -122,6 +151,7 @@ impl Told {
         let mut verdicts = BTreeMap::new();
         let mut measured = Measured::default();
         let mut checks = self.proof.as_ref().map(|proof| proof.checks.clone()).unwrap_or_default();
+        checks.extend(self.chosen.iter().flat_map(|chosen| chosen.checks.clone()));
         checks.extend(self.escrow_check());
         checks.extend(self.cluster_check());
         if let Some(proof) = &self.proof {
@@ -137,10 +167,19 @@ impl Told {
             verdicts.insert("isolation".to_owned(), Verdict::worst(proof.isolation.iter().map(|check| check.verdict)));
             verdicts.insert("checks".to_owned(), Verdict::worst(checks.iter().map(|check| check.verdict)));
         }
+        if self.chosen.as_ref().is_some_and(|chosen| chosen.is_nothing) {
+            let verdict = Verdict::worst(checks.iter().map(|check| check.verdict));
+            verdicts.insert("recovery_point".to_owned(), verdict);
+        }
         let resources = self.resources();
         verdicts.insert("clean_up".to_owned(), Verdict::worst(resources.iter().map(|check| check.verdict)));
         let mut why = Why::of(params.due_at, cx.requester());
         why.scenario = self.chosen.as_ref().map(|chosen| chosen.scenario.clone());
+        why.selection = match &self.chosen {
+            Some(chosen) => chosen.selection.clone(),
+            // It ended before anything was chosen, and had its turn.
+            None => self.turn.clone(),
+        };
         EvidenceRecord {
             why,
             objectives: database.map(|database| database.schedule.config.objectives()),
@@ -158,6 +197,7 @@ impl Told {
             isolation: self.proof.as_ref().map(|proof| proof.isolation.clone()).unwrap_or_default(),
             verdict: verdict_of(&verdicts),
             verdicts,
+            findings: self.lacking(),
             ..flows::record(cx, (&params.database, database), super::NAME, params.due_at)
         }
     }
@@ -206,6 +246,14 @@ impl Told {
                 ));
             }
         }
+    }
+
+    /// What a person can do so that there is something to restore; what failed is told
+    /// by its check.
+    fn lacking(&self) -> Vec<String> {
+        let nothing = self.chosen.iter().filter(|chosen| chosen.is_nothing);
+        let checks = nothing.flat_map(|chosen| &chosen.checks);
+        checks.filter(|check| check.verdict == Verdict::Inconclusive).map(|check| check.actual.clone()).collect()
     }
 
     /// Whether the identity that is kept elsewhere opens backups, when it was its turn.

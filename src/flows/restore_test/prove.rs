@@ -59,6 +59,9 @@ impl Step for Prove {
 
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
         let chosen: Chosen = cx.output("choose")?;
+        if chosen.is_nothing {
+            return output(&None::<Proof>);
+        }
         let engine = &self.0.database.engine;
         // An earlier life may have left an instance, and data that has moved on.
         engine.stop_isolated(&chosen.folder).await?;
@@ -99,9 +102,7 @@ impl Prove {
         restored: &Restored,
         cx: &StepContext,
     ) -> Result<Box<dyn Instance>, StepError> {
-        let database = &self.0.database;
-        database.refuse_outside_residency(&database.region)?;
-        let vault = database.vault(None).ok_or_else(|| StepError::permanent("the database has no vault"))?;
+        let (database, vault) = (&self.0.database, self.0.vault(chosen.vault())?);
         let stop = cx.stop().child_token();
         let say = |message: &str, done, total| cx.progress(message, done, total);
         let mut ahead = Ahead::take_up(&chosen.wal())?;

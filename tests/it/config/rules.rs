@@ -5,6 +5,7 @@ use super::Written;
 
 mod buckets;
 mod checks;
+mod points;
 
 const MARK: char = '‸';
 pub(super) const D: &str = "lifeboat.yaml";
