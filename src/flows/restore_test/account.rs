@@ -98,22 +98,26 @@ async fn tell(
     record: &EvidenceRecord,
     scheduled: &[RecoveryAlgorithm],
 ) -> Result<(), StepError> {
-    let id = finding(&record.subject, record.why.selection.as_ref().map(|selection| selection.algorithm));
+    let algorithm = record.why.selection.as_ref().map(|selection| selection.algorithm);
+    let id = finding(&record.subject, algorithm);
     match record.verdict {
         Verdict::Pass => {
             findings::close(&resources.db, &id).await?;
+            if record.why.due_at.is_none() {
+                return Ok(());
+            }
             // What the schedule asks for no more would stay open for ever.
             let still: Vec<String> = scheduled.iter().map(|one| finding(&record.subject, Some(*one))).collect();
-            for one in RecoveryAlgorithm::ALL {
-                let other = finding(&record.subject, Some(one));
-                if !still.contains(&other) {
-                    findings::close(&resources.db, &other).await?;
-                }
+            let all = RecoveryAlgorithm::ALL.map(|one| finding(&record.subject, Some(one)));
+            for other in all.iter().filter(|other| !still.contains(other)) {
+                findings::close(&resources.db, other).await?;
             }
         }
         Verdict::Fail | Verdict::Error => {
+            let of = algorithm.filter(|_| id != finding(&record.subject, None));
+            let of = of.map(|one| format!(" of `{one}`")).unwrap_or_default();
             let message = format!(
-                "the last restore test ended {}: {}; `lifeboat evidence show {}` tells more, and a test that passes closes this",
+                "the last restore test{of} ended {}: {}; `lifeboat evidence show {}` tells more, and a test{of} that passes closes this",
                 record.verdict,
                 why(record),
                 record.run_id

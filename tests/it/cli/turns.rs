@@ -143,7 +143,7 @@ async fn other_vault_lacks_wal(site: &Site) {
     let oldest = site.run(&["restore-test", "wallet", "--point", "oldest"]).await.json(0);
     assert_eq!(oldest["selection"]["turns"], Value::Null, "nothing alternates: {oldest}");
     let findings = site.run(&["findings"]).await.json(1);
-    assert!(findings.to_string().contains("the last restore test ended"), "{findings}");
+    assert!(findings.to_string().contains("the last restore test of `other_vault` ended ERROR"), "{findings}");
     let shown = site.shown(&["status"]).await;
     assert!(shown.contains("other_vault") && shown.contains("(ERROR"), "{shown}");
 }
