@@ -128,8 +128,8 @@ impl Lost<'_> {
 
     /// Those of them that a prune removed.
     fn pruned(&self, recorded: &[Recorded], entries: &[Entry]) -> BTreeSet<BackupId> {
-        let prunes = || self.own(entries).filter(|entry| entry.record.kind == prune::NAME);
-        let checks = prunes().flat_map(|entry| &entry.record.checks);
+        let prunes = self.own(entries).filter(|entry| entry.record.kind == prune::NAME);
+        let checks = prunes.flat_map(|entry| &entry.record.checks);
         let gone: BTreeSet<&str> =
             checks.filter(|check| check.verdict == Verdict::Pass).map(|check| check.name.as_str()).collect();
         let backups = recorded.iter().map(|one| &one.backup);

@@ -28,13 +28,14 @@ fn listed() -> String {
 
 /// What an algorithm needs that the schedule does not have.
 fn lacking(schedule: Spot<'_>, algorithm: Spot<'_>, report: &mut Report<'_>) {
+    let (vaults, backups) = (schedule.get("vaults"), schedule.get("backups"));
     match algorithm.text() {
-        Some("other_vault") if schedule.get("vaults").items().count() < 2 => report.add(
+        Some("other_vault") if vaults.exists() && vaults.items().count() < 2 => report.add(
             algorithm.place,
             "`other_vault` restores from a further vault, and there is one only",
             "name a further vault under `vaults`, or choose another recovery point",
         ),
-        Some("increment_chain") if !schedule.get("backups").items().any(is_built_upon_another) => report.add(
+        Some("increment_chain") if backups.exists() && !backups.items().any(is_built_upon_another) => report.add(
             algorithm.place,
             "`increment_chain` restores backups that are built upon each other, and no line takes any",
             "add a line with `kind: incremental` (PostgreSQL 17 and later) or `kind: differential`, or choose another recovery point",
@@ -53,7 +54,9 @@ fn window(schedule: Spot<'_>, point: Spot<'_>, (all, rotates): (&[Spot<'_>], boo
     if is_random && !rotates && !window.exists() {
         report.add(point.place, "`random_within_window` needs a window", "add `window: 30d`, within `wal.window`");
     }
-    if window.exists() && !is_random {
+    // One that is misspelt may have meant it.
+    let is_read = |one: &Spot<'_>| one.text().is_some_and(|text| text.parse::<RecoveryAlgorithm>().is_ok());
+    if window.exists() && !is_random && all.iter().all(is_read) {
         let algorithm = point.get("algorithm").text().unwrap_or_default();
         let remedy = if rotates { "remove `window`, or add `random_within_window` to `of`" } else { "remove `window`" };
         report.add(point.key("window"), format!("`{algorithm}` has no window"), remedy);
