@@ -65,7 +65,8 @@ fn text(status: &EstateStatus) -> String {
         let tier = database.tier.map_or_else(String::new, |tier| format!(" (tier {})", tier.as_str()));
         text = format!("{text}\n{}{tier}: {}", database.database, database.headline);
     }
-    for (database, points) in status.databases.iter().filter_map(|of| Some((of, points::in_words(&of.recovery_points)?)))
+    for (database, points) in
+        status.databases.iter().filter_map(|of| Some((of, points::in_words(&of.recovery_points)?)))
     {
         text = format!("{text}\n{}: {points}", database.database);
     }

@@ -62,11 +62,7 @@ pub struct Held {
 
 /// How the backups in the vault differ from what the evidence tells of them, less
 /// those that were `pruned`.
-pub fn backups(
-    recorded: &[Recorded],
-    held: &BTreeMap<BackupId, Held>,
-    pruned: &BTreeSet<BackupId>,
-) -> Vec<String> {
+pub fn backups(recorded: &[Recorded], held: &BTreeMap<BackupId, Held>, pruned: &BTreeSet<BackupId>) -> Vec<String> {
     let told = |recorded: &Recorded| {
         let Recorded { backup, run, .. } = recorded;
         match held.get(backup) {

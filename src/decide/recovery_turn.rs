@@ -66,7 +66,10 @@ mod tests {
     }
 
     fn past(of: &[(char, Verdict)]) -> Vec<Past<char>> {
-        of.iter().enumerate().map(|(nth, (of, verdict))| Past { of: *of, ended_at: at(nth), verdict: *verdict }).collect()
+        of.iter()
+            .enumerate()
+            .map(|(nth, (of, verdict))| Past { of: *of, ended_at: at(nth), verdict: *verdict })
+            .collect()
     }
 
     fn order(of: &[char], past: &[Past<char>]) -> String {

@@ -241,7 +241,8 @@ impl Table {
                     manner: backup::Manner { from: entry.backup_from, rate_max: entry.backup_rate_max },
                     due_at: Some(due.due_at),
                 };
-                NewRun::new(id, &database.name, &params, "schedule").map(|run| run.placed(database.placement_at_first()))
+                NewRun::new(id, &database.name, &params, "schedule")
+                    .map(|run| run.placed(database.placement_at_first()))
             }
             None if !has_backup_before(database, due.due_at).await? => return Ok(None),
             None => {

@@ -71,15 +71,12 @@ fn as_far_as_held(facts: &Facts, candidate: &Candidate) -> RecoveryTarget {
     if newest(facts.restorable()).is_some_and(|newest| newest.id == candidate.id) {
         return RecoveryTarget::Latest;
     }
-    let behind = facts
-        .backups
-        .iter()
-        .filter(|one| one.timeline == candidate.timeline && one.start_lsn >= candidate.stop_lsn);
+    let behind =
+        facts.backups.iter().filter(|one| one.timeline == candidate.timeline && one.start_lsn >= candidate.stop_lsn);
     // A backup begins at a checkpoint, whose record can be stopped at for certain.
     let next = behind.map(|one| one.start_lsn).min();
-    let is_held = |lsn: &Lsn| {
-        facts.coverage.covers(candidate.timeline, facts.segment_size, candidate.start_lsn, lsn.forward(1))
-    };
+    let is_held =
+        |lsn: &Lsn| facts.coverage.covers(candidate.timeline, facts.segment_size, candidate.start_lsn, lsn.forward(1));
     next.filter(is_held).map_or(RecoveryTarget::Immediate, RecoveryTarget::BeforeLsn)
 }
 

@@ -192,11 +192,7 @@ async fn drawn_ahead(of: &str, cx: &StepContext) -> Result<Picked, StepError> {
 }
 
 /// What one vault holds, and the backups whose own WAL is there.
-async fn known(
-    vault: &Vault,
-    held: &Inventory,
-    now: Timestamp,
-) -> Result<(Facts, BTreeSet<BackupId>), RestoreError> {
+async fn known(vault: &Vault, held: &Inventory, now: Timestamp) -> Result<(Facts, BTreeSet<BackupId>), RestoreError> {
     let facts = restore::facts(&[(vault, held)], now).await?.ok_or_else(|| RestoreError::Nothing {
         vault: vault.store.place().vault.to_string(),
         database: held.listing.layout().database().to_string(),

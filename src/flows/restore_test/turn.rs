@@ -52,7 +52,8 @@ impl TakeTurn {
             return Err(StepError::permanent("`recovery_point` names no algorithm to take by turns"));
         };
         let vault = self.vault(algorithm, &records)?;
-        let turn = |Standing { of: algorithm, last_at, last_passed_at, .. }| Turn { algorithm, last_at, last_passed_at };
+        let turn =
+            |Standing { of: algorithm, last_at, last_passed_at, .. }| Turn { algorithm, last_at, last_passed_at };
         let turns = if standing.len() > 1 { standing.into_iter().map(turn).collect() } else { Vec::new() };
         Ok(Some(Selection::of(algorithm, turns, vault)))
     }

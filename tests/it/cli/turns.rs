@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use lifeboat::{
     app::App,
     clock::Clock,
-    domain::{RecoveryAlgorithm, Verdict},
+    domain::{Lsn, RecoveryAlgorithm, Segment, SegmentSize, Timeline, Verdict},
     flows::restore_test::{self, Point},
 };
 use serde_json::{Value, json};
@@ -120,7 +120,7 @@ async fn each_recovery_point_is_restored_in_its_turn() {
             _ => {}
         }
     }
-    let status = site.run(&["status"]).await.json(0);
+    let status = site.get_json("/api/v1/status").await;
     let points = status["databases"][0]["recovery_points"].as_array().unwrap();
     assert_eq!(points.iter().map(|point| point["algorithm"].as_str().unwrap()).collect::<Vec<_>>(), TURNS);
     assert!(points.iter().all(|point| point["proven_at"].is_string()), "{status}");
@@ -134,9 +134,15 @@ async fn each_recovery_point_is_restored_in_its_turn() {
 /// A vault whose WAL is gone is told, until a test of that vault passes; what other
 /// tests restore is no answer to it.
 async fn other_vault_lacks_wal(site: &Site) {
-    for file in site.files_in("dr").into_iter().filter(|path| path.to_string_lossy().contains("/wal/0000")) {
-        std::fs::remove_file(file).unwrap();
-    }
+    let backups = site.run(&["backups", "wallet"]).await.json(0);
+    let begun = backups.as_array().unwrap().iter().map(|backup| backup["start_lsn"].as_str().unwrap().parse::<Lsn>());
+    let newest = begun.map(Result::unwrap).max().unwrap();
+    // The WAL behind it is there: it is a gap, not an earlier end.
+    let segment = Segment::holding(Timeline(1), newest, SegmentSize::DEFAULT).file_name(SegmentSize::DEFAULT);
+    let of_segment = |path: &PathBuf| path.to_string_lossy().contains(&segment);
+    let files: Vec<PathBuf> = site.files_in("dr").into_iter().filter(of_segment).collect();
+    assert!(!files.is_empty(), "{segment}");
+    files.iter().for_each(|file| std::fs::remove_file(file).unwrap());
     let test = site.run(&["restore-test", "wallet", "--point", "other_vault"]).await.json(1);
     assert!(test["findings"].to_string().contains("is missing"), "{test}");
     assert_eq!(test["selection"]["vault"], "dr", "it had its turn: {test}");
@@ -163,7 +169,8 @@ async fn what_there_is_nothing_of_is_told_with_its_remedy() {
     assert_eq!(std::fs::read_dir(site.path("scratch")).unwrap().count(), 0);
 
     with(&["--point", "other_vault"]).await.refused(2, &["`wallet` has one vault", "under `vaults`"]);
-    for (args, word) in [(["--point", "oldst"], "catalog_lost"), (["--point=oldest", "--latest"], "cannot be used with")]
+    for (args, word) in
+        [(["--point", "oldst"], "catalog_lost"), (["--point=oldest", "--latest"], "cannot be used with")]
     {
         let ran = with(&args).await;
         assert!(ran.code == 2 && ran.stderr.contains(word), "{ran:?}");
@@ -222,10 +229,11 @@ async fn a_lost_state_database_comes_back_as_it_was_or_the_difference_is_named()
     let run = first["run_id"].as_str().unwrap().replace('/', "_");
     let folder = files(&format!("/backups/{}/", taken[1]))[0].parent().unwrap().to_owned();
     let folder = folder.ancestors().find(|path| path.ends_with(taken[1].as_str())).unwrap().to_owned();
+    let entry = site.path("vault/evidence/00000001.json");
     for (lost_file, part, words) in [
         (files(&format!("/proofs/{}/{run}.json", taken[3]))[0].clone(), "rebuilt_backups", "the proof of backup"),
         (folder, "rebuilt_backups", "and no prune removed it"),
-        (files("/evidence/00000001.json")[0].clone(), "rebuilt_evidence", "entry 1 is missing"),
+        (entry.clone(), "rebuilt_evidence", "entry 1 is missing"),
     ] {
         moved(lost_file.clone(), site.path("away"));
         let (verdict, told) = lost().await;
@@ -233,7 +241,6 @@ async fn a_lost_state_database_comes_back_as_it_was_or_the_difference_is_named()
         assert!(verdict == Verdict::Fail && found == "FAIL" && actual.contains(words), "{words}: {told:#}");
         moved(site.path("away"), lost_file);
     }
-    let entry = files("/evidence/00000001.json")[0].clone();
     let sound = std::fs::read_to_string(&entry).unwrap();
     std::fs::write(&entry, sound.replace("\"PASS\"", "\"FAIL\"")).unwrap();
     let (verdict, told) = lost().await;

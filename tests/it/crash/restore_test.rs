@@ -1,12 +1,7 @@
 //! A restore test whose daemon is killed, and that is aborted in each of its steps: no
 //! copy is ever left, and the verdict is that of an undisturbed test.
 
-use lifeboat::{
-    app::Role,
-    domain::RecoveryAlgorithm,
-    flow::RunState,
-    flows::restore_test::Point,
-};
+use lifeboat::{app::Role, domain::RecoveryAlgorithm, flow::RunState, flows::restore_test::Point};
 
 use super::lab::Lab;
 
