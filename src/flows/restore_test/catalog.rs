@@ -21,6 +21,7 @@ use crate::{
         Vault, prune,
         rebuild::{Failed, FromVault, Rebuild},
     },
+    vault::signature_of,
 };
 
 /// So many differences are named, and how many more there are.
@@ -89,7 +90,8 @@ impl Lost<'_> {
                 let backup = &entry.manifest.backup;
                 let mut proofs = BTreeSet::new();
                 for one in recorded.iter().filter(|one| one.proves && one.backup == *backup) {
-                    if history.listing.holds(&history.listing.layout().proof(backup, &one.run)?) {
+                    let proof = history.listing.layout().proof(backup, &one.run)?;
+                    if [&proof, &signature_of(&proof)].iter().all(|key| history.listing.holds(key)) {
                         proofs.insert(one.run.clone());
                     }
                 }

@@ -230,8 +230,11 @@ async fn a_lost_state_database_comes_back_as_it_was_or_the_difference_is_named()
     let folder = files(&format!("/backups/{}/", taken[1]))[0].parent().unwrap().to_owned();
     let folder = folder.ancestors().find(|path| path.ends_with(taken[1].as_str())).unwrap().to_owned();
     let entry = site.path("vault/evidence/00000001.json");
+    let proof = files(&format!("/proofs/{}/{run}.json", taken[3]));
+    assert_eq!(proof.len(), 2, "with its signature: {proof:?}");
     for (lost_file, part, words) in [
-        (files(&format!("/proofs/{}/{run}.json", taken[3]))[0].clone(), "rebuilt_backups", "the proof of backup"),
+        (proof[0].clone(), "rebuilt_backups", "the proof of backup"),
+        (proof[1].clone(), "rebuilt_backups", "the proof of backup"),
         (folder, "rebuilt_backups", "and no prune removed it"),
         (entry.clone(), "rebuilt_evidence", "entry 1 is missing"),
     ] {
