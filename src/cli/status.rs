@@ -65,11 +65,6 @@ fn text(status: &EstateStatus) -> String {
         let tier = database.tier.map_or_else(String::new, |tier| format!(" (tier {})", tier.as_str()));
         text = format!("{text}\n{}{tier}: {}", database.database, database.headline);
     }
-    for (database, points) in
-        status.databases.iter().filter_map(|of| Some((of, points::in_words(&of.recovery_points)?)))
-    {
-        text = format!("{text}\n{}: {points}", database.database);
-    }
     for (database, window) in status.databases.iter().flat_map(|of| of.broken_windows.iter().map(move |one| (of, one)))
     {
         text = format!("{text}\n{}: BROKEN WINDOW: {}", database.database, window.message);
@@ -91,11 +86,17 @@ fn text(status: &EstateStatus) -> String {
             );
         }
     }
-    text += &nodes(status);
+    text += &(recovery_points(status) + &nodes(status));
     for finding in &status.findings {
         text = format!("{text}\nFINDING {}: {}", finding.subject, finding.message);
     }
     text
+}
+
+/// A line for each database whose restore tests alternate.
+fn recovery_points(status: &EstateStatus) -> String {
+    let told = |of: &DatabaseStatus| Some(format!("\n{}: {}", of.database, points::in_words(&of.recovery_points)?));
+    status.databases.iter().filter_map(told).collect()
 }
 
 /// A line for each node where there are several, or one is silent.
