@@ -141,8 +141,13 @@ impl Test {
             );
             return Ok(Picked::nothing(Verdict::Fail, "a kept backup that can be restored", actual));
         };
-        let passed_over: String =
-            passed_over.iter().map(|id| format!("; {id} is older and cannot be restored from this vault")).collect();
+        let passed_over = match passed_over.as_slice() {
+            [] => String::new(),
+            older => {
+                let older: Vec<&str> = older.iter().map(BackupId::as_str).collect();
+                format!("; older, and not to be restored from this vault: {}", older.join(", "))
+            }
+        };
         let scenario = format!("the oldest backup that is kept, {}, to its end{passed_over}", chosen.backup);
         Ok(Picked::backup(scenario, chosen, candidates.iter().map(|one| one.backup.to_string()).collect()))
     }

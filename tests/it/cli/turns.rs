@@ -142,7 +142,9 @@ async fn other_vault_lacks_wal(site: &Site) {
     let of_segment = |path: &PathBuf| path.to_string_lossy().contains(&segment);
     let files: Vec<PathBuf> = site.files_in("dr").into_iter().filter(of_segment).collect();
     assert!(!files.is_empty(), "{segment}");
-    files.iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    for file in files {
+        std::fs::remove_file(file).unwrap();
+    }
     let test = site.run(&["restore-test", "wallet", "--point", "other_vault"]).await.json(1);
     assert!(test["findings"].to_string().contains("is missing"), "{test}");
     assert_eq!(test["selection"]["vault"], "dr", "it had its turn: {test}");

@@ -18,7 +18,9 @@ pub(super) fn check(schedule: Spot<'_>, point: Spot<'_>, report: &mut Report<'_>
     }
     let all: Vec<Spot<'_>> = if rotates { of.items().collect() } else { vec![algorithm] };
     report.refuse_twins(of);
-    all.iter().for_each(|one| lacking(schedule, *one, report));
+    for one in &all {
+        lacking(schedule, *one, report);
+    }
     window(schedule, point, (&all, rotates), report);
 }
 
