@@ -27,6 +27,7 @@ pub mod agenda;
 mod apart;
 pub mod changes;
 pub mod evidence;
+pub mod exposure;
 pub mod findings;
 pub mod forget;
 pub mod heartbeats;

@@ -130,6 +130,15 @@ pub struct Measured {
     pub disaster_at: Option<Timestamp>,
     pub size_bytes: Option<u64>,
     pub stored_bytes: Option<u64>,
+    /// Plain bytes of the backup that was restored and of what it builds upon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_bytes: Option<u64>,
+    /// WAL from the backup's start to the recovery point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replayed_bytes: Option<u64>,
+    /// How long its replay took, as the server tells; waiting for WAL is in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_seconds: Option<f64>,
     pub dns: Option<DnsTimes>,
 }
 

@@ -12,6 +12,10 @@ use lifeboat::{
 };
 
 use super::{
+    exposure::{
+        a_stretch_that_two_nodes_measure_counts_once, old_history_is_forgotten_by_its_width,
+        silence_is_not_measured_and_a_clock_set_back_fills_no_bucket_twice,
+    },
     notices::{a_notice_is_told_once, what_cannot_be_told_waits, what_nobody_began_to_tell_is_taken_back},
     state::State,
 };
@@ -28,6 +32,9 @@ cases!(
     a_notice_is_told_once,
     what_cannot_be_told_waits,
     what_nobody_began_to_tell_is_taken_back,
+    a_stretch_that_two_nodes_measure_counts_once,
+    silence_is_not_measured_and_a_clock_set_back_fills_no_bucket_twice,
+    old_history_is_forgotten_by_its_width,
 );
 
 #[tokio::test]
