@@ -52,6 +52,10 @@ pub trait Instance: Ask {
     /// The state that recovery reached.
     async fn recovery_point(&self) -> Result<RecoveryPoint, EngineError>;
     fn server_version(&self) -> String;
+
+    /// How long its replay of WAL took, waiting for WAL included; none where the server
+    /// does not tell.
+    fn replay_seconds(&self) -> Option<f64>;
     /// Probes that production cannot be reached; what cannot be isolated is INCONCLUSIVE.
     async fn isolation(&self) -> Result<Vec<Check>, EngineError>;
     /// The newest heartbeat in the copy and any sequence numbers missing below it.

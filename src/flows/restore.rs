@@ -42,6 +42,7 @@ mod tablespaces;
 mod unfinished;
 mod wal;
 
+pub use chain::size_min;
 pub use choice::doubt;
 pub use locate::refuse_unreachable;
 use unfinished::Unfinished;
@@ -82,6 +83,9 @@ impl Request {
 pub struct Restored {
     pub vault: String,
     pub backup: Backup,
+    /// Plain bytes of the backup and of what it builds upon.
+    #[serde(default)]
+    pub chain_bytes: Option<u64>,
     pub layout: Layout,
     pub source: Source,
     pub timeline: Timeline,
@@ -285,7 +289,8 @@ async fn from_held(
     let all = |backup| found.iter().find_map(|(_, held)| held.catalog.find(backup));
     let chain: Vec<&CatalogEntry> = selection.chain.iter().filter_map(all).collect();
     let wal_bytes = selection.segment_size.bytes().saturating_mul(selection.wal.len() as u64);
-    chain::refuse_too_small(&request.data, chain::size_min(&chain).saturating_add(wal_bytes))?;
+    let chain_bytes = size_min(&chain);
+    chain::refuse_too_small(&request.data, chain_bytes.saturating_add(wal_bytes))?;
     chain::fetch(&database.engine, &fetch, &chain, folder, say).await?;
     fault::point("restore.fetched");
     stopwatch.lap("fetch_backup");
@@ -317,6 +322,7 @@ async fn from_held(
     Ok(Restored {
         vault: store.place().vault.to_string(),
         backup: entry.summary(),
+        chain_bytes: Some(chain_bytes),
         layout: listing.layout().clone(),
         source: database.source(store, &entry.manifest, entry.manifest_sha256.clone()),
         timeline: selection.timeline,

@@ -61,6 +61,7 @@ pub struct IsolatedInstance {
     session: Session,
     configured: ConfiguredRecovery,
     reached: RecoveryPoint,
+    replay_seconds: Option<f64>,
     server_version: String,
 }
 
@@ -91,6 +92,7 @@ pub async fn start(
         Ok(session) => look(session, &data, &configured, &read_log(&log_path)).await,
         Err(error) => Err(error),
     };
+    let replay_seconds = reached::replay_seconds(&read_log(&log_path));
     let (session, reached, server_version) = match looked {
         Ok(looked) => looked,
         Err(error) => {
@@ -108,6 +110,7 @@ pub async fn start(
         session,
         configured,
         reached,
+        replay_seconds,
         server_version,
     })
 }
@@ -232,6 +235,10 @@ impl Instance for IsolatedInstance {
 
     fn server_version(&self) -> String {
         self.server_version.clone()
+    }
+
+    fn replay_seconds(&self) -> Option<f64> {
+        self.replay_seconds
     }
 
     async fn isolation(&self) -> Result<Vec<Check>, EngineError> {

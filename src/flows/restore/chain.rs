@@ -73,7 +73,7 @@ pub(super) async fn fetch(
 
 /// What the restore of `chain` needs at least. Files that are made of several
 /// backups need more; a differential takes the place of what it was laid over.
-pub(super) fn size_min(chain: &[&CatalogEntry]) -> u64 {
+pub fn size_min(chain: &[&CatalogEntry]) -> u64 {
     let of_last = chain.last().filter(|entry| entry.manifest.kind == BackupKind::Differential);
     let alone = of_last.map(|entry| entry.manifest.size_bytes);
     alone.unwrap_or_else(|| chain.iter().map(|entry| entry.manifest.size_bytes).fold(0, u64::saturating_add))

@@ -127,6 +127,7 @@ impl Told {
         if let Some(proof) = &self.proof {
             measured.recovery_point = Some(proof.recovery_point.clone());
             measured.restore_seconds = self.restore_seconds(cx);
+            self.tell_work(proof, &mut measured);
             match database {
                 Some(database) => {
                     self.judge_point(database, proof, beats, &mut measured, &mut checks, &mut verdicts);
@@ -234,6 +235,15 @@ impl Told {
     fn restore_seconds(&self, cx: &StepContext) -> Option<f64> {
         let fetch = cx.step_times().into_iter().find(|times| times.step == "fetch")?;
         Some(self.proof.as_ref()?.checked_at.duration_since(fetch.began_at).as_secs_f64())
+    }
+
+    /// What was done in that time, for forecasts.
+    fn tell_work(&self, proof: &Proof, measured: &mut Measured) {
+        let Some(restored) = &self.restored else { return };
+        measured.restored_bytes = restored.chain_bytes;
+        let reached = proof.recovery_point.lsn;
+        measured.replayed_bytes = Some(reached.0.saturating_sub(restored.backup.start_lsn.0));
+        measured.replay_seconds = proof.replay_seconds;
     }
 
     fn phases(&self) -> Vec<crate::domain::Phase> {

@@ -28,6 +28,9 @@ use crate::{
 pub(super) struct Proof {
     pub(super) server_version: String,
     pub(super) recovery_point: RecoveryPoint,
+    /// How long the replay of WAL took, as the server tells.
+    #[serde(default)]
+    pub(super) replay_seconds: Option<f64>,
     pub(super) isolation: Vec<Check>,
     pub(super) beats: CopiedBeats,
     pub(super) checks: Vec<Check>,
@@ -178,6 +181,7 @@ impl Prove {
         Ok(Proof {
             server_version: instance.server_version(),
             recovery_point,
+            replay_seconds: instance.replay_seconds(),
             isolation,
             beats,
             checks,
