@@ -18,7 +18,7 @@ use crate::{
 pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_>) {
     servers(schedule, report);
     vaults(daemon, schedule, report);
-    promise::check(schedule, report);
+    promise::check(daemon, schedule, report);
     login(schedule.get("login"), report);
     let backups = schedule.get("backups");
     if backups.is_empty() {
@@ -29,7 +29,7 @@ pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_
     source::check(schedule, report);
     times::check(daemon, schedule, report);
     super::notify::names(daemon, schedule.get("notify"), report);
-    wal(schedule, report);
+    wal(daemon, schedule, report);
     window(schedule, report);
     verify(schedule.get("verify"), report);
     copy(schedule, report);
@@ -208,7 +208,7 @@ fn window(schedule: Spot<'_>, report: &mut Report<'_>) {
     }
 }
 
-fn wal(schedule: Spot<'_>, report: &mut Report<'_>) {
+fn wal(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_>) {
     let wal = schedule.get("wal");
     let stream = wal.get("stream");
     if stream.text() == Some("false") {
@@ -229,7 +229,7 @@ fn wal(schedule: Spot<'_>, report: &mut Report<'_>) {
         );
     }
     let flush = wal.get("flush_every");
-    if let (Some(every), Some(rpo)) = (flush.parsed::<Span>(), promise::rpo(schedule))
+    if let (Some(every), Some(rpo)) = (flush.parsed::<Span>(), promise::promised(daemon, schedule, "rpo"))
         && every > rpo
         && rpo > Span::from_secs(0)
     {
