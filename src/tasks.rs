@@ -6,6 +6,7 @@ pub mod chain;
 pub mod copy;
 pub mod exposure;
 mod finding;
+mod forecast;
 pub mod forget;
 pub mod headroom;
 pub mod heartbeat;

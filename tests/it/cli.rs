@@ -31,6 +31,7 @@ mod output;
 mod planted;
 mod points;
 mod prune;
+mod recoverable;
 mod recovery_kit;
 mod refusals;
 mod reload;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use lifeboat::{
     domain::{
-        Backup, BackupKind, BackupState, Check, EvidenceRecord, Lsn, Objectives, Phase, RecoveryPoint, RunId,
-        SlotState, Timeline, Verdict,
+        Backup, BackupKind, BackupState, Check, EvidenceRecord, ExposureOver, Lsn, Objectives, Phase, RecoveryPoint,
+        RunId, SlotState, Timeline, Verdict,
         record::{DnsTimes, Measured, PlanFile, RECORD_SCHEMA, Source, Target, Why},
     },
     flow::{Conclusion, RunState, RunSummary},
@@ -255,6 +255,13 @@ pub(crate) fn database(name: &str) -> DatabaseStatus {
         vault: vault.parse().unwrap(),
         seconds: Some(seconds),
         over_objective: false,
+        looked_at: true,
+        last_day: ExposureOver {
+            period_seconds: 86_400.0,
+            measured_seconds: 86_390.0,
+            over_seconds: 0.0,
+            max_seconds: Some(seconds + 1.0),
+        },
     };
     DatabaseStatus {
         database: name.parse().unwrap(),
@@ -298,6 +305,7 @@ pub(crate) fn database(name: &str) -> DatabaseStatus {
         last_restore_test: Some(passed_test(name)),
         last_proven: Some(passed_test(name)),
         would_take_seconds: Some(263.0),
+        forecast: None,
         last_drill: Some(LastDrill {
             run_id: RunId::from(format!("drill/{name}-switchover/manual/20261118t090000z")),
             runbook: format!("{name}-switchover"),
@@ -317,7 +325,10 @@ pub(crate) fn database(name: &str) -> DatabaseStatus {
 /// An estate of which one database is fine, one is in danger, one not proven.
 pub(crate) fn estate() -> EstateStatus {
     let mut ledger = database("ledger");
-    ledger.exposure[1] = VaultExposure { vault: "dr".parse().unwrap(), seconds: Some(1330.0), over_objective: true };
+    let over = ExposureOver { over_seconds: 1330.0, max_seconds: Some(1330.0), ..ledger.exposure[1].last_day };
+    let dr =
+        VaultExposure { seconds: Some(1330.0), over_objective: true, last_day: over, ..ledger.exposure[1].clone() };
+    ledger.exposure[1] = dr;
     ledger.wal_streaming.error = Some("vault `dr`: no space left; free space or enlarge the volume".into());
     ledger.findings = vec!["Vault dr has taken no WAL for 22 minutes; free space on its volume.".into()];
     let mut odds = database("odds");
