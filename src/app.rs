@@ -32,7 +32,7 @@ use crate::{
     flows::{
         Database, Keys, Parts, Resources, Vault, backup::BackupFlow, copy::CopyFlow, drill::DrillFlow,
         missed::MissedFlow, prune::PruneFlow, restore_test::RestoreTestFlow, rotate_keys::RotateKeysFlow,
-        verify::VerifyFlow,
+        self_test::SelfTestFlow, verify::VerifyFlow,
     },
     process::{Account, ProcessError},
     vault::{
@@ -175,6 +175,7 @@ impl App {
         self.runner.register(Arc::new(MissedFlow::new(Arc::clone(resources))));
         self.runner.register(Arc::new(RestoreTestFlow::new(Arc::clone(resources))));
         self.runner.register(Arc::new(RotateKeysFlow::new(Arc::clone(resources))));
+        self.runner.register(Arc::new(SelfTestFlow::new(Arc::clone(resources))));
         self.runner.register(Arc::new(VerifyFlow::new(Arc::clone(resources))));
         self.runner.register(Arc::new(DrillFlow::new(Arc::clone(resources) as Arc<_>)));
         self.runner.limit(limits(&self.estate));

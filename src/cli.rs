@@ -37,6 +37,7 @@ pub mod restore;
 pub mod restore_test;
 pub mod runs;
 pub mod schema;
+pub mod self_test;
 pub mod serve;
 pub mod status;
 pub mod vault;
@@ -88,6 +89,8 @@ enum Command {
     Restore(Box<restore::Options>),
     /// Restore into an isolated instance, check, measure, tear down.
     RestoreTest(restore_test::Options),
+    /// Plant faults into a restore test: each has to turn red, or restore tests prove nothing.
+    SelfTest(self_test::Options),
     /// Run a drill.
     Drill(drill::Options),
     /// Approve a run that waits for it.
@@ -187,7 +190,14 @@ impl Arguments {
     pub fn log_level(&self) -> &'static str {
         match (self.verbose, &self.command) {
             (0, Command::Serve) | (1, _) => "info",
-            (0, Command::Backup(_) | Command::RestoreTest(_) | Command::Drill(_) | Command::Vault(_)) => "error",
+            (
+                0,
+                Command::Backup(_)
+                | Command::RestoreTest(_)
+                | Command::SelfTest(_)
+                | Command::Drill(_)
+                | Command::Vault(_),
+            ) => "error",
             (0, _) => "warn",
             (_, _) => "debug",
         }
@@ -219,6 +229,7 @@ async fn dispatch(command: Command, invocation: &Invocation) -> anyhow::Result<u
         Command::Backups(options) => backup::list(options, invocation).await,
         Command::Restore(options) => restore::run(*options, invocation).await,
         Command::RestoreTest(options) => restore_test::run(options, invocation).await,
+        Command::SelfTest(options) => self_test::run(&options, invocation).await,
         Command::Drill(options) => drill::run(options, invocation).await,
         Command::Approve(options) => runs::signal("approve", options, invocation).await,
         Command::Abort(options) => runs::signal("abort", options, invocation).await,

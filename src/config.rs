@@ -14,6 +14,8 @@ mod given;
 mod leaf;
 pub mod load;
 pub mod notify;
+pub mod objectives;
+pub mod point;
 pub mod problem;
 mod rules;
 pub mod runbook;
@@ -27,6 +29,7 @@ mod yaml;
 
 pub use daemon::DaemonConfig;
 pub use load::{Estate, Loaded, load};
+pub use objectives::EstateObjectivesConfig;
 pub use problem::{Place, Problem, Problems};
 pub use runbook::RunbookConfig;
 pub use schedule::ScheduleConfig;

@@ -27,6 +27,7 @@ pub mod agenda;
 mod apart;
 pub mod changes;
 pub mod evidence;
+pub mod exposure;
 pub mod findings;
 pub mod forget;
 pub mod heartbeats;
@@ -34,6 +35,7 @@ pub mod lever;
 pub mod nodes;
 pub mod notices;
 pub mod runs;
+pub mod samples;
 pub mod vaults;
 
 /// What can go wrong with the state database.

@@ -7,6 +7,7 @@
 use std::{
     fmt,
     net::IpAddr,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    decide::slot::Durable,
+    decide::{answer, room::Combining, slot::Durable},
     domain::{Beat, ByteSize, Check, Lsn, MemberName, RecoveryTarget, Segment, SegmentSize, Timeline},
 };
 
@@ -81,6 +82,9 @@ pub enum EngineError {
     Copy { message: String, code: String },
     #[error("the restored server did not {expected}: {log}")]
     Recovery { expected: String, log: String },
+    /// Its processes need more memory than each may have.
+    #[error("the restored server did not {expected} within {limit} of memory: {log}")]
+    Memory { expected: String, limit: ByteSize, log: String },
     #[error("`{program}` is not installed; {remedy}")]
     MissingProgram { program: String, remedy: String },
     #[error("cannot {action} {path}")]
@@ -110,8 +114,9 @@ impl EngineError {
             | Self::Unfit { .. }
             | Self::MissingProgram { .. }
             | Self::Stopped
+            | Self::Memory { .. }
             | Self::Recovery { .. } => true,
-            Self::Server { code, .. } | Self::Copy { code, .. } => !is_passing(code),
+            Self::Server { code, .. } | Self::Copy { code, .. } => !answer::is_passing(code),
             Self::Unreachable { .. }
             | Self::Broken { .. }
             | Self::NoPrimary { .. }
@@ -120,11 +125,14 @@ impl EngineError {
             | Self::WalLost { .. } => false,
         }
     }
-}
 
-/// Connection exceptions, insufficient resources, operator intervention.
-fn is_passing(code: &str) -> bool {
-    ["08", "53", "57"].iter().any(|class| code.starts_with(class))
+    /// The code of the error that a restored copy answered with; none where it is another one.
+    pub fn copy_sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Copy { code, .. } => Some(code),
+            _ => None,
+        }
+    }
 }
 
 /// What backup is asked for.
@@ -274,6 +282,25 @@ pub struct RecoveryPlan {
     pub isolated: bool,
 }
 
+/// A page of a restored copy that was damaged on purpose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedPage {
+    pub file: PathBuf,
+    /// Of the byte that was changed, in the file.
+    pub offset: u64,
+    /// What stands there now.
+    pub byte: u8,
+}
+
+impl DamagedPage {
+    /// Whether nothing has mended it since: a server writes pages too.
+    pub fn is_still_there(&self) -> std::io::Result<bool> {
+        let mut byte = [0];
+        std::fs::File::open(&self.file).and_then(|file| file.read_exact_at(&mut byte, self.offset))?;
+        Ok(byte == [self.byte])
+    }
+}
+
 /// Protecting one database: backing it up, streaming its log.
 #[async_trait]
 pub trait Protect: Send + Sync {
@@ -323,6 +350,9 @@ pub trait Recover: Send + Sync {
     /// file system. Nothing of it need be durable yet.
     async fn combine(&self, chain: &[PathBuf], data: &Path) -> Result<(), EngineError>;
 
+    /// How `combine` makes its files, of backups of this version.
+    fn combining(&self, server_version: &str) -> Combining;
+
     /// The start of the last whole WAL record in the segments of `wal_folder`,
     /// which are named and sized as PostgreSQL does; the known target of a
     /// restore to the latest state. `data` is the restored data folder, whose
@@ -358,6 +388,11 @@ pub trait Recover: Send + Sync {
 
     /// Starts the configured copy in `params.folder` and waits until it has reached its target.
     async fn start_isolated(&self, params: &IsolatedParams) -> Result<Box<dyn Instance>, EngineError>;
+
+    /// Changes a byte of a page in a restored data folder that no server was started on
+    /// yet: of one that neither recovery nor any check but that of all pages reads. None
+    /// where there is no such page.
+    async fn damage_page(&self, data: &Path) -> Result<Option<DamagedPage>, EngineError>;
 
     /// Stops whatever a crashed run left running in `folder`; nothing there is a success.
     async fn stop_isolated(&self, folder: &Path) -> Result<(), EngineError>;

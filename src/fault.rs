@@ -2,6 +2,10 @@
 //! process kill itself the third time that point is passed, and `trace@FILE` makes it
 //! write down the name of each that it passes. Tests use them to prove that a crash at
 //! any instant is survived; they cost one atomic load when the variable is not set.
+//!
+//! `blind@NAME` makes a check of restore tests see nothing, so that tests can prove that
+//! the self-test finds a blind verifier. A release build knows no such thing: nobody may
+//! be able to switch a check off.
 
 use std::{
     fs::OpenOptions,
@@ -16,6 +20,7 @@ use std::{
 enum Plan {
     Kill { point: String, nth: u32, passed: AtomicU32 },
     Trace(PathBuf),
+    Blind(String),
 }
 
 static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
@@ -26,6 +31,9 @@ fn plan() -> Option<&'static Plan> {
         let text = std::env::var("LIFEBOAT_FAULT").ok()?;
         if let Some(file) = text.strip_prefix("trace@") {
             return Some(Plan::Trace(PathBuf::from(file)));
+        }
+        if let Some(check) = text.strip_prefix("blind@") {
+            return Some(Plan::Blind(check.to_owned()));
         }
         let (point, nth) = text.strip_prefix("kill@")?.rsplit_once(':')?;
         Some(Plan::Kill { point: point.to_owned(), nth: nth.parse().ok()?, passed: AtomicU32::new(0) })
@@ -43,8 +51,13 @@ pub fn point(name: &str) {
                 kill(name);
             }
         }
-        Some(Plan::Kill { .. }) | None => {}
+        Some(Plan::Kill { .. } | Plan::Blind(_)) | None => {}
     }
+}
+
+/// Whether a test has this check of restore tests see nothing; never in a release build.
+pub fn is_blinded(check: &str) -> bool {
+    cfg!(debug_assertions) && matches!(plan(), Some(Plan::Blind(blinded)) if blinded == check)
 }
 
 fn kill(name: &str) {

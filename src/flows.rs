@@ -38,10 +38,12 @@ pub mod locks;
 pub mod missed;
 pub mod prune;
 mod read_back;
+pub mod rebuild;
 pub mod restore;
 pub mod restore_test;
 pub mod retention;
 pub mod rotate_keys;
+pub mod self_test;
 pub mod stream;
 pub mod verify;
 

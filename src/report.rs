@@ -10,17 +10,22 @@ pub mod csv;
 pub mod draw;
 pub mod figures;
 pub mod forms;
+pub mod groups;
 pub mod html;
 pub mod page;
+pub mod points;
 pub mod status;
+pub mod text;
 pub mod words;
 
-pub use build::{Promised, Report, build};
+pub use build::{Report, build};
+pub use groups::{Facts, Protected};
 pub use status::EstateStatus;
 
 pub use csv::csv;
 pub use html::html;
 pub use page::page;
+pub use text::text;
 
 /// The stylesheet of the report and the status page.
 pub const STYLE: &str = include_str!("../templates/style.css");

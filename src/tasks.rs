@@ -6,6 +6,7 @@ pub mod chain;
 pub mod copy;
 pub mod exposure;
 mod finding;
+mod forecast;
 pub mod forget;
 pub mod headroom;
 pub mod heartbeat;
@@ -25,12 +26,13 @@ pub mod tier;
 pub mod vault;
 pub mod verify;
 pub mod wal;
+pub mod witness;
 
 use std::sync::Arc;
 
 use crate::{app::App, flows::Database, process::Tasks};
 
-/// Keeps WAL, slots and heartbeats of all databases going whose data may be where
+/// Keeps WAL, slots, heartbeats and samples of all databases going whose data may be where
 /// this node stands, and their metrics, until `tasks` end.
 pub fn protect(app: &Arc<App>, tasks: &Tasks) {
     tasks.spawn(exposure::run(Arc::clone(app), tasks.stop().clone()));
@@ -47,6 +49,7 @@ fn protect_one(app: &Arc<App>, database: &Arc<Database>, tasks: &Tasks) {
     tasks.spawn(chain::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
     tasks.spawn(headroom::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
     tasks.spawn(heartbeat::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
+    tasks.spawn(witness::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
 }
 
 /// Takes care of tiers and vaults until `tasks` end: what a tier asks for is looked

@@ -11,6 +11,13 @@ use tracing_subscriber::EnvFilter;
 /// Gauge, labels `database`, `vault`: seconds by which acknowledged commits are
 /// not durable in the vault yet.
 pub const EXPOSURE_SECONDS: &str = "lifeboat_exposure_seconds";
+/// Gauge, labels `database`, `vault`: the longest exposure of the last day, in seconds;
+/// NaN where nobody looked.
+pub const EXPOSURE_DAY_MAX_SECONDS: &str = "lifeboat_exposure_day_max_seconds";
+/// Gauge, labels `database`, `vault`: for how long of the last day exposure was over the objective.
+pub const EXPOSURE_DAY_OVER_SECONDS: &str = "lifeboat_exposure_day_over_seconds";
+/// Gauge, labels `database`, `vault`: for how long of the last day anybody measured it.
+pub const EXPOSURE_DAY_MEASURED_SECONDS: &str = "lifeboat_exposure_day_measured_seconds";
 /// Gauge, labels `database`, `vault`: WAL position in bytes up to which the vault has everything.
 pub const WAL_DURABLE_LSN: &str = "lifeboat_wal_durable_lsn";
 /// Histogram, labels `database`, `vault`: seconds from when the server sent WAL to its
@@ -21,7 +28,7 @@ pub const WAL_DURABLE_SECONDS: &str = "lifeboat_wal_durable_seconds";
 pub const BACKUP_AGE_SECONDS: &str = "lifeboat_backup_age_seconds";
 /// Gauge, label `database`: seconds since a restore test last passed.
 pub const LAST_PROVEN_AGE_SECONDS: &str = "lifeboat_last_proven_age_seconds";
-/// Gauge, label `database`: what the last restore test took, in seconds. No RTO.
+/// Gauge, label `database`: what a restore would take now, in seconds, estimated. No RTO.
 pub const RESTORE_SECONDS: &str = "lifeboat_restore_seconds";
 /// Gauge, labels `database`, `vault`: age in seconds of the oldest backup that the
 /// vault lacks and another one has; 0 when it lacks none.
@@ -107,6 +114,13 @@ pub fn upkeep() {
 
 fn describe() {
     describe_gauge!(EXPOSURE_SECONDS, Unit::Seconds, "Age of the oldest acknowledged commit not durable in the vault");
+    describe_gauge!(EXPOSURE_DAY_MAX_SECONDS, Unit::Seconds, "Longest exposure of the last day");
+    describe_gauge!(EXPOSURE_DAY_OVER_SECONDS, Unit::Seconds, "Time of the last day with exposure over the objective");
+    describe_gauge!(
+        EXPOSURE_DAY_MEASURED_SECONDS,
+        Unit::Seconds,
+        "Time of the last day in which exposure was measured"
+    );
     describe_gauge!(WAL_DURABLE_LSN, Unit::Bytes, "WAL position up to which the vault has everything");
     describe_histogram!(
         WAL_DURABLE_SECONDS,
@@ -115,7 +129,7 @@ fn describe() {
     );
     describe_gauge!(BACKUP_AGE_SECONDS, Unit::Seconds, "Age of the newest backup");
     describe_gauge!(LAST_PROVEN_AGE_SECONDS, Unit::Seconds, "Time since a restore test last passed");
-    describe_gauge!(RESTORE_SECONDS, Unit::Seconds, "Duration of the last restore test; not a recovery time");
+    describe_gauge!(RESTORE_SECONDS, Unit::Seconds, "Estimate of what a restore would take now; not a recovery time");
     describe_gauge!(COPY_LAG_SECONDS, Unit::Seconds, "Age of the oldest backup that is not copied to the vault yet");
     describe_gauge!(COPY_MISSING_SEGMENTS, Unit::Count, "WAL segments that the vault lacks and another one has");
     describe_gauge!(WAL_KEPT_BYTES, Unit::Bytes, "WAL that the primary's slot keeps for us");

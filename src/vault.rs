@@ -20,6 +20,7 @@ mod copy;
 mod differential;
 mod directory;
 mod error;
+mod faulty;
 mod fetch;
 mod identity;
 mod incarnation;
@@ -62,8 +63,9 @@ pub use copy::{Expected, copy_manifest, copy_object, copy_plain};
 pub use differential::Base;
 pub use directory::DirectoryStore;
 pub use error::VaultError;
+pub use faulty::Faulty;
 pub use fetch::{
-    EmptyFolder, Fetch, Fetched, WalFolder, fetch_backup, fetch_files, fetch_wal, made_tablespaces, openers,
+    EmptyFolder, Fetch, Fetched, WalFolder, fetch_backup, fetch_files, fetch_wal, file_sizes, made_tablespaces, openers,
 };
 pub use identity::VaultIdentity;
 pub use incarnation::{FIRST as FIRST_INCARNATION, Why, open_next, why};

@@ -20,6 +20,7 @@ mod contenders;
 mod daemon;
 mod emulator;
 mod estate;
+mod forecast;
 mod measure;
 mod nodes;
 mod recovery_point;
@@ -44,10 +45,11 @@ const PEERS: &str = "peers";
 const RECOVERY_POINT: &str = "recovery-point";
 const CATCH_UP: &str = "catch-up";
 const WAL: &str = "wal";
+const FORECAST: &str = "forecast";
 const NODES: &str = "nodes";
 const SCHEDULES: &str = "schedules";
 const RELATIONS: &str = "relations";
-const ALL: [&str; 7] = [PEERS, RECOVERY_POINT, CATCH_UP, WAL, NODES, SCHEDULES, RELATIONS];
+const ALL: [&str; 8] = [PEERS, RECOVERY_POINT, CATCH_UP, WAL, FORECAST, NODES, SCHEDULES, RELATIONS];
 
 /// What can be asked for.
 struct Options {
@@ -114,6 +116,9 @@ async fn run(options: Options) {
             options.tell(WAL, &table::figures(&wal::measure(&estate, options.scale).await));
         }
         estate.end().await;
+    }
+    if options.wants(FORECAST) {
+        options.tell(FORECAST, &table::figures(&forecast::measure(options.scale).await));
     }
     if options.wants(NODES) {
         options.tell(NODES, &table::figures(&nodes::measure().await));

@@ -18,8 +18,8 @@ use crate::{
     vault::{Known, Owned},
 };
 
-/// A digest of all that a database is opened from: its schedule, the password that it
-/// names, the vaults, the keys, and where this node stands and works.
+/// A digest of all that a database is opened from: its schedule, what is promised of it
+/// by whichever file, the password that it names, the vaults, the keys, and where this node stands and works.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Origin([u8; 32]);
 
@@ -28,7 +28,9 @@ impl Origin {
         let DaemonConfig { node, keys, vaults, .. } = &estate.daemon;
         let vaults: Vec<_> = schedule.config.vaults.iter().map(|name| (name, vaults.get(name))).collect();
         // The written form holds references in place of secrets.
-        let written = (&estate.folder, &schedule.file, &schedule.sha256, &node.region, &node.scratch, keys, vaults);
+        let promised = schedule.config.objectives();
+        let written =
+            (&estate.folder, &schedule.file, &schedule.sha256, promised, &node.region, &node.scratch, keys, vaults);
         let mut digest = Sha256::new_with_prefix(format!("{written:?}"));
         if let Some(password) = secrets::password(&schedule.config).await? {
             digest.update(password.expose_secret());

@@ -193,7 +193,10 @@ fn of<'a>(daemon: &DaemonConfig, config: &'a ScheduleConfig, next: usize, now: T
     // What was loaded has an agenda.
     let agenda = config.agenda(daemon).unwrap_or_default();
     let backups = config.backups.iter().map(|line| (line.kind.as_str(), line.cron.as_str()));
-    let tests = config.restore_test.iter().map(|test| (test.recovery_point.algorithm.as_str(), test.cron.as_str()));
+    let tests = config.restore_test.iter().flat_map(|test| {
+        let planted = ("planted faults", test.self_test.cron.as_str());
+        [(test.recovery_point.algorithm.as_str(), test.cron.as_str()), planted]
+    });
     for (place, (kind, cron)) in backups.chain(tests).enumerate() {
         let Some(line) = agenda.lines.get(place) else { continue };
         all.extend(agenda.coming(place, now).take(next).map(|due| Due {

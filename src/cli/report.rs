@@ -24,6 +24,8 @@ pub struct Options {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
     Html,
+    /// What was promised and achieved, without the runs.
+    Text,
     Json,
     Csv,
 }
@@ -42,6 +44,7 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
     let format = options.format.or(named).unwrap_or(if invocation.json { Format::Json } else { Format::Html });
     let text = match format {
         Format::Html => report::html(&built)?,
+        Format::Text => report::text(&built),
         Format::Json => serde_json::to_string_pretty(&built)?,
         Format::Csv => report::csv(&built),
     };

@@ -82,6 +82,7 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
         wal_folder: to.join("lifeboat_wal"),
         is_isolated: false,
         opener: Opener::Node,
+        disk_max: None,
     };
     let say = |message: &str, done: Option<u64>, total: Option<u64>| {
         line.say(match (done, total) {

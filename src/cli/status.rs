@@ -2,13 +2,16 @@
 //! take, when was it last proven. `lifeboat findings`: what a person must fix.
 
 use anyhow::Result;
+use jiff::Timestamp;
 
 use super::{Invocation, age, open};
 use crate::{
     app::Role,
     domain::{Lever, Node, Verdict},
     report::{
-        status::{DatabaseStatus, EstateStatus},
+        groups::Group,
+        points,
+        status::{DatabaseStatus, EstateStatus, Finding},
         words,
     },
 };
@@ -20,7 +23,8 @@ pub async fn run(invocation: &Invocation) -> Result<u8> {
     Ok(status.verdict.exit_code())
 }
 
-fn text(status: &EstateStatus) -> String {
+/// A row for each database.
+fn databases(status: &EstateStatus) -> String {
     let mut table = super::table([
         "database",
         "verdict",
@@ -56,13 +60,29 @@ fn text(status: &EstateStatus) -> String {
                 )
             }),
             proven(database),
-            database.would_take_seconds.map_or("unknown".to_owned(), |seconds| format!("about {seconds:.0} s")),
+            database
+                .would_take_seconds
+                .map_or("unknown".to_owned(), |seconds| format!("about {}", words::seconds(&seconds))),
         ]);
     }
-    let mut text = format!("{}\n{table}{}", status.headline, lever_line(&status.lever));
+    table.to_string()
+}
+
+fn text(status: &EstateStatus) -> String {
+    let table = databases(status);
+    let groups: String = shown(&status.groups).map(|group| told(group, status.generated_at)).collect();
+    let mut text = format!("{}\n{groups}{table}{}", status.headline, lever_line(&status.lever));
     for database in &status.databases {
         let tier = database.tier.map_or_else(String::new, |tier| format!(" (tier {})", tier.as_str()));
         text = format!("{text}\n{}{tier}: {}", database.database, database.headline);
+    }
+    for (database, vault) in status.databases.iter().flat_map(|of| of.exposure.iter().map(move |one| (of, one))) {
+        text = format!(
+            "{text}\n{}: exposure of {} in the last day: {}",
+            database.database,
+            vault.vault,
+            words::exposure_over(&vault.last_day)
+        );
     }
     for (database, window) in status.databases.iter().flat_map(|of| of.broken_windows.iter().map(move |one| (of, one)))
     {
@@ -85,11 +105,29 @@ fn text(status: &EstateStatus) -> String {
             );
         }
     }
-    text += &nodes(status);
+    text += &(recovery_points(status) + &nodes(status));
     for finding in &status.findings {
-        text = format!("{text}\nFINDING {}: {}", finding.subject, finding.message);
+        text = format!("{text}\n{}FINDING {}: {}", finding.mark(), finding.subject, finding.message);
     }
     text
+}
+
+/// A line for each database whose restore tests alternate.
+fn recovery_points(status: &EstateStatus) -> String {
+    let told = |of: &DatabaseStatus| Some(format!("\n{}: {}", of.database, points::in_words(&of.recovery_points)?));
+    status.databases.iter().filter_map(told).collect()
+}
+
+/// A jurisdiction that covers the whole estate says nothing new.
+fn shown(groups: &[Group]) -> impl Iterator<Item = &Group> {
+    let all = groups.first().map_or(0, |estate| estate.databases.len());
+    groups.iter().enumerate().filter(move |(at, group)| *at == 0 || group.databases.len() < all).map(|(_, group)| group)
+}
+
+/// The answers for a group, a line each.
+fn told(group: &Group, now: Timestamp) -> String {
+    let sentences = group.sentences(now).into_iter().map(|sentence| format!("  {sentence}\n"));
+    std::iter::once(format!("{}\n", group.title())).chain(sentences).collect()
 }
 
 /// A line for each node where there are several, or one is silent.
@@ -126,7 +164,8 @@ pub async fn findings(invocation: &Invocation) -> Result<u8> {
         let lines: Vec<String> = findings
             .iter()
             .map(|finding| {
-                format!("{}: {} (since {})", finding.subject, finding.message, words::instant(&finding.opened_at))
+                let Finding { subject, message, opened_at, .. } = finding;
+                format!("{}{subject}: {message} (since {})", finding.mark(), words::instant(opened_at))
             })
             .collect();
         if lines.is_empty() { "nothing to fix".to_owned() } else { lines.join("\n") }

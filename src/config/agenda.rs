@@ -8,7 +8,11 @@ use std::{
 
 use jiff::SignedDuration;
 
-use super::{DaemonConfig, Estate, ScheduleConfig, daemon::MaintenanceConfig, schedule::HeldFlow};
+use super::{
+    DaemonConfig, Estate, ScheduleConfig,
+    daemon::MaintenanceConfig,
+    schedule::{HeldFlow, SelfTestConfig},
+};
 use crate::{
     decide::{
         agenda::{Agenda, CatchUp, Line, Size, jitter},
@@ -16,7 +20,7 @@ use crate::{
         due::{InvalidSchedule, Schedule},
         hold::{Cause, Edge, Hold, InvalidEdge, InvalidHold},
     },
-    domain::{DatabaseName, NotifierName, Span},
+    domain::{DatabaseName, NotifierName, Span, record::kind},
 };
 
 /// Why a schedule has no agenda. What was loaded has none of these.
@@ -74,7 +78,7 @@ impl Estate {
 
 impl ScheduleConfig {
     /// What of it runs when. The first lines are those of `backups`, in their
-    /// order; the restore test follows them.
+    /// order; the restore test and its self-test follow them.
     pub fn agenda(&self, daemon: &DaemonConfig) -> Result<Agenda, InvalidAgenda> {
         let mut agenda = Agenda::default();
         for entry in &self.backups {
@@ -97,6 +101,9 @@ impl ScheduleConfig {
                 catch_up: test.catch_up,
             };
             agenda.lines.push(self.line(HeldFlow::RestoreTest.as_str(), "local", None, &timing)?);
+            let SelfTestConfig { cron, jitter, start_window, catch_up } = &test.self_test;
+            let timing = Timing { cron, jitter: Some(*jitter), start_window: *start_window, catch_up: *catch_up };
+            agenda.lines.push(self.line(kind::SELF_TEST, "planted_faults", None, &timing)?);
         }
         agenda.holds = self.holds(daemon)?;
         Ok(agenda)
@@ -126,7 +133,7 @@ impl ScheduleConfig {
         let mut holds = Vec::new();
         for blackout in &self.blackouts {
             let edges: (Edge, Edge) = (blackout.start.parse()?, blackout.end.parse()?);
-            let flows = blackout.holds.iter().map(|flow| flow.as_str().to_owned()).collect();
+            let flows = blackout.holds.iter().flat_map(|flow| flow.flows()).collect();
             holds.push(Hold::new(Cause::Blackout, (&edges.0, &edges.1), &self.timezone, flows)?);
         }
         for maintenance in daemon.maintenance.iter().filter(|maintenance| maintenance.concerns(&self.database)) {

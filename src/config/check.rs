@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::{decide::answer::Expectation, domain::Decimal};
+use crate::{
+    decide::answer::Expectation,
+    domain::{Decimal, Question, Span},
+};
 
 /// One check of a restored copy.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -15,9 +18,25 @@ pub enum CheckConfig {
     Named(NamedCheck),
     /// A query and its answer.
     Sql(SqlCheckConfig),
+    /// A query that the source is asked, too.
+    Witness(WitnessConfig),
     /// Tables and how many rows each has at least.
     RowCounts(RowCountsConfig),
 }
+
+impl CheckConfig {
+    /// What the source is asked for this check, and how often; none where it is not asked.
+    pub fn question(&self) -> Option<(Question, Span)> {
+        match self {
+            Self::Witness(witness) => Some((witness.question(), witness.every)),
+            Self::Named(NamedCheck::RestoredConfig) => Some((Question::Parts, PARTS_EVERY)),
+            Self::Named(_) | Self::Sql(_) | Self::RowCounts(_) => None,
+        }
+    }
+}
+
+/// How often the source is asked what it is made of beside its data.
+const PARTS_EVERY: Span = Span::from_secs(3600);
 
 /// A check that is known by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -33,6 +52,9 @@ pub enum NamedCheck {
     PageChecksums,
     /// Reads every database of the copy to its end as `pg_dump` does, and keeps nothing.
     FullRead,
+    /// Holds settings, extensions, roles, collations and major version against what they
+    /// were at the source, of which the daemon takes a sample every hour.
+    RestoredConfig,
 }
 
 /// A query and its answer. One of `expect`, `min` and `max`, or `zero_rows` says what
@@ -68,6 +90,37 @@ impl SqlCheckConfig {
             None if self.zero_rows => Expectation::NoRow,
             None => Expectation::Within { least: self.min.clone(), most: self.max.clone() },
         }
+    }
+}
+
+/// A query that the daemon asks the source on a schedule, and a restore test asks the copy:
+/// both must answer alike.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessConfig {
+    /// One query with `:as_of` in it, an instant: what it answers of before that instant
+    /// never changes any more. Tables outside of the schema `public` are named with theirs.
+    #[schemars(extend("format" = "filled"))]
+    pub witness: String,
+    /// The database of the cluster it runs in.
+    #[schemars(extend("format" = "filled"))]
+    pub dbname: String,
+    /// How often the source is asked, from `1m` on.
+    pub every: Span,
+    /// How long before now `:as_of` lies: longer than any transaction that writes what the
+    /// query reads; `1m` when absent.
+    #[serde(default = "one_minute")]
+    pub settle: Span,
+}
+
+fn one_minute() -> Span {
+    Span::from_secs(60)
+}
+
+impl WitnessConfig {
+    pub fn question(&self) -> Question {
+        let (dbname, sql) = (self.dbname.clone(), self.witness.clone());
+        Question::Witness { dbname, sql, settle: self.settle.as_duration() }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{SecretRef, notify::NotifierConfig, vault::VaultConfig};
+use super::{EstateObjectivesConfig, SecretRef, notify::NotifierConfig, vault::VaultConfig};
 use crate::domain::{DatabaseName, NodeRole, NotifierName, Region, Span, VaultName};
 
 /// `lifeboat.yaml`.
@@ -26,6 +26,10 @@ pub struct DaemonConfig {
     pub dns: BTreeMap<String, DnsConfig>,
     /// The status API and pages; none are served when absent.
     pub api: Option<ApiConfig>,
+    /// What is promised of all databases, and of those of a jurisdiction: no schedule may
+    /// promise less, and it holds where one promises nothing.
+    #[serde(default)]
+    pub objectives: EstateObjectivesConfig,
     /// Ways to tell people, by name; schedules and maintenance refer to them.
     #[serde(default)]
     #[schemars(extend("propertyNames" = {"format": "NotifierName"}))]

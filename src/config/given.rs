@@ -42,6 +42,7 @@ impl Estate {
             dns: std::collections::BTreeMap::new(),
             api: None,
             maintenance: Vec::new(),
+            objectives: super::EstateObjectivesConfig::default(),
             notify: std::collections::BTreeMap::new(),
         };
         let schedule = Loaded { config: unscheduled(database, name), file: PathBuf::new(), sha256: String::new() };

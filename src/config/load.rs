@@ -89,6 +89,7 @@ pub fn load(daemon_file: &Path) -> Result<Estate, Problems> {
             anchor_daemon(&mut daemon, &folder);
             for schedule in &mut schedules {
                 anchor_schedule(&mut schedule.config, &folder);
+                daemon.objectives.fill(&mut schedule.config);
             }
             let schedules = schedules.into_iter().map(Arc::new).collect();
             Ok(Estate { daemon, folder, schedules, runbooks })

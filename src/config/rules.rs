@@ -6,6 +6,7 @@
 
 mod daemon;
 mod notify;
+mod objectives;
 mod runbook;
 mod schedule;
 
@@ -74,6 +75,7 @@ pub(super) fn check(daemon: &Tree<'_>, schedules: &[Tree<'_>], runbooks: &[Tree<
     let readable = |tree: &&Tree<'_>| tree.root.exists();
     if readable(&daemon) {
         daemon::check(daemon.root, &mut Report { file: daemon.file, problems });
+        objectives::check(daemon, schedules, problems);
     }
     for schedule in schedules.iter().filter(readable) {
         schedule::check(daemon.root, schedule.root, &mut Report { file: schedule.file, problems });

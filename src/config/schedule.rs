@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, num::NonZeroU32};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{SecretRef, check::CheckConfig};
+use super::{SecretRef, check::CheckConfig, point::RecoveryPointConfig};
 use crate::decide::{agenda::CatchUp, tier};
 use crate::domain::{
     BackupFrom, BackupKind, ByteSize, DatabaseName, KeepPeriod, MemberName, NotifierName, Objectives, Residency, Share,
-    SiteName, Span, Tier, VaultName,
+    SiteName, Span, Tier, VaultName, record::kind,
 };
 
 /// One protected database.
@@ -264,6 +264,12 @@ impl HeldFlow {
             Self::RestoreTest => "restore_test",
         }
     }
+
+    /// The flows that it means: a self-test is a restore test too.
+    pub fn flows(self) -> Vec<String> {
+        let further = (self == Self::RestoreTest).then_some(kind::SELF_TEST);
+        [self.as_str()].into_iter().chain(further).map(str::to_owned).collect()
+    }
 }
 
 fn held_when_absent() -> Vec<HeldFlow> {
@@ -375,46 +381,73 @@ pub struct RestoreTestConfig {
     /// How long recovery may take before the test fails.
     #[serde(default = "one_hour")]
     pub limit: Span,
+    /// When faults are planted into a restore test, each of which has to turn red; every
+    /// Sunday at 01:00 when absent.
+    #[serde(default)]
+    pub self_test: SelfTestConfig,
+}
+
+/// When faults are planted into a restore test. It restores once, beside the tests that
+/// are due by `restore_test.cron`; a blackout that holds those holds it too.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SelfTestConfig {
+    /// Minute, hour, day, month and weekday in the schedule's zone; seconds may come first.
+    #[serde(default = "sundays")]
+    #[schemars(extend("format" = "cron"))]
+    pub cron: String,
+    /// Up to how much later than due its runs begin, so that not all databases are
+    /// busy at the same moment: how much follows from the database's name.
+    #[serde(default = "four_hours")]
+    pub jitter: Span,
+    /// How long after it is due a run may begin, where something holds it back or no
+    /// daemon lived; until the next one is due when absent.
+    pub start_window: Option<Span>,
+    /// What becomes of a run whose time passed while no daemon lived.
+    #[serde(default)]
+    pub catch_up: CatchUp,
+}
+
+impl Default for SelfTestConfig {
+    fn default() -> Self {
+        Self { cron: sundays(), jitter: four_hours(), start_window: None, catch_up: CatchUp::default() }
+    }
+}
+
+fn sundays() -> String {
+    "0 1 * * 0".to_owned()
+}
+
+fn four_hours() -> Span {
+    Span::from_secs(4 * 3600)
 }
 
 fn one_hour() -> Span {
     Span::from_secs(3600)
 }
 
-/// Which recovery point a test restores.
+/// Where a test restores to.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RecoveryPointConfig {
-    /// How the recovery point is chosen.
-    pub algorithm: RecoveryPointAlgorithm,
-    /// For `random_within_window`: how far back it may reach; within `wal.window`.
-    pub window: Option<Span>,
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum RestoreTargetConfig {
+    /// An isolated instance on this machine.
+    Local(LocalTargetConfig),
 }
 
-/// How a test's recovery point is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RecoveryPointAlgorithm {
-    /// The newest state at a disaster instant that was drawn ahead; measures RPO.
-    LatestAtDisaster,
-    /// A random instant of the past; reports how exactly it was reached.
-    RandomWithinWindow,
-}
-
-impl RecoveryPointAlgorithm {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::LatestAtDisaster => "latest_at_disaster",
-            Self::RandomWithinWindow => "random_within_window",
-        }
+impl Default for RestoreTargetConfig {
+    fn default() -> Self {
+        Self::Local(LocalTargetConfig::default())
     }
 }
 
-/// Where a test restores to.
+/// An isolated instance on this machine, and what it may use of it. How long it may
+/// recover is the test's `limit`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum RestoreTargetConfig {
-    /// An isolated instance on this machine.
-    #[default]
-    Local,
+#[serde(deny_unknown_fields)]
+pub struct LocalTargetConfig {
+    /// How much memory each process of the copy's server may have, as address space;
+    /// all that there is when absent.
+    pub memory: Option<ByteSize>,
+    /// How much the copy may take of the disk, with its WAL; all that is free when absent.
+    pub disk: Option<ByteSize>,
 }

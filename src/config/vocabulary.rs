@@ -55,7 +55,6 @@ use Document::{Daemon, Runbook, Schedule};
 
 const POSTGRES: &str = "use `engine: postgres`";
 const FULL: &str = "use `kind: full`";
-const ANOTHER_CHECK: &str = "use a check with `sql` or `row_counts`";
 const STEPS: &str = "use the steps `fence`, `promote`, `dns`, `observe` and `rejoin`";
 
 static UNBUILT: &[Unbuilt] = &[
@@ -72,7 +71,6 @@ static UNBUILT: &[Unbuilt] = &[
     value(Schedule, "/backups/*/kind", "snapshot", FULL),
     value(Schedule, "/backups/*/kind", "logical", FULL),
     value(Schedule, "/restore_test/target/kind", "rds", "use `kind: local`"),
-    key(Schedule, "/restore_test/checks/*", "witness", ANOTHER_CHECK),
     value(Runbook, "/mode", "failover", "use `mode: switchover`"),
     value(Runbook, "/path", "data_plane", "use `path: control_plane`"),
     key(Runbook, "", "stop_when", "remove it: abort with `lifeboat abort`, and bound the drill by `max_duration`"),

@@ -6,7 +6,7 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::domain::Decimal;
+use crate::domain::{Decimal, Verdict};
 
 /// What a query is to answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum Expectation {
 pub struct Answer {
     /// The statements that were carried out: a file may hold nothing but remarks.
     pub statements: u64,
+    /// Whether any of them answers with rows, be they none: `SET` and its like do not.
+    pub is_query: bool,
     pub rows: u64,
     /// The first column of the first row, as text; none where there is no row, or null.
     pub first: Option<String>,
@@ -53,7 +55,7 @@ impl Expectation {
                         && most.as_ref().is_none_or(|most| number <= *most)
                 })
             }
-            Self::NoRow => answer.statements > 0 && answer.rows == 0,
+            Self::NoRow => answer.is_query && answer.rows == 0,
         }
     }
 
@@ -62,6 +64,7 @@ impl Expectation {
     pub fn shown(&self, answer: &Answer, is_public: bool) -> String {
         match (self, &answer.first) {
             _ if answer.statements == 0 => "there was no query".to_owned(),
+            _ if !answer.is_query => "none of its statements answers with rows".to_owned(),
             (Self::NoRow, _) => rows(answer.rows),
             (_, None) => "no row, or null".to_owned(),
             (Self::Exactly(expected), Some(text)) if text == expected => text.clone(),
@@ -72,6 +75,21 @@ impl Expectation {
             }
         }
     }
+}
+
+/// What an error says of the data. One of the query itself, by its SQLSTATE, is its
+/// answer; anything else, such as a time limit or no connection, is none.
+pub fn of_error(sqlstate: Option<&str>) -> Verdict {
+    match sqlstate {
+        Some(code) if !is_passing(code) => Verdict::Fail,
+        Some(_) | None => Verdict::Inconclusive,
+    }
+}
+
+/// Connection exceptions, insufficient resources, operator intervention: the same call
+/// may do later.
+pub fn is_passing(sqlstate: &str) -> bool {
+    ["08", "53", "57"].iter().any(|class| sqlstate.starts_with(class))
 }
 
 fn rows(count: u64) -> String {
@@ -92,13 +110,14 @@ mod tests {
     }
 
     fn answer(first: &str) -> Answer {
-        Answer { statements: 1, rows: 1, first: Some(first.to_owned()) }
+        Answer { statements: 1, is_query: true, rows: 1, first: Some(first.to_owned()) }
     }
 
     #[test]
     fn an_answer_is_what_was_expected_or_not() {
-        let (none, null) =
-            (Answer { statements: 1, ..Answer::default() }, Answer { statements: 1, rows: 1, first: None });
+        let none = Answer { statements: 1, is_query: true, ..Answer::default() };
+        let null = Answer { rows: 1, ..none.clone() };
+        let setting = Answer { statements: 1, ..Answer::default() };
         for (expectation, answer, is_met) in [
             (Expectation::Exactly("0.00".to_owned()), answer("0.00"), true),
             (Expectation::Exactly("0.00".to_owned()), answer("0.0"), false),
@@ -114,6 +133,7 @@ mod tests {
             (within("0", ""), none.clone(), false),
             (Expectation::NoRow, none, true),
             (Expectation::NoRow, Answer::default(), false),
+            (Expectation::NoRow, setting, false),
             (Expectation::NoRow, null, false),
         ] {
             assert_eq!(expectation.is_met(&answer), is_met, "{expectation}: {answer:?}");
@@ -128,12 +148,25 @@ mod tests {
         assert_eq!(exactly.shown(&answer("Smith"), true), "Smith");
         assert!(within("1", "").shown(&answer("5"), false).starts_with("sha256:"));
         assert_eq!(within("1", "").shown(&answer("5"), true), "5");
-        assert_eq!(
-            Expectation::NoRow.shown(&Answer { statements: 1, rows: 3, first: Some("Smith".to_owned()) }, false),
-            "3 rows"
-        );
-        assert_eq!(exactly.shown(&Answer { statements: 1, ..Answer::default() }, true), "no row, or null");
+        assert_eq!(Expectation::NoRow.shown(&Answer { rows: 3, ..answer("Smith") }, false), "3 rows");
+        let setting = Answer { statements: 1, ..Answer::default() };
+        assert_eq!(exactly.shown(&Answer { is_query: true, ..setting.clone() }, true), "no row, or null");
+        assert_eq!(Expectation::NoRow.shown(&setting, true), "none of its statements answers with rows");
         assert_eq!(Expectation::NoRow.shown(&Answer::default(), true), "there was no query");
+    }
+
+    #[test]
+    fn an_error_of_the_query_fails_and_any_other_proves_nothing() {
+        for (sqlstate, verdict) in [
+            (Some("42P01"), Verdict::Fail),
+            (Some("XX001"), Verdict::Fail),
+            (Some("57014"), Verdict::Inconclusive),
+            (Some("53200"), Verdict::Inconclusive),
+            (Some("08006"), Verdict::Inconclusive),
+            (None, Verdict::Inconclusive),
+        ] {
+            assert_eq!(of_error(sqlstate), verdict, "{sqlstate:?}");
+        }
     }
 
     #[test]

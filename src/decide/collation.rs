@@ -49,6 +49,9 @@ impl Collation {
     }
 }
 
+/// The check's name and what it expects.
+pub const CHECK: (&str, &str) = ("collations", "text sorted as where it was indexed");
+
 /// INCONCLUSIVE where text may be sorted otherwise: what queries answer is then no proof.
 pub fn judge(collations: &[Collation]) -> Check {
     let doubts: Vec<String> = collations.iter().filter_map(Collation::doubt).collect();
@@ -65,7 +68,7 @@ pub fn judge(collations: &[Collation]) -> Check {
         let remedy = "test on a machine with the same C library and ICU; a copy that is to be used here needs REINDEX and ALTER DATABASE or COLLATION … REFRESH VERSION";
         (Verdict::Inconclusive, format!("{named}: indexes may lie; {remedy}"))
     };
-    Check::new("collations", verdict, "text sorted as where it was indexed", actual)
+    Check::new(CHECK.0, verdict, CHECK.1, actual)
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use jiff::Timestamp;
 
 use crate::domain::{Beat, Lsn, Timeline};
 
+pub mod history;
+
 /// Without an acknowledged heartbeat for so long, which is ten of them, nobody is
 /// known to stream.
 pub const SILENT_AFTER: Duration = Duration::from_secs(10);

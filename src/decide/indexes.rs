@@ -18,6 +18,9 @@ pub struct LookedAt {
     pub unchecked: Vec<String>,
 }
 
+/// The check's name and what it expects.
+pub const CHECK: (&str, &str) = ("amcheck", "every B-tree index agrees with its table");
+
 /// FAIL where an index is damaged, INCONCLUSIVE where one could not be looked at.
 pub fn judge(databases: &[LookedAt]) -> Check {
     let sound: usize = databases.iter().map(|looked| looked.sound).sum();
@@ -33,7 +36,7 @@ pub fn judge(databases: &[LookedAt]) -> Check {
     } else {
         (Verdict::Pass, format!("{sound} indexes in {} databases agree", databases.len()))
     };
-    Check::new("amcheck", verdict, "every B-tree index agrees with its table", actual)
+    Check::new(CHECK.0, verdict, CHECK.1, actual)
 }
 
 /// The first of many, and how many more there are.

@@ -20,7 +20,7 @@ pub fn of(flow: &str) -> Priority {
     match flow {
         "restore" | "failover" | kind::DRILL => Priority::Recovery,
         kind::BACKUP => Priority::Backup,
-        kind::RESTORE_TEST => Priority::RestoreTest,
+        kind::RESTORE_TEST | kind::SELF_TEST => Priority::RestoreTest,
         _ => Priority::Care,
     }
 }

@@ -19,6 +19,9 @@ pub enum Pages {
     Unproven(String),
 }
 
+/// The check's name and what it expects.
+pub const PAGES: (&str, &str) = ("page_checksums", "every page bears the checksum of its content");
+
 /// FAIL where a page is damaged, INCONCLUSIVE where nothing tells.
 pub fn judge_pages(pages: &Pages) -> Check {
     let (verdict, actual) = match pages {
@@ -30,7 +33,7 @@ pub fn judge_pages(pages: &Pages) -> Check {
         }
         Pages::Unproven(why) => (Verdict::Inconclusive, why.clone()),
     };
-    Check::new("page_checksums", verdict, "every page bears the checksum of its content", actual)
+    Check::new(PAGES.0, verdict, PAGES.1, actual)
 }
 
 /// What a dump of a database told.
@@ -49,6 +52,9 @@ pub enum Outcome {
     Closed,
 }
 
+/// The check's name and what it expects.
+pub const FULL_READ: (&str, &str) = ("full_read", "a dump reads every database to its end");
+
 /// FAIL where a database could not be read to its end, INCONCLUSIVE where one was not read.
 pub fn judge_read(databases: &[ReadThrough]) -> Check {
     let told = |read: &ReadThrough| match &read.outcome {
@@ -66,7 +72,7 @@ pub fn judge_read(databases: &[ReadThrough]) -> Check {
             (worst, first(&of_worst, NAMED))
         }
     };
-    Check::new("full_read", verdict, "a dump reads every database to its end", actual)
+    Check::new(FULL_READ.0, verdict, FULL_READ.1, actual)
 }
 
 #[cfg(test)]

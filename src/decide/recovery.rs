@@ -16,6 +16,7 @@ use crate::domain::{BackupId, Lsn, RecoveryTarget, Segment, SegmentSize, Timelin
 pub mod along;
 pub mod gaps;
 pub mod instant;
+pub mod point;
 mod refusal;
 pub mod search;
 

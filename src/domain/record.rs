@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Check, Objectives, Phase, RecoveryPoint, Region, Residency, TakenFrom, Verdict};
+use super::{Check, Objectives, Phase, RecoveryPoint, Region, Residency, Selection, TakenFrom, Verdict};
 
 /// Version of this structure; a reader refuses a later one.
 pub const RECORD_SCHEMA: u32 = 1;
@@ -18,6 +18,8 @@ pub mod kind {
     /// A turn of the safety lever, which is about no database.
     pub const LEVER: &str = "lever";
     pub const RESTORE_TEST: &str = "restore_test";
+    /// Faults planted into restore tests, each of which has to turn red.
+    pub const SELF_TEST: &str = "self_test";
 }
 
 /// The account of one run. Free of personal data: values of checks are digests
@@ -70,15 +72,25 @@ pub struct Why {
     /// When it was due; its lateness is `started_at` minus this.
     pub due_at: Option<Timestamp>,
     pub hypothesis: Option<String>,
-    /// How the recovery point or the disaster was chosen: algorithm, seed, candidates.
+    /// How the recovery point or the disaster was chosen, in words.
     pub scenario: Option<String>,
+    /// The choice of a restore test; none where a person named the point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Selection>,
 }
 
 impl Why {
     /// A run that was due, or that somebody asked for.
     pub fn of(due_at: Option<Timestamp>, requester: &str) -> Self {
         let trigger = if due_at.is_some() { "schedule" } else { "manual" };
-        Self { trigger: trigger.to_owned(), requester: requester.to_owned(), due_at, hypothesis: None, scenario: None }
+        Self {
+            trigger: trigger.to_owned(),
+            requester: requester.to_owned(),
+            due_at,
+            hypothesis: None,
+            scenario: None,
+            selection: None,
+        }
     }
 }
 
@@ -107,6 +119,9 @@ pub struct Target {
     pub region: Region,
     pub residency: Option<Residency>,
     pub server_version: String,
+    /// What the copy may use, and how it is kept to that; older records do not tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<String>,
     /// What the run created, and whether it is gone again.
     pub resources: Vec<Check>,
 }
@@ -130,6 +145,15 @@ pub struct Measured {
     pub disaster_at: Option<Timestamp>,
     pub size_bytes: Option<u64>,
     pub stored_bytes: Option<u64>,
+    /// Plain bytes of the backup that was restored and of what it builds upon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_bytes: Option<u64>,
+    /// WAL from the backup's start to the recovery point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replayed_bytes: Option<u64>,
+    /// How long its replay took, as the server tells; waiting for WAL is in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_seconds: Option<f64>,
     pub dns: Option<DnsTimes>,
 }
 

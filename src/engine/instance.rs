@@ -1,6 +1,6 @@
 //! A restored copy that runs apart from everything, and what is asked of it.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, fmt, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use crate::{
         indexes::LookedAt,
         reading::{Pages, ReadThrough},
     },
-    domain::{Check, RecoveryPoint},
+    domain::{AnswerDigest, ByteSize, Check, ClusterParts, Lineage},
 };
 
 /// How to start a restored copy.
@@ -26,6 +26,8 @@ pub struct IsolatedParams {
     /// Whether all WAL was looked through, and makes no tablespace. Where the system does
     /// not keep the copy inside `folder`, one of which that is not known is not started.
     pub is_wal_searched: bool,
+    /// How much memory each process of the server may have; all that there is when absent.
+    pub memory_max: Option<ByteSize>,
 }
 
 /// What checks ask of a restored copy.
@@ -33,6 +35,11 @@ pub struct IsolatedParams {
 pub trait Ask: Send + Sync + fmt::Debug {
     /// What a query answers.
     async fn query(&self, dbname: &str, sql: &str) -> Result<Answer, EngineError>;
+    /// The digest of a query's whole answer, asked as the source was.
+    async fn witness(&self, dbname: &str, sql: &str) -> Result<AnswerDigest, EngineError>;
+    /// What the copy is made of beside its data; its settings as the files of the backup have
+    /// them, those that are named and all that stand there.
+    async fn parts(&self, settings: &BTreeSet<String>) -> Result<ClusterParts, EngineError>;
     /// The rows of a table, which is named as SQL does; none where there is no such table.
     async fn count(&self, dbname: &str, table: &str) -> Result<Option<u64>, EngineError>;
     /// What sorts text in the copy: as its catalogs say, and as this machine does.
@@ -49,9 +56,13 @@ pub trait Ask: Send + Sync + fmt::Debug {
 /// A restored copy that runs apart from everything.
 #[async_trait]
 pub trait Instance: Ask {
-    /// The state that recovery reached.
-    async fn recovery_point(&self) -> Result<RecoveryPoint, EngineError>;
+    /// The state that recovery reached, and the history that leads there.
+    fn lineage(&self) -> Lineage;
     fn server_version(&self) -> String;
+
+    /// How long its replay of WAL took, waiting for WAL included; none where the server
+    /// does not tell.
+    fn replay_seconds(&self) -> Option<f64>;
     /// Probes that production cannot be reached; what cannot be isolated is INCONCLUSIVE.
     async fn isolation(&self) -> Result<Vec<Check>, EngineError>;
     /// The newest heartbeat in the copy and any sequence numbers missing below it.

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::EngineError;
-use crate::domain::{Lsn, MemberName, SegmentSize, SiteName, Timeline, WalKept};
+use crate::domain::{Lsn, MemberName, Moment, Question, SegmentSize, SiteName, Timeline, Told, WalKept};
 
 /// Whether a member takes writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,4 +63,8 @@ pub trait Look: Send + Sync {
     /// What each member keeps of its WAL for us now, and what room it has for it; why it
     /// cannot be seen of the others.
     async fn wal_kept(&self) -> Vec<(MemberName, Result<WalKept, EngineError>)>;
+
+    /// What the primary answers, and of which moment that is. It writes nothing, and
+    /// gives up before it is a burden there.
+    async fn sample(&self, question: &Question) -> Result<(Moment, Told), EngineError>;
 }

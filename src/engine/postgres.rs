@@ -10,6 +10,7 @@ use crate::{
     process::Account,
 };
 
+mod catalogs;
 pub mod cluster;
 mod failure;
 mod hba;
@@ -21,6 +22,7 @@ mod restored;
 pub mod settings;
 pub mod sql;
 pub mod wire;
+mod witness;
 
 /// As what servers know us, of all our connections; `synchronous_standby_names` may
 /// name it.

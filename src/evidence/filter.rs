@@ -32,6 +32,23 @@ impl Month {
     pub fn contains(self, at: Timestamp) -> bool {
         Self::of(at) == self
     }
+
+    /// Its first instant.
+    pub fn begins(self) -> Timestamp {
+        self.first.to_zoned(TimeZone::UTC).map_or(Timestamp::MIN, |zoned| zoned.timestamp())
+    }
+
+    /// The month after it.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self { first: self.first.last_of_month().tomorrow().unwrap_or(self.first) }
+    }
+
+    /// The month before it.
+    #[must_use]
+    pub fn before(self) -> Self {
+        Self { first: self.first.yesterday().unwrap_or(self.first).first_of_month() }
+    }
 }
 
 impl FromStr for Month {

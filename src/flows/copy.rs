@@ -132,6 +132,7 @@ impl Route {
     fn in_evidence(&self) -> Target {
         Target {
             kind: "vault".to_owned(),
+            limits: Vec::new(),
             region: self.target.store.place().region.clone(),
             residency: self.database.schedule.config.residency.clone(),
             server_version: String::new(),

@@ -236,10 +236,15 @@ impl Step for CheckKept {
         let gone = plan.expire.backups.iter().map(|backup| {
             let is_gone = entry(backup).is_none();
             let actual = if is_gone { "gone" } else { "still there" };
-            Check::judge(format!("expired {backup}"), "gone: nothing keeps it", actual, is_gone)
+            Check::judge(expired(backup), "gone: nothing keeps it", actual, is_gone)
         });
         output(&kept.chain(gone).collect::<Vec<_>>())
     }
+}
+
+/// The check of a record that says that this backup expired and is gone.
+pub fn expired(backup: &BackupId) -> String {
+    format!("expired {backup}")
 }
 
 /// What a run did, for its record and its output.

@@ -42,6 +42,7 @@ mod tablespaces;
 mod unfinished;
 mod wal;
 
+pub use chain::size_min;
 pub use choice::doubt;
 pub use locate::refuse_unreachable;
 use unfinished::Unfinished;
@@ -67,6 +68,8 @@ pub struct Request {
     pub is_isolated: bool,
     /// Whose identity opens it.
     pub opener: Opener,
+    /// How much of the disk it may take; all that is free when absent.
+    pub disk_max: Option<ByteSize>,
 }
 
 impl Request {
@@ -82,6 +85,9 @@ impl Request {
 pub struct Restored {
     pub vault: String,
     pub backup: Backup,
+    /// Plain bytes of the backup and of what it builds upon.
+    #[serde(default)]
+    pub chain_bytes: Option<u64>,
     pub layout: Layout,
     pub source: Source,
     pub timeline: Timeline,
@@ -118,6 +124,8 @@ pub enum RestoreError {
         "the restore needs at least {needed} in {path}, and {free} are free; free space, or restore to another file system"
     )]
     NoRoom { path: PathBuf, needed: ByteSize, free: ByteSize },
+    #[error("the restore needs at least {needed} in {path}, and may take {limit}; raise the limit")]
+    OverLimit { path: PathBuf, needed: ByteSize, limit: ByteSize },
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
@@ -150,6 +158,7 @@ impl RestoreError {
             | Self::Unclear(_)
             | Self::UnknownCluster { .. }
             | Self::NoRoom { .. }
+            | Self::OverLimit { .. }
             | Self::Key(_)
             | Self::Nothing { .. }
             | Self::NothingSound { .. }
@@ -285,7 +294,9 @@ async fn from_held(
     let all = |backup| found.iter().find_map(|(_, held)| held.catalog.find(backup));
     let chain: Vec<&CatalogEntry> = selection.chain.iter().filter_map(all).collect();
     let wal_bytes = selection.segment_size.bytes().saturating_mul(selection.wal.len() as u64);
-    chain::refuse_too_small(&request.data, chain::size_min(&chain).saturating_add(wal_bytes))?;
+    let chain_bytes = size_min(&chain);
+    let room = chain::room(&database.engine, &fetch, &chain, wal_bytes).await?;
+    chain::refuse_too_small(&request.data, room, request.disk_max)?;
     chain::fetch(&database.engine, &fetch, &chain, folder, say).await?;
     fault::point("restore.fetched");
     stopwatch.lap("fetch_backup");
@@ -317,6 +328,7 @@ async fn from_held(
     Ok(Restored {
         vault: store.place().vault.to_string(),
         backup: entry.summary(),
+        chain_bytes: Some(chain_bytes),
         layout: listing.layout().clone(),
         source: database.source(store, &entry.manifest, entry.manifest_sha256.clone()),
         timeline: selection.timeline,

@@ -1,4 +1,4 @@
-//! A restore test: *choose* → *fetch* → *prove* → *`tear_down`*. The copy runs
+//! A restore test: *turn* → *choose* → *fetch* → *prove* → *`tear_down`*. The copy runs
 //! apart from everything, is asked for its heartbeats and checks, and goes away
 //! again, whatever happened: the undo of *choose* removes it too.
 //!
@@ -17,37 +17,45 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{
-    Database, Resources, output,
-    restore::{self, Restored},
-};
+use super::{Database, Resources, Vault, output, restore::Restored};
 use crate::{
     config::{
         check::{CheckConfig, NamedCheck},
         schedule::RestoreTestConfig,
     },
-    domain::{DatabaseName, Opener, RecoveryTarget, Timeline, Verdict, record::kind},
+    domain::{
+        BackupId, Check, DatabaseName, Opener, Placement, RecoveryAlgorithm, RecoveryTarget, Selection, Timeline,
+        VaultName, Verdict, record::kind,
+    },
     flow::{Conclusion, Ending, Flow, Policy, Step, StepContext, StepError, read},
-    vault::Listing,
 };
 
 mod account;
+mod catalog;
 mod checks;
 mod choose;
+mod pick;
 mod prove;
+mod target;
+mod trial;
+mod turn;
 mod window;
+mod witness;
 
+pub(super) use account::{BEATS_WINDOW, HEARTBEAT};
 use choose::Choose;
+use pick::Picked;
 use prove::{Proof, Prove};
+use target::{Exhausted, Failed, Outcome, Target};
+pub(super) use trial::{Disaster, Told, Trial, tear_down};
+use turn::TakeTurn;
+pub use turn::standing;
 
 /// The flow's name, first part of its runs' ids.
 pub const NAME: &str = kind::RESTORE_TEST;
 
 /// How long fetching and unpacking may take.
 const FETCH_LIMIT: Duration = Duration::from_secs(24 * 3600);
-
-/// How long a folder may still be written to that is to be removed.
-const REMOVE_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Params {
@@ -61,8 +69,10 @@ pub struct Params {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Point {
-    /// As the schedule's algorithm chooses.
+    /// As the schedule's algorithm chooses, or the one of its rotation whose turn it is.
     Scheduled,
+    /// As this algorithm chooses.
+    By(RecoveryAlgorithm),
     /// What a person asked for.
     Asked(RecoveryTarget),
     /// The same along this timeline, whatever the newest is.
@@ -73,11 +83,32 @@ impl Point {
     /// What a person asked for, and along which timeline.
     pub fn asked(&self) -> Option<(&RecoveryTarget, Option<Timeline>)> {
         match self {
-            Self::Scheduled => None,
+            Self::Scheduled | Self::By(_) => None,
             Self::Asked(target) => Some((target, None)),
             Self::Along(target, timeline) => Some((target, Some(*timeline))),
         }
     }
+}
+
+/// Where a test may be driven, and which vaults it may work on: all of those that one
+/// of its algorithms may choose.
+pub fn placement(database: &Database, point: &Point) -> Placement {
+    let algorithms = match point {
+        Point::Asked(_) | Point::Along(..) => Vec::new(),
+        Point::By(algorithm) => vec![*algorithm],
+        Point::Scheduled => {
+            database.schedule.config.restore_test.iter().flat_map(|test| test.recovery_point.algorithms()).collect()
+        }
+    };
+    let vaults = &database.schedule.config.vaults;
+    let reach = if algorithms.contains(&RecoveryAlgorithm::OtherVault) { vaults.len() } else { 1 };
+    let is_other_alone = algorithms == [RecoveryAlgorithm::OtherVault];
+    database.placement(vaults.iter().take(reach).skip(usize::from(is_other_alone)))
+}
+
+/// Why a test cannot restore from a further vault.
+pub fn no_further_vault(database: &DatabaseName) -> String {
+    format!("`{database}` has one vault, and `other_vault` restores from a further one; name it under `vaults`")
 }
 
 /// The workflow.
@@ -107,8 +138,10 @@ impl Flow for RestoreTestFlow {
                 database.name
             )));
         };
-        let test = Arc::new(Test { database, config });
+        let target = target::of(&database, &config);
+        let test = Arc::new(Test { resources: Arc::clone(&self.resources), database, config, target });
         Ok(vec![
+            Box::new(TakeTurn { test: Arc::clone(&test), point: params.point.clone() }),
             Box::new(Choose { test: Arc::clone(&test), point: params.point }),
             Box::new(Fetch(Arc::clone(&test))),
             Box::new(Prove(Arc::clone(&test))),
@@ -123,69 +156,32 @@ impl Flow for RestoreTestFlow {
 
 /// What all steps of a test work on.
 struct Test {
+    resources: Arc<Resources>,
     database: Arc<Database>,
     config: RestoreTestConfig,
+    target: Box<dyn Target>,
+}
+
+/// The vault of this name, or the first one, for bytes that come to this node.
+fn vault_of<'a>(database: &'a Database, name: Option<&VaultName>) -> Result<&'a Vault, StepError> {
+    database.refuse_outside_residency(&database.region)?;
+    database.vault(name).ok_or_else(|| match name {
+        Some(name) => StepError::permanent(format!("`{}` has no vault `{name}` any more", database.name)),
+        None => StepError::permanent("the database has no vault"),
+    })
 }
 
 impl Test {
-    /// Stops the instance and removes the folder with everything in it. Idempotent.
+    /// Removes the copy and everything of it. Idempotent.
     async fn tear_down(&self, folder: &Path) -> Result<(), StepError> {
-        self.database.engine.stop_isolated(folder).await?;
-        let begun = std::time::Instant::now();
-        loop {
-            match tokio::fs::remove_dir_all(folder).await {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-                // A fetch that was told to stop ends its last write.
-                Err(error)
-                    if error.kind() == std::io::ErrorKind::DirectoryNotEmpty && begun.elapsed() < REMOVE_LIMIT =>
-                {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                Err(error) => {
-                    return Err(StepError::transient(format!("cannot remove {}: {error}", folder.display())));
-                }
-            }
-        }
+        self.target.tear_down(folder).await
     }
 
     /// Makes the copy anew from the frozen listing.
-    async fn fetch(&self, chosen: &Chosen, cx: &StepContext) -> Result<Restored, StepError> {
-        let listing = tokio::fs::read(chosen.listing_file()).await.map_err(|error| {
-            StepError::permanent(format!("the frozen listing is gone: {error}; run the test again"))
-        })?;
-        let listing: Listing = serde_json::from_slice(&listing).map_err(|error| StepError::from_error(error, true))?;
-        for folder in [chosen.data(), chosen.wal()] {
-            if folder.exists() {
-                tokio::fs::remove_dir_all(&folder)
-                    .await
-                    .map_err(|error| StepError::transient(format!("cannot clear {}: {error}", folder.display())))?;
-            }
-        }
-        let database = &self.database;
-        database.refuse_outside_residency(&database.region)?;
-        let vault = database.vault(None).ok_or_else(|| StepError::permanent("the database has no vault"))?;
-        let request = restore::Request {
-            target: chosen.target.clone(),
-            timeline: chosen.timeline,
-            backup: None,
-            system_id: None,
-            data: chosen.data(),
-            wal_folder: chosen.wal(),
-            is_isolated: true,
-            opener: chosen.opener,
-        };
-        let say = |message: &str, done, total| cx.progress(message, done, total);
-        let restored = match restore::from_listing(database, vault, &listing, &request, cx.stop(), &say).await {
-            Err(_) if cx.stop().is_cancelled() => return Err(StepError::Stopped),
-            other => other?,
-        };
-        match tokio::fs::remove_file(chosen.started_file()).await {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(StepError::transient(format!("cannot clear {}: {error}", chosen.folder.display())))
-            }
-            Ok(()) | Err(_) => Ok(restored),
-        }
+    async fn fetch(&self, chosen: &Chosen, cx: &StepContext) -> Result<Restored, Failed> {
+        let stop = cx.stop().child_token();
+        let work = self.target.fetch(chosen, cx, &stop);
+        target::within(self.target.passed(&chosen.folder), &stop, work).await
     }
 }
 
@@ -207,9 +203,47 @@ struct Chosen {
     /// Why the identity kept elsewhere could not be had although it was its turn.
     #[serde(default)]
     escrow_problem: Option<String>,
+    /// This backup and no other.
+    #[serde(default)]
+    backup: Option<BackupId>,
+    /// None where a person named the point.
+    #[serde(default)]
+    selection: Option<Selection>,
+    /// What choosing has shown already.
+    #[serde(default)]
+    checks: Vec<Check>,
+    /// There is nothing of what was looked for: the checks say so.
+    #[serde(default)]
+    is_nothing: bool,
 }
 
 impl Chosen {
+    /// Opened with the node's own identity, and no disaster; `turn` gets the choice.
+    fn of(folder: PathBuf, turn: Option<Selection>, picked: Picked) -> Self {
+        let Picked { scenario, target, timeline, backup, candidates, seed, choice, checks, .. } = picked;
+        let is_nothing = choice.is_none();
+        let seed = seed.map(|seed| seed.to_string());
+        let selection = turn.map(|turn| Selection { seed, choice, ..turn.among(candidates) });
+        Self {
+            folder,
+            scenario,
+            target,
+            timeline,
+            disaster_at: None,
+            opener: Opener::Node,
+            escrow_problem: None,
+            backup,
+            selection,
+            checks,
+            is_nothing,
+        }
+    }
+
+    /// Which vault it is restored from; the first one where none is named.
+    fn vault(&self) -> Option<&VaultName> {
+        self.selection.as_ref().map(|selection| &selection.vault)
+    }
+
     fn listing_file(&self) -> PathBuf {
         self.folder.join("listing.json")
     }
@@ -242,7 +276,11 @@ impl Step for Fetch {
     }
 
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
-        output(&self.0.fetch(&cx.output("choose")?, cx).await?)
+        let chosen: Chosen = cx.output("choose")?;
+        if chosen.is_nothing {
+            return output(&None::<Outcome<Restored>>);
+        }
+        output(&Outcome::of(self.0.fetch(&chosen, cx).await)?)
     }
 }
 

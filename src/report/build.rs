@@ -7,19 +7,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{figures::Figures, words};
+use super::{
+    figures::Figures,
+    groups::{Facts, Group, Protected, drawn, groups},
+    words,
+};
 use crate::{
-    domain::{Objectives, Tier, Verdict, record::kind},
+    decide::forecast::Forecast,
+    domain::{ExposureOver, Objectives, RecoveryAlgorithm, Tier, VaultName, Verdict, record::kind},
     evidence::{Entry, EvidenceRef, Month},
 };
 
 /// What the figures leave out, in the order in which it matters.
-pub const EXCLUDES: [&str; 5] = [
+pub const EXCLUDES: [&str; 7] = [
     "A restore duration runs from the first recovery action to passed checks (T5 − T3). It leaves out noticing the disaster, deciding, moving traffic and waiting for users, and is therefore not a recovery time (RTO).",
     "Recovery time (RTO) comes only from drills and declared failovers, from the disaster to healthy users (T8 − T0). In a planned drill, noticing and deciding are simulated.",
     "Recovery point (RPO) comes only from restores whose disaster instant lay in the future when it was drawn. A restore to a point in the past has the benefit of hindsight and measures none.",
     "Percentiles are by nearest rank over the runs of the period: each is a value that was really measured.",
     "A run that failed before it could measure is counted as a failure and is in no percentile.",
+    "Exposure is looked at every ten seconds and known to ± that. Time in which nobody looked was not measured: it counts neither as good nor as bad, and the share that was measured stands beside each figure.",
+    "What a restore would take now is estimated from the last restore tests, for the backups and the WAL that there are now. It was not measured.",
 ];
 
 /// RTO and RPO of an estate over a period.
@@ -33,8 +40,10 @@ pub struct Report {
     pub verdict: Verdict,
     pub headline: String,
     pub subjects: Vec<Subject>,
+    /// The estate, and its jurisdictions.
+    pub groups: Vec<Group>,
     pub coverage: Coverage,
-    pub excludes: [&'static str; 5],
+    pub excludes: [&'static str; 7],
     pub findings: Vec<ReportFinding>,
     /// The last restore test of each database and the last drill of each runbook, in full.
     pub details: Vec<Entry>,
@@ -44,13 +53,6 @@ pub struct Report {
     pub signing_key: String,
     /// The newest entry of the whole log.
     pub head: Option<EvidenceRef>,
-}
-
-/// What is promised of a database now.
-#[derive(Debug, Clone, Copy)]
-pub struct Promised {
-    pub tier: Option<Tier>,
-    pub objectives: Objectives,
 }
 
 /// A database or a runbook.
@@ -63,6 +65,10 @@ pub struct Subject {
     pub tier: Option<Tier>,
     pub objectives: Option<Objectives>,
     pub lines: Vec<Line>,
+    /// Exposure of each vault over the period; of the last 31 days for all time.
+    pub exposure: BTreeMap<VaultName, ExposureOver>,
+    /// What a restore would take now; none where nothing tells.
+    pub forecast: Option<Forecast>,
 }
 
 /// One measure of one subject.
@@ -126,6 +132,8 @@ pub struct RecordLine {
     pub rpo_bound_seconds: Option<f64>,
     pub lost_commits: Option<u64>,
     pub target_error_seconds: Option<f64>,
+    /// How the recovery point of a restore test was chosen; none where a person named it.
+    pub recovery_point: Option<RecoveryAlgorithm>,
 }
 
 impl Report {
@@ -140,19 +148,19 @@ impl Report {
 }
 
 /// Builds the report over `entries`, which are the whole log, oldest first.
-/// `databases` are the protected databases with what is promised of them now; a
-/// record's own objectives, as they stood, go first.
+/// `facts` hold the protected databases with what is promised of them now; a record's own
+/// objectives, as they stood, go first.
 pub fn build(
     entries: &[Entry],
     month: Option<Month>,
-    databases: &BTreeMap<String, Promised>,
+    facts: &Facts,
     generated_at: Timestamp,
     signing_key: String,
 ) -> Report {
     let period: Vec<&Entry> =
         entries.iter().filter(|entry| month.is_none_or(|month| month.contains(entry.record.finished_at))).collect();
-    let subjects = subjects(&period, databases);
-    let coverage = coverage(&period, databases);
+    let subjects = subjects(&period, &facts.databases);
+    let coverage = coverage(&period, &facts.databases);
     let verdict = Verdict::worst(subjects.iter().flat_map(|subject| &subject.lines).map(|line| line.verdict));
     Report {
         month,
@@ -161,6 +169,7 @@ pub fn build(
         verdict,
         headline: headline(verdict, &coverage, &period),
         coverage,
+        groups: groups(entries, facts, month, generated_at),
         excludes: EXCLUDES,
         findings: period.iter().flat_map(|entry| findings(entry)).collect(),
         details: details(&period),
@@ -197,17 +206,14 @@ pub(super) fn measures_rto(kind: &str) -> bool {
     matches!(kind, kind::DRILL | "failover" | "incident")
 }
 
-fn subjects(period: &[&Entry], databases: &BTreeMap<String, Promised>) -> Vec<Subject> {
+fn subjects(period: &[&Entry], databases: &BTreeMap<String, Protected>) -> Vec<Subject> {
     let mut names: BTreeSet<(bool, &str)> = databases.keys().map(|name| (false, name.as_str())).collect();
     let of_one = period.iter().filter(|entry| entry.record.kind != kind::LEVER);
     names.extend(of_one.map(|entry| (measures_rto(&entry.record.kind), entry.record.subject.as_str())));
-    names
-        .into_iter()
-        .map(|(is_runbook, name)| subject(period, is_runbook, name, databases.get(name).copied()))
-        .collect()
+    names.into_iter().map(|(is_runbook, name)| subject(period, is_runbook, name, databases.get(name))).collect()
 }
 
-fn subject(period: &[&Entry], is_runbook: bool, name: &str, now: Option<Promised>) -> Subject {
+fn subject(period: &[&Entry], is_runbook: bool, name: &str, now: Option<&Protected>) -> Subject {
     let own: Vec<&Entry> = period
         .iter()
         .copied()
@@ -217,17 +223,14 @@ fn subject(period: &[&Entry], is_runbook: bool, name: &str, now: Option<Promised
     let (rto, rpo) = (objectives.map(|o| o.rto.as_secs_f64()), objectives.map(|o| o.rpo.as_secs_f64()));
     let lines = if is_runbook { runbook_lines(&own, rto, rpo) } else { database_lines(&own, rto, rpo) };
     let (kind, tier) = if is_runbook { ("runbook", None) } else { ("database", now.and_then(|now| now.tier)) };
-    Subject { name: name.to_owned(), kind, tier, objectives, lines }
+    let exposure = now.map(|now| now.exposure.clone()).unwrap_or_default();
+    let forecast = now.and_then(|now| now.forecast.clone());
+    Subject { name: name.to_owned(), kind, tier, objectives, lines, exposure, forecast }
 }
 
 fn database_lines(own: &[&Entry], rto: Option<f64>, rpo: Option<f64>) -> Vec<Line> {
     let tests: Vec<&Entry> = of_kind(own, kind::RESTORE_TEST).collect();
-    // Only a disaster that lay in the future measures a recovery point.
-    let drawn: Vec<&Entry> = tests
-        .iter()
-        .copied()
-        .filter(|entry| entry.record.measured.disaster_at.is_some() || entry.record.measured.rpo_seconds.is_some())
-        .collect();
+    let drawn = drawn(&tests);
     let mut lines = vec![
         line("Restore duration", Unit::Seconds, rto, &tests, |entry| entry.record.measured.restore_seconds),
         line("Recovery point (RPO)", Unit::Seconds, rpo, &drawn, |entry| entry.record.measured.rpo_seconds),
@@ -256,7 +259,7 @@ fn lost_commits(entry: &Entry) -> Option<f64> {
     entry.record.measured.lost_commits.map(|lost| lost as f64)
 }
 
-fn line(
+pub(super) fn line(
     measure: &'static str,
     unit: Unit,
     objective: Option<f64>,
@@ -299,7 +302,7 @@ fn sentence(unit: Unit, objective: Option<f64>, figures: &Figures) -> String {
     parts.join("; ") + "."
 }
 
-fn coverage(period: &[&Entry], databases: &BTreeMap<String, Promised>) -> Coverage {
+fn coverage(period: &[&Entry], databases: &BTreeMap<String, Protected>) -> Coverage {
     let tested: BTreeSet<&str> = of_kind(period, kind::RESTORE_TEST)
         .filter(|entry| entry.record.verdict == Verdict::Pass)
         .map(|entry| entry.record.subject.as_str())
@@ -355,5 +358,6 @@ fn record_line(entry: &Entry) -> RecordLine {
         rpo_bound_seconds: measured.rpo_bound_seconds,
         lost_commits: measured.lost_commits,
         target_error_seconds: measured.target_error_seconds,
+        recovery_point: record.why.selection.as_ref().map(|selection| selection.algorithm),
     }
 }

@@ -1,8 +1,9 @@
 //! The runs of a report, one per line, for spreadsheets (RFC 4180).
 
 use super::{Report, words::NOT_MEASURED};
+use crate::domain::RecoveryAlgorithm;
 
-const HEADER: &str = "index,leaf_hash,run_id,kind,subject,started_at,finished_at,verdict,restore_seconds,rto_seconds,rpo_seconds,rpo_bound_seconds,lost_commits,target_error_seconds";
+const HEADER: &str = "index,leaf_hash,run_id,kind,subject,started_at,finished_at,verdict,restore_seconds,rto_seconds,rpo_seconds,rpo_bound_seconds,lost_commits,target_error_seconds,recovery_point";
 
 /// The records as CSV. What was not measured says so, as an empty cell counts as
 /// zero in a sum.
@@ -24,6 +25,7 @@ pub fn csv(report: &Report) -> String {
             number(record.rpo_bound_seconds),
             record.lost_commits.map_or_else(|| NOT_MEASURED.to_owned(), |lost| lost.to_string()),
             number(record.target_error_seconds),
+            record.recovery_point.map_or("", RecoveryAlgorithm::as_str).to_owned(),
         ];
         text.push_str(&cells.join(","));
         text.push_str("\r\n");

@@ -2,18 +2,22 @@
 //! it take, when was it last proven?". Facts go in, a judgement comes out; no
 //! I/O. The page, the API and `lifeboat status` all show this.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::words;
+use super::{groups::Group, points::TestedPoint, words};
 use crate::{
-    decide::exposure,
+    decide::{forecast::Forecast, severity::Severity},
     domain::{
-        Backup, BackupState, DatabaseName, Lever, Lsn, MemberName, Node, Objectives, Region, RunId, SlotState, Tier,
-        Timeline, VaultName, Verdict,
+        Backup, BackupState, DatabaseName, Exposed, ExposureOver, Lever, Lsn, MemberName, Node, Objectives, Region,
+        RunId, SlotState, Span, Tier, Timeline, VaultName, Verdict,
     },
     flow::RunSummary,
 };
+
+mod judged;
 
 /// The whole estate, as one node sees it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -24,6 +28,8 @@ pub struct EstateStatus {
     /// The worst of the databases; INCONCLUSIVE when there is none.
     pub verdict: Verdict,
     pub headline: String,
+    /// The estate, and its jurisdictions; exposure is of the last day.
+    pub groups: Vec<Group>,
     pub databases: Vec<DatabaseStatus>,
     /// Newest first.
     pub runs: Vec<RunSummary>,
@@ -37,9 +43,20 @@ pub struct EstateStatus {
 /// Something that a person must fix.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
+    pub severity: Severity,
     pub subject: String,
     pub message: String,
     pub opened_at: Timestamp,
+}
+
+impl Finding {
+    /// What stands before one that nobody may overlook.
+    pub const fn mark(&self) -> &'static str {
+        match self.severity {
+            Severity::Critical => "CRITICAL ",
+            Severity::Ordinary => "",
+        }
+    }
 }
 
 /// One database: facts, and what they come to.
@@ -78,10 +95,17 @@ pub struct DatabaseStatus {
     pub last_restore_test: Option<LastRestoreTest>,
     /// The last one that passed.
     pub last_proven: Option<LastRestoreTest>,
+    /// What restore tests take by turns, the next one first; empty where they do not.
+    pub recovery_points: Vec<TestedPoint>,
     /// An estimate of how long a restore takes now, in seconds; never an RTO.
     pub would_take_seconds: Option<f64>,
+    /// What it is made of.
+    pub forecast: Option<Forecast>,
     pub last_drill: Option<LastDrill>,
     pub next_runs: Vec<NextRun>,
+    /// The planted faults that the last self-test did not see: what restore tests said
+    /// since one saw them proves nothing.
+    pub unseen_faults: Vec<String>,
     pub findings: Vec<String>,
 }
 
@@ -92,6 +116,10 @@ pub struct VaultExposure {
     /// Age of the oldest that it may lack; 0 when it has all; none when unknown.
     pub seconds: Option<f64>,
     pub over_objective: bool,
+    /// Whether the vault could be looked at: of one that is away `seconds` is an upper bound.
+    pub looked_at: bool,
+    /// Over the last day, as far as it was measured.
+    pub last_day: ExposureOver,
 }
 
 /// What a vault lacks that another one of the database has.
@@ -288,89 +316,25 @@ impl EstateStatus {
                 n - of(Verdict::Pass) - of(Verdict::Inconclusive)
             ),
         };
-        let (nodes, lever) = (Vec::new(), Lever::default());
-        Self { node, region, generated_at, verdict, headline, databases, runs, findings, lever, nodes }
+        let (nodes, lever, groups) = (Vec::new(), Lever::default(), Vec::new());
+        Self { node, region, generated_at, verdict, headline, groups, databases, runs, findings, lever, nodes }
     }
 }
 
-impl DatabaseStatus {
-    /// Fills `verdict` and `headline`: the first reason for alarm, else the first
-    /// reason for doubt, else how much is proven.
-    #[must_use]
-    pub fn judged(mut self, now: Timestamp) -> Self {
-        (self.verdict, self.headline) = self.alarm(now).or_else(|| self.doubt(now)).unwrap_or_else(|| {
-            let at = self.last_proven.as_ref().map_or(now, |test| test.at);
-            (
-                Verdict::Pass,
-                format!("Recoverable; last proven {} ago.", words::seconds(&words::between(&at, &now).max(0.0))),
-            )
-        });
-        self
-    }
-
-    fn alarm(&self, now: Timestamp) -> Option<(Verdict, String)> {
-        let text = if self.newest_backup.is_none() || self.recoverable_to.is_none() {
-            "Not recoverable: there is no usable backup.".to_owned()
-        } else if self.wal_streaming.state == StreamingState::Stopped {
-            format!(
-                "No daemon streams WAL ({}): new commits reach no vault. Start `lifeboat serve`, or see that it reaches the primary.",
-                self.heard(now)
-            )
-        } else if self.broken_windows.iter().any(|window| window.until.is_none()) {
-            "The chain of WAL is broken: what is written now cannot be restored before a full backup is complete."
-                .to_owned()
-        } else if let Some(exposure) = self.exposure.iter().find(|exposure| exposure.over_objective) {
-            format!(
-                "Vault {} lacks commits of the last {}; the objective is {}.",
-                exposure.vault,
-                words::seconds_or_not(&exposure.seconds),
-                self.objectives.rpo
-            )
-        } else if let Some(test) = self.last_restore_test.as_ref().filter(|test| test.verdict > Verdict::Inconclusive) {
-            format!("The last restore test ended {}.", test.verdict)
-        } else if let Some(seconds) =
-            self.would_take_seconds.filter(|seconds| *seconds > self.objectives.rto.as_secs_f64())
-        {
-            format!(
-                "A restore would take about {}, longer than the RTO of {}.",
-                words::seconds(&seconds),
-                self.objectives.rto
-            )
-        } else {
-            return None;
+impl EstateStatus {
+    /// What was seen of exposure, with the objective. Of a vault that is away nothing was.
+    pub fn exposed(&self) -> Vec<(Exposed, Duration, Span)> {
+        let of = |database: &DatabaseStatus, vault: &VaultExposure| {
+            let seconds = vault.seconds.filter(|_| vault.looked_at)?;
+            let exposed = Exposed { database: database.database.clone(), vault: vault.vault.clone() };
+            Some((exposed, Duration::try_from_secs_f64(seconds).ok()?, database.objectives.rpo))
         };
-        Some((Verdict::Fail, text))
+        self.databases.iter().flat_map(|one| one.exposure.iter().filter_map(move |vault| of(one, vault))).collect()
     }
 
-    /// When a heartbeat was last acknowledged, in words.
-    fn heard(&self, now: Timestamp) -> String {
-        self.last_heartbeat.map_or_else(
-            || "there never was a heartbeat".to_owned(),
-            |at| format!("the last heartbeat was {}", words::ago(&at, &now)),
-        )
-    }
-
-    fn doubt(&self, now: Timestamp) -> Option<(Verdict, String)> {
-        let text = match &self.last_restore_test {
-            None => "Backed up, but never proven by a restore test.".to_owned(),
-            Some(test) if test.verdict != Verdict::Pass => format!("The last restore test ended {}.", test.verdict),
-            Some(_) if exposure::is_silent(now, self.last_heartbeat) => {
-                format!("What the vaults lack is not measured: {}.", self.heard(now))
-            }
-            Some(_) if self.exposure.iter().any(|exposure| exposure.seconds.is_none()) => {
-                "Exposure of a vault is unknown.".to_owned()
-            }
-            Some(_) if self.copies.iter().any(|copies| copies.fell_behind) => {
-                "A vault lacks backups that should have been copied to it.".to_owned()
-            }
-            Some(_) if self.weakest_state == Some(BackupState::Degraded) => {
-                "A kept backup was taken from damaged pages.".to_owned()
-            }
-            Some(_) if !self.findings.is_empty() => {
-                format!("Recoverable, with {} to fix.", words::count(self.findings.len(), "finding"))
-            }
-            Some(_) => return None,
-        };
-        Some((Verdict::Inconclusive, text))
+    /// What a restore of each database would take, with the objective.
+    pub fn forecasts(&self) -> Vec<(DatabaseName, Forecast, Objectives)> {
+        let of = |one: &DatabaseStatus| Some((one.database.clone(), one.forecast.clone()?, one.objectives));
+        self.databases.iter().filter_map(of).collect()
     }
 }

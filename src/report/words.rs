@@ -3,7 +3,7 @@
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::domain::ByteSize;
+use crate::domain::{ByteSize, ExposureOver};
 
 /// What stands where a kind of run does not measure something.
 pub const NOT_MEASURED: &str = "not measured";
@@ -41,6 +41,22 @@ pub fn seconds(seconds: &f64) -> String {
 /// The same, or that it was not measured.
 pub fn seconds_or_not(measured: &Option<f64>) -> String {
     measured.map_or_else(|| NOT_MEASURED.to_owned(), |measured| seconds(&measured))
+}
+
+/// `0.4 %`; never `0.0 %` of what was not zero, nor all of what was not all.
+pub fn share(share: f64) -> String {
+    match share * 100.0 {
+        percent if percent > 0.0 && percent < 0.05 => "less than 0.1 %".to_owned(),
+        percent if (99.95..100.0).contains(&percent) => "more than 99.9 %".to_owned(),
+        percent => format!("{percent:.1} %"),
+    }
+}
+
+/// The longest, the share over the objective, and of how much of the time that is known.
+pub fn exposure_over(over: &ExposureOver) -> String {
+    let Some(over_share) = over.over_share() else { return NOT_MEASURED.to_owned() };
+    let (longest, measured) = (seconds_or_not(&over.max_seconds), share(over.measured_share()));
+    format!("at most {longest}, {} of the time over the objective, measured {measured} of the time", share(over_share))
 }
 
 /// `2026-11-21 05:00:12 UTC`.

@@ -22,7 +22,7 @@ use crate::{
     decide::agenda::{Agenda, Due, Line, Mark, Missed},
     domain::{RunId, with_causes},
     flow::NewRun,
-    flows::{Database, backup, missed, restore_test},
+    flows::{Database, backup, missed, restore_test, self_test},
 };
 
 mod late;
@@ -226,8 +226,8 @@ impl Table {
             .collect()
     }
 
-    /// The run of a due time. A restore test that was due before there was a backup
-    /// has nothing to test.
+    /// The run of a due time. A restore test or self-test that was due before there was a
+    /// backup has nothing to test.
     async fn due_run(&self, due: &Due<'_>) -> Result<Option<NewRun>, String> {
         let (database, schedule) = (&self.database, &self.database.schedule.config);
         let Some(line) = self.agenda.lines.get(due.line) else { return Ok(None) };
@@ -242,19 +242,25 @@ impl Table {
                     due_at: Some(due.due_at),
                 };
                 NewRun::new(id, &database.name, &params, "schedule")
+                    .map(|run| run.placed(database.placement_at_first()))
             }
             None if !has_backup_before(database, due.due_at).await? => return Ok(None),
+            None if line.flow == self_test::NAME => {
+                let params = self_test::Params { database: database.name.clone(), due_at: Some(due.due_at) };
+                NewRun::new(id, &database.name, &params, "schedule")
+            }
             None => {
                 let params = restore_test::Params {
                     database: database.name.clone(),
                     point: restore_test::Point::Scheduled,
                     due_at: Some(due.due_at),
                 };
-                NewRun::new(id, &database.name, &params, "schedule")
+                let placement = restore_test::placement(database, &params.point);
+                NewRun::new(id, &database.name, &params, "schedule").map(|run| run.placed(placement))
             }
         };
         let run = run.map_err(|error| with_causes(&error))?;
-        Ok(Some(run.placed(database.placement_at_first()).by(due.closes_at)))
+        Ok(Some(run.by(due.closes_at)))
     }
 
     fn missed_run(&self, missed: &Missed) -> Result<NewRun, String> {

@@ -13,7 +13,7 @@ use crate::{
     db::{heartbeats, runs},
     decide::retention::tails,
     domain::with_causes,
-    flows::{Database, Vault, restore_test},
+    flows::{Database, Vault, restore_test, self_test},
     vault::{Inventory, StoreError},
 };
 
@@ -54,7 +54,7 @@ pub async fn run(app: Arc<App>, database: Arc<Database>, stop: CancellationToken
 pub async fn sweep(app: &App, database: &Database, vault: &Vault) -> Result<usize, Failed> {
     // A restore that has chosen its tails is left to fetch them.
     let under_way = runs::under_way(&app.resources.db, database.name.as_str()).await?;
-    if under_way.iter().any(|run| run.starts_with(restore_test::NAME)) {
+    if under_way.iter().any(|run| [restore_test::NAME, self_test::NAME].iter().any(|flow| run.starts_with(flow))) {
         return Ok(0);
     }
     let lag = if vault.store.locks().is_some() { tails::LAG_LOCKED } else { tails::LAG };

@@ -3,6 +3,7 @@
 //! streams; nothing is called done before it is on disk.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -21,6 +22,7 @@ use super::{
     keys::Keyring,
     parent::SERVER_MANIFEST,
     part::{Destination, Part},
+    server::ServerManifest,
 };
 use crate::domain::BackupId;
 
@@ -153,6 +155,16 @@ pub(super) async fn server_manifest_of(
     part.fetch(fetch.sources).await?;
     let bytes = std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
     Ok((key, bytes))
+}
+
+/// The sizes of all files that the server sent of a backup, by their names, in bytes.
+pub async fn file_sizes(fetch: &Fetch<'_>, manifest: &Manifest) -> Result<BTreeMap<String, u64>, VaultError> {
+    let (key, json) = server_manifest_of(fetch, manifest).await?;
+    match (ServerManifest::read(&json), fetch.sources.first()) {
+        (Ok(read), _) => Ok(read.files.sizes()),
+        (Err(what), Some(source)) => Err(VaultError::Damaged { vault: source.place().vault.clone(), key, what }),
+        (Err(_), None) => Err(VaultError::Pipeline),
+    }
 }
 
 /// Which of the identities open all of these backups, by their public keys; an

@@ -4,7 +4,7 @@
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     ffi::OsStr,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
@@ -139,6 +139,11 @@ impl ServerFiles {
 
     pub(super) fn members(&self) -> impl Iterator<Item = &Path> {
         self.0.keys().map(PathBuf::as_path)
+    }
+
+    /// The size of each file, in bytes.
+    pub(super) fn sizes(&self) -> BTreeMap<String, u64> {
+        self.0.iter().map(|(name, file)| (name.to_string_lossy().into_owned(), file.size)).collect()
     }
 
     /// Content bytes of all files.

@@ -4,6 +4,7 @@
 //! `generic`, for all flows of one list (`list`); what only one of them can meet is in
 //! the file that is named after it.
 
+mod any_instant;
 mod backup;
 mod copy;
 mod drill;

@@ -33,6 +33,7 @@ macro_rules! cases {
 mod apart;
 mod cases;
 mod crash;
+mod exposure;
 mod fleet;
 pub(crate) mod generic;
 mod nodes;

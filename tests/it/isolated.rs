@@ -4,5 +4,7 @@ mod apart;
 mod awaited;
 mod catalogs;
 mod copy;
+mod limits;
+mod planted;
 mod stopping;
 mod target;

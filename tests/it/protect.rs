@@ -9,6 +9,7 @@ mod certificates;
 mod configuration;
 mod login;
 mod preflight;
+mod sample;
 mod standby;
 mod stream;
 

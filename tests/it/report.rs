@@ -8,7 +8,7 @@ use lifeboat::{
     domain::{EvidenceRecord, Tier, Verdict},
     evidence::{EvidenceLog, Filter, Month},
     report::{
-        Promised, Report, STYLE, build,
+        Facts, Protected, Report, STYLE, build,
         build::Line,
         csv::csv,
         html::html,
@@ -19,6 +19,8 @@ use lifeboat::{
 };
 
 use crate::sample;
+
+mod groups;
 
 /// The report over records that went through a real log.
 pub(crate) async fn report_over(records: &[EvidenceRecord], month: Option<Month>) -> Report {
@@ -34,9 +36,10 @@ pub(crate) async fn report_over(records: &[EvidenceRecord], month: Option<Month>
     let entries = log.records(&Filter::default()).await.unwrap();
     db.close().await;
     let of = |name: &str| (name == "odds").then_some(Tier::BackupOnly);
-    let promised = |name| Promised { tier: of(name), objectives: sample::objectives("1h", "15m") };
-    let databases = ["wallet", "ledger", "odds"].map(|name| (name.to_owned(), promised(name)));
-    build(&entries, month, &BTreeMap::from(databases), now, fingerprint)
+    let protected = |name| Protected { tier: of(name), ..groups::protected("MT") };
+    let databases = ["wallet", "ledger", "odds"].map(|name| (name.to_owned(), protected(name)));
+    let facts = Facts { databases: BTreeMap::from(databases), bounds: groups::bounds() };
+    build(&entries, month, &facts, now, fingerprint)
 }
 
 fn line<'a>(report: &'a Report, subject: &str, measure: &str) -> &'a Line {

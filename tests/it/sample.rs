@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use lifeboat::{
+    decide::severity::Severity,
     domain::{
-        Backup, BackupKind, BackupState, Check, EvidenceRecord, Lsn, Objectives, Phase, RecoveryPoint, RunId,
-        SlotState, Timeline, Verdict,
+        Backup, BackupKind, BackupState, Check, EvidenceRecord, ExposureOver, Lsn, Objectives, Phase, RecoveryPoint,
+        RunId, SlotState, Timeline, Verdict,
         record::{DnsTimes, Measured, PlanFile, RECORD_SCHEMA, Source, Target, Why},
     },
     flow::{Conclusion, RunState, RunSummary},
@@ -52,6 +53,7 @@ pub(crate) fn record(kind: &str, subject: &str, started: &str, seconds: i64, ver
             due_at: Some(started_at),
             hypothesis: None,
             scenario: None,
+            selection: None,
         },
         started_at,
         finished_at: started_at.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap(),
@@ -114,6 +116,7 @@ pub(crate) fn restore_test(
     });
     record.target = Some(Target {
         kind: "local".into(),
+        limits: Vec::new(),
         region: "eu-south-1".parse().unwrap(),
         residency: None,
         server_version: "PostgreSQL 15.8 (Debian 15.8-0+deb12u1)".into(),
@@ -255,6 +258,13 @@ pub(crate) fn database(name: &str) -> DatabaseStatus {
         vault: vault.parse().unwrap(),
         seconds: Some(seconds),
         over_objective: false,
+        looked_at: true,
+        last_day: ExposureOver {
+            period_seconds: 86_400.0,
+            measured_seconds: 86_390.0,
+            over_seconds: 0.0,
+            max_seconds: Some(seconds + 1.0),
+        },
     };
     DatabaseStatus {
         database: name.parse().unwrap(),
@@ -292,12 +302,14 @@ pub(crate) fn database(name: &str) -> DatabaseStatus {
         }),
         wal_on_standbys: Vec::new(),
         broken_windows: Vec::new(),
+        recovery_points: Vec::new(),
         last_heartbeat: Some(at("2026-11-21T05:41:11Z")),
         newest_backup: Some(backup(name)),
         weakest_state: Some(BackupState::WalComplete),
         last_restore_test: Some(passed_test(name)),
         last_proven: Some(passed_test(name)),
         would_take_seconds: Some(263.0),
+        forecast: None,
         last_drill: Some(LastDrill {
             run_id: RunId::from(format!("drill/{name}-switchover/manual/20261118t090000z")),
             runbook: format!("{name}-switchover"),
@@ -310,6 +322,7 @@ pub(crate) fn database(name: &str) -> DatabaseStatus {
             NextRun { what: "full backup".into(), at: at("2026-11-22T02:00:00Z") },
             NextRun { what: "restore test".into(), at: at("2026-12-01T05:00:00Z") },
         ],
+        unseen_faults: Vec::new(),
         findings: Vec::new(),
     }
 }
@@ -317,7 +330,10 @@ pub(crate) fn database(name: &str) -> DatabaseStatus {
 /// An estate of which one database is fine, one is in danger, one not proven.
 pub(crate) fn estate() -> EstateStatus {
     let mut ledger = database("ledger");
-    ledger.exposure[1] = VaultExposure { vault: "dr".parse().unwrap(), seconds: Some(1330.0), over_objective: true };
+    let over = ExposureOver { over_seconds: 1330.0, max_seconds: Some(1330.0), ..ledger.exposure[1].last_day };
+    let dr =
+        VaultExposure { seconds: Some(1330.0), over_objective: true, last_day: over, ..ledger.exposure[1].clone() };
+    ledger.exposure[1] = dr;
     ledger.wal_streaming.error = Some("vault `dr`: no space left; free space or enlarge the volume".into());
     ledger.findings = vec!["Vault dr has taken no WAL for 22 minutes; free space on its volume.".into()];
     let mut odds = database("odds");
@@ -357,6 +373,7 @@ pub(crate) fn estate() -> EstateStatus {
             ),
         ],
         vec![Finding {
+            severity: Severity::Ordinary,
             subject: "ledger".into(),
             message: "The witness query over `bets` gives another digest than the source did; compare both.".into(),
             opened_at: at("2026-11-03T05:08:41Z"),

@@ -94,7 +94,8 @@ impl Lab {
     }
 }
 
-async fn psql(cluster: &LocalCluster, port: u16, dbname: &str, sql: &str) -> String {
+/// Runs SQL in a cluster by its socket, and answers psql's unaligned output.
+pub(crate) async fn psql(cluster: &LocalCluster, port: u16, dbname: &str, sql: &str) -> String {
     cluster
         .binaries
         .program("psql", cluster.account.clone())

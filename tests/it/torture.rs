@@ -19,4 +19,4 @@ mod store;
 mod targets;
 mod workload;
 
-pub(crate) use chance::minutes;
+pub(crate) use chance::{Chance, minutes};

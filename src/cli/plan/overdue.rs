@@ -11,7 +11,6 @@ use crate::{
     db::{self, Db, DbError},
     decide::agenda::{Agenda, Due, Missed},
     domain::{DatabaseName, with_causes},
-    flows::restore_test,
     tasks::schedule,
 };
 
@@ -77,7 +76,7 @@ async fn marks(url: &str) -> Result<Option<BTreeMap<String, BTreeMap<String, Tim
 
 /// A test that was due before there was a backup has nothing to test.
 async fn is_to_run(estate: &Estate, database: &DatabaseName, agenda: &Agenda, line: usize, due_at: Timestamp) -> bool {
-    if agenda.lines.get(line).is_none_or(|line| line.flow != restore_test::NAME) {
+    if agenda.lines.get(line).is_none_or(|line| line.backup.is_some()) {
         return true;
     }
     match app::open_for_restore(estate, database, None).await {

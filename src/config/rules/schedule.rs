@@ -3,6 +3,7 @@
 use super::{Report, Spot, known};
 
 mod checks;
+mod point;
 mod promise;
 mod source;
 mod times;
@@ -18,7 +19,7 @@ use crate::{
 pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_>) {
     servers(schedule, report);
     vaults(daemon, schedule, report);
-    promise::check(schedule, report);
+    promise::check(daemon, schedule, report);
     login(schedule.get("login"), report);
     let backups = schedule.get("backups");
     if backups.is_empty() {
@@ -29,7 +30,7 @@ pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_
     source::check(schedule, report);
     times::check(daemon, schedule, report);
     super::notify::names(daemon, schedule.get("notify"), report);
-    wal(schedule, report);
+    wal(daemon, schedule, report);
     window(schedule, report);
     verify(schedule.get("verify"), report);
     copy(schedule, report);
@@ -208,7 +209,7 @@ fn window(schedule: Spot<'_>, report: &mut Report<'_>) {
     }
 }
 
-fn wal(schedule: Spot<'_>, report: &mut Report<'_>) {
+fn wal(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_>) {
     let wal = schedule.get("wal");
     let stream = wal.get("stream");
     if stream.text() == Some("false") {
@@ -229,7 +230,7 @@ fn wal(schedule: Spot<'_>, report: &mut Report<'_>) {
         );
     }
     let flush = wal.get("flush_every");
-    if let (Some(every), Some(rpo)) = (flush.parsed::<Span>(), promise::rpo(schedule))
+    if let (Some(every), Some(rpo)) = (flush.parsed::<Span>(), promise::promised(daemon, schedule, "rpo"))
         && every > rpo
         && rpo > Span::from_secs(0)
     {
@@ -291,6 +292,13 @@ fn restore_test(daemon: Spot<'_>, schedule: Spot<'_>, test: Spot<'_>, report: &m
     }
     checks::check(test.get("checks"), report);
     report.refuse_zero(test, "limit", "write how long recovery may take, such as `1h`");
+    for (key, such_as) in [("memory", "2GiB"), ("disk", "40GiB")] {
+        let limit = test.get("target").get(key);
+        if limit.parsed::<ByteSize>().is_some_and(|limit| limit.as_bytes() == 0) {
+            let remedy = format!("write how much the copy may use, such as `{such_as}`, or leave it out");
+            report.add(limit.place, format!("`{key}` is zero"), remedy);
+        }
+    }
     // Nodes that share a state leave it to one that stands inside.
     let is_alone = daemon.get("state").get("url").text().is_none_or(|url| url.starts_with("sqlite:"));
     if let Some(outside) = outside(schedule, daemon.get("node").get("region")).filter(|_| is_alone) {
@@ -301,29 +309,5 @@ fn restore_test(daemon: Spot<'_>, schedule: Spot<'_>, test: Spot<'_>, report: &m
             format!("run it on a node in {allowed}, or allow {region} under `residency`"),
         );
     }
-    recovery_point(schedule, test.get("recovery_point"), report);
-}
-
-fn recovery_point(schedule: Spot<'_>, point: Spot<'_>, report: &mut Report<'_>) {
-    let window = point.get("window");
-    match point.get("algorithm").text() {
-        Some("random_within_window") if !window.exists() => {
-            report.add(point.place, "`random_within_window` needs a window", "add `window: 30d`, within `wal.window`");
-        }
-        Some("latest_at_disaster") if window.exists() => {
-            report.add(point.key("window"), "`latest_at_disaster` has no window", "remove `window`");
-        }
-        _ => {}
-    }
-    report.refuse_zero(point, "window", "write how far back the test may reach, such as `30d`");
-    let kept = schedule.get("wal").get("window").parsed::<Span>();
-    if let (Some(wanted), Some(kept)) = (window.parsed::<Span>(), kept)
-        && wanted > kept
-    {
-        report.add(
-            window.place,
-            format!("the test reaches back {wanted}, and WAL is kept for {kept}"),
-            "make it at most `wal.window`",
-        );
-    }
+    point::check(schedule, test.get("recovery_point"), report);
 }

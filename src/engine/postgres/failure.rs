@@ -59,6 +59,16 @@ pub(super) fn lacks_replication(postgres: &Postgres, member: &Member) -> EngineE
     }
 }
 
+/// The role may not log in to the database that the server names.
+fn lacks_connect(postgres: &Postgres, member: &Member, said: &str) -> EngineError {
+    let role = super::wire::identifier(&postgres.login.user);
+    EngineError::Unfit {
+        member: member.name.clone(),
+        what: said.to_owned(),
+        remedy: format!("run `GRANT CONNECT ON DATABASE … TO {role}` as a superuser"),
+    }
+}
+
 /// What a driver's error during ordinary SQL means.
 pub(super) fn of_sql(member: &MemberName, action: &'static str, error: sqlx::Error) -> EngineError {
     let broken = |source| EngineError::Broken { member: member.clone(), action, source };
@@ -72,6 +82,9 @@ pub(super) fn of_sql(member: &MemberName, action: &'static str, error: sqlx::Err
 /// What a driver's error while connecting means.
 pub(super) fn of_connect(postgres: &Postgres, member: &Member, error: sqlx::Error) -> EngineError {
     match error {
+        sqlx::Error::Database(error) if error.code().as_deref() == Some("42501") => {
+            lacks_connect(postgres, member, error.message())
+        }
         sqlx::Error::Database(error) => refused_login(postgres, member, refusal(error.as_ref())),
         sqlx::Error::Io(source) => {
             super::wire::tls::refused(member, source).unwrap_or_else(|source| unreachable(member, source))

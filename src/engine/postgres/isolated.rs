@@ -7,6 +7,8 @@
 //! `stop_in` ends what a crashed run left.
 
 use std::{
+    collections::BTreeSet,
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     time::{Duration, Instant as Moment},
@@ -26,9 +28,10 @@ use crate::{
         answer::Answer,
         collation::Collation,
         indexes::LookedAt,
+        memory,
         reading::{Pages, ReadThrough},
     },
-    domain::{Check, Lsn, RecoveryPoint, Timeline},
+    domain::{AnswerDigest, ByteSize, Check, ClusterParts, Lineage, Lsn, Timeline},
     engine::{Ask, CopiedBeats, EngineError, Instance, IsolatedParams},
     process::Program,
 };
@@ -36,14 +39,22 @@ use crate::{
 mod catalogs;
 mod checks;
 mod confinement;
+mod credentials;
+mod original;
 mod processes;
 mod reached;
 mod reading;
 mod session;
+mod sockets;
+mod ties;
 
 pub use confinement::Confinement;
 pub use processes::stop_in;
 use session::{Readiness, Session};
+
+/// What the C library, its loader and PostgreSQL say where an address space is used up.
+const SHORT_OF_MEMORY: [&str; 4] =
+    ["Cannot allocate memory", "cannot allocate memory", "failed to map segment", "out of memory"];
 
 /// How soon a starting copy is asked again whether it is ready.
 const POLL_MIN: Duration = Duration::from_millis(20);
@@ -60,7 +71,8 @@ pub struct IsolatedInstance {
     child: Mutex<Child>,
     session: Session,
     configured: ConfiguredRecovery,
-    reached: RecoveryPoint,
+    lineage: Lineage,
+    replay_seconds: Option<f64>,
     server_version: String,
 }
 
@@ -79,19 +91,20 @@ pub async fn start(
     let configured = configured(&data)?;
     let log_path = folder.join("log");
     let log = fs::File::create(&log_path).map_err(file_error("make", &log_path))?;
-    let mut child =
-        server(postgres, &folder, &confinement)?.start(log).map_err(|error| program_error("postgres", error))?;
+    let server = server(postgres, &folder, &confinement, params.memory_max)?;
+    let mut child = server.start(log).map_err(|error| program_error("postgres", error))?;
     let root_pid = child.id().and_then(|pid| i32::try_from(pid).ok());
     let Some(root_pid) = root_pid else {
         return Err(unfit("start", failure_line(&read_log(&log_path))));
     };
     let goal = format!("reach {}", configured.target);
-    let ready = wait_until_ready(postgres, &folder, &mut child, params.recovery_timeout, &goal).await;
+    let ready = wait_until_ready(postgres, &folder, &mut child, params, &goal).await;
     let looked = match ready {
         Ok(session) => look(session, &data, &configured, &read_log(&log_path)).await,
         Err(error) => Err(error),
     };
-    let (session, reached, server_version) = match looked {
+    let replay_seconds = reached::replay_seconds(&read_log(&log_path));
+    let (session, lineage, server_version) = match looked {
         Ok(looked) => looked,
         Err(error) => {
             stop_in(&folder).await?;
@@ -107,23 +120,29 @@ pub async fn start(
         child,
         session,
         configured,
-        reached,
+        lineage,
+        replay_seconds,
         server_version,
     })
 }
 
 /// The server's command. It inherits none of our environment, which may hold secrets.
-fn server(postgres: &Postgres, folder: &Path, confinement: &Confinement) -> Result<Program, EngineError> {
+fn server(
+    postgres: &Postgres,
+    folder: &Path,
+    confinement: &Confinement,
+    memory_max: Option<ByteSize>,
+) -> Result<Program, EngineError> {
     let binaries = Binaries::of(&folder.join("data"))?;
-    let argv = [
-        "env".into(),
-        "-i".into(),
-        "PATH=/usr/bin:/bin".into(),
-        "LC_ALL=C".into(),
-        binaries.path("postgres").into_os_string(),
-        "-D".into(),
-        folder.join("data").into_os_string(),
-    ];
+    let mut argv: Vec<OsString> = Vec::new();
+    if let Some(limit) = memory_max {
+        argv.extend(["prlimit".into(), format!("--as={}", limit.as_bytes()).into(), "--".into()]);
+    }
+    argv.extend(["env", "-i", "PATH=/usr/bin:/bin", "LC_ALL=C"].map(OsString::from));
+    argv.extend([binaries.path("postgres").into_os_string(), "-D".into(), folder.join("data").into_os_string()]);
+    for (name, value) in memory_max.iter().flat_map(|limit| memory::settings(*limit)) {
+        argv.extend(["-c".into(), format!("{name}={value}").into()]);
+    }
     Ok(confinement.wrap(postgres, folder, &argv))
 }
 
@@ -143,15 +162,15 @@ async fn wait_until_ready(
     postgres: &Postgres,
     folder: &Path,
     child: &mut Child,
-    limit: Duration,
+    params: &IsolatedParams,
     goal: &str,
 ) -> Result<Session, EngineError> {
-    let log = folder.join("log");
+    let (log, limit) = (folder.join("log"), params.recovery_timeout);
     let begun = Moment::now();
     loop {
         let ended = child.try_wait().map_err(file_error("watch the server of", folder))?;
         if ended.is_some() {
-            return Err(unfit(goal, failure_line(&read_log(&log))));
+            return Err(failure(&read_log(&log), params.memory_max, goal));
         }
         match Session::open(&folder.join("socket"), postgres).await? {
             Readiness::Ready(session) => return Ok(session),
@@ -171,14 +190,26 @@ async fn look(
     data: &Path,
     configured: &ConfiguredRecovery,
     log: &str,
-) -> Result<(Session, RecoveryPoint, String), EngineError> {
+) -> Result<(Session, Lineage, String), EngineError> {
     let ended = session.recovered().await?;
-    let reached = reached::judge(&ended, data, configured, log)?;
-    Ok((session, reached, ended.server_version))
+    let lineage = reached::judge(&ended, data, configured, log)?;
+    Ok((session, lineage, ended.server_version))
 }
 
 fn read_log(path: &Path) -> String {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+/// Why a server ended. Nothing but its own words tells that memory was short: before it
+/// can load its libraries there is not even an SQLSTATE.
+fn failure(log: &str, memory_max: Option<ByteSize>, goal: &str) -> EngineError {
+    let short = log.lines().find(|line| SHORT_OF_MEMORY.iter().any(|words| line.contains(words)));
+    match (memory_max, short) {
+        (Some(limit), Some(line)) => {
+            EngineError::Memory { expected: goal.to_owned(), limit, log: line.trim().to_owned() }
+        }
+        _ => unfit(goal, failure_line(log)),
+    }
 }
 
 /// Why a server ended: what it could not make of its WAL where we know that, else
@@ -201,6 +232,14 @@ fn failure_line(log: &str) -> String {
 impl Ask for IsolatedInstance {
     async fn query(&self, dbname: &str, sql: &str) -> Result<Answer, EngineError> {
         self.session.query(dbname, sql).await
+    }
+
+    async fn witness(&self, dbname: &str, sql: &str) -> Result<AnswerDigest, EngineError> {
+        self.session.witness(dbname, sql).await
+    }
+
+    async fn parts(&self, settings: &BTreeSet<String>) -> Result<ClusterParts, EngineError> {
+        original::parts(self, settings).await
     }
 
     async fn count(&self, dbname: &str, table: &str) -> Result<Option<u64>, EngineError> {
@@ -226,12 +265,16 @@ impl Ask for IsolatedInstance {
 
 #[async_trait]
 impl Instance for IsolatedInstance {
-    async fn recovery_point(&self) -> Result<RecoveryPoint, EngineError> {
-        Ok(self.reached.clone())
+    fn lineage(&self) -> Lineage {
+        self.lineage.clone()
     }
 
     fn server_version(&self) -> String {
         self.server_version.clone()
+    }
+
+    fn replay_seconds(&self) -> Option<f64> {
+        self.replay_seconds
     }
 
     async fn isolation(&self) -> Result<Vec<Check>, EngineError> {
@@ -258,6 +301,7 @@ impl Instance for IsolatedInstance {
 /// What a session says of a recovery that has ended.
 #[derive(Debug)]
 struct EndedRecovery {
+    system_id: String,
     /// The timeline that the promotion opened.
     timeline: Timeline,
     replayed: Option<Lsn>,
@@ -276,6 +320,19 @@ mod tests {
                    LOG:  startup process (PID 7) exited with exit code 1\n";
         assert_eq!(failure_line(log), "FATAL:  recovery ended before configured recovery target was reached");
         assert_eq!(failure_line("unshare: no\n\n"), "unshare: no");
+        for (line, is_memory) in [
+            ("FATAL:  could not map anonymous shared memory: Cannot allocate memory", true),
+            (
+                "postgres: error while loading shared libraries: libicudata.so.72: failed to map segment from shared object",
+                true,
+            ),
+            ("FATAL:  recovery ended before configured recovery target was reached", false),
+        ] {
+            let told = |limit| failure(&format!("LOG:  starting\n{line}\n"), limit, "start");
+            let limited = told(Some(ByteSize::from_bytes(1 << 26)));
+            assert_eq!(matches!(&limited, EngineError::Memory { .. }), is_memory, "{line}");
+            assert!(limited.to_string().contains(line) && matches!(told(None), EngineError::Recovery { .. }), "{line}");
+        }
         let log = "FATAL:  could not set permissions on directory \"/a b\": Read-only file system\n\
                    CONTEXT:  WAL redo at 0/3000318 for Tablespace/CREATE: 16384 \"/a b\"\n";
         assert!(failure_line(log).starts_with("the WAL makes a tablespace in /a b, outside"));

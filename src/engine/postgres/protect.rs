@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Member, Postgres, sql, wire::reply::Row};
 use crate::{
     decide::slot::Durable,
-    domain::{Beat, Lsn, MemberName, SegmentSize, Timeline, WalKept},
+    domain::{Beat, Lsn, MemberName, Moment, Question, SegmentSize, Timeline, Told, WalKept},
     engine::{
         BackupFacts, BackupOrder, BackupSink, EngineError, Look, MemberFacts, Parent, ParentManifest, Protect, Role,
         WalEnd, WalSink,
@@ -32,6 +32,7 @@ mod increment;
 mod kept;
 mod notes;
 mod preflight;
+mod sample;
 mod sender;
 mod slot;
 mod standby;
@@ -85,6 +86,10 @@ impl Look for Postgres {
 
     async fn wal_kept(&self) -> Vec<(MemberName, Result<WalKept, EngineError>)> {
         kept::kept(self).await
+    }
+
+    async fn sample(&self, question: &Question) -> Result<(Moment, Told), EngineError> {
+        sample::sample(self, question).await
     }
 }
 

@@ -18,15 +18,21 @@ use super::{
     settings::{self, FolderFacts},
 };
 use crate::{
+    decide::room::Combining,
     domain::{Lsn, Segment, SegmentSize, lsn::RECORD_BYTES_MAX},
-    engine::{EngineError, FoundRecord, Instance, IsolatedParams, Recover, RecoveryPlan, SoughtRecord, WalRange},
+    engine::{
+        DamagedPage, EngineError, FoundRecord, Instance, IsolatedParams, Recover, RecoveryPlan, SoughtRecord, WalRange,
+    },
     process::Program,
 };
 use async_trait::async_trait;
 
 mod combine;
+mod damage;
 mod folder;
 mod search;
+
+pub(super) use folder::is_of_cluster;
 
 /// How long a look at the folder with one of PostgreSQL's programs may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(300);
@@ -34,6 +40,10 @@ const LOOK_LIMIT: Duration = Duration::from_secs(300);
 impl Recover for Postgres {
     async fn combine(&self, chain: &[PathBuf], data: &Path) -> Result<(), EngineError> {
         combine::combine(chain, data).await
+    }
+
+    fn combining(&self, server_version: &str) -> Combining {
+        combine::combining(server_version)
     }
 
     async fn last_record(
@@ -87,6 +97,9 @@ impl Recover for Postgres {
         let (cleaned, account) = (plan.clone(), self.account.clone());
         blocking(move || folder::prepare(&cleaned, account.as_ref())).await?;
         let facts = folder::facts(&plan.data, self.controldata(&plan.data).await?)?;
+        if plan.isolated {
+            folder::set_aside(&plan.data, self.account.as_ref())?;
+        }
         let (plan, account, login) = (plan.clone(), self.account.clone(), self.login.user.clone());
         blocking(move || folder::write_settings(&plan, &facts, account.as_ref(), &login)).await
     }
@@ -106,6 +119,10 @@ impl Recover for Postgres {
             Confinement::None { reason } => Some(reason),
             Confinement::Namespaces => None,
         })
+    }
+
+    async fn damage_page(&self, data: &Path) -> Result<Option<DamagedPage>, EngineError> {
+        damage::page(data)
     }
 
     async fn stop_isolated(&self, folder: &Path) -> Result<(), EngineError> {

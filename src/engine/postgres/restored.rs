@@ -1,7 +1,10 @@
 //! A restored folder on this machine: what was written beside its settings, who
 //! owns it, and the errors that concern it.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +17,20 @@ use crate::{
 
 /// What recovery was configured to reach, beside the settings.
 pub(super) const RECOVERY_FILE: &str = "lifeboat_recovery.json";
+
+/// The folder's name; it stands in the script that confines a server, too.
+pub(super) const OF_SOURCE: &str = "of_source";
+
+/// Under which name a copy keeps a configuration file of its source.
+pub(super) fn original(name: &str) -> String {
+    format!("lifeboat_original_{name}")
+}
+
+/// Where what the source kept in its data folder beside the cluster lies while the copy
+/// is isolated; its server sees an empty folder there.
+pub(super) fn of_source(data: &Path) -> PathBuf {
+    data.with_file_name(OF_SOURCE)
+}
 
 /// The goal of a configured folder, for whoever starts it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -175,6 +175,7 @@ fn record(drill: &Drill, cx: &StepContext, ending: &Ending, traces: &Traces, cle
             due_at: params.due_at,
             hypothesis: Some(runbook.hypothesis.clone()),
             scenario: Some(scenario(traces)),
+            selection: None,
         },
         started_at: traces.times.first().map_or_else(|| cx.created_at(), |times| times.began_at),
         finished_at: cx.clock().now(),

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{RestoreError, Say, or_stopped};
 use crate::{
+    decide::room::{self, Brought},
     domain::{BackupKind, ByteSize},
     durable,
     engine::Engine,
@@ -39,7 +40,6 @@ pub(super) async fn fetch(
     {
         let overlay = Overlay::read(fetch, full, differential).await?;
         let size = overlay.size();
-        refuse_too_small(&data, size)?;
         return Ok(overlay.lay(target, |done| say("fetched and verified", Some(done), Some(size))).await?);
     }
     let size: u64 = chain.iter().map(|entry| entry.manifest.size_bytes).sum();
@@ -71,24 +71,50 @@ pub(super) async fn fetch(
     Ok(target.sync().await?)
 }
 
-/// What the restore of `chain` needs at least. Files that are made of several
-/// backups need more; a differential takes the place of what it was laid over.
-pub(super) fn size_min(chain: &[&CatalogEntry]) -> u64 {
+/// The room that the restore of `chain` and of so much WAL takes at least, in bytes.
+pub(super) async fn room(
+    engine: &Arc<dyn Engine>,
+    fetch: &Fetch<'_>,
+    chain: &[&CatalogEntry],
+    wal_bytes: u64,
+) -> Result<u64, RestoreError> {
+    let chain_bytes = chain.iter().map(|entry| entry.manifest.size_bytes).fold(0, u64::saturating_add);
+    let brought = match chain {
+        [full, differential] if differential.manifest.kind == BackupKind::Differential => {
+            Brought::Laid { bytes: Overlay::read(fetch, full, differential).await?.size() }
+        }
+        [full, .., last] => Brought::Combined {
+            chain_bytes,
+            full: vault::file_sizes(fetch, &full.manifest).await?,
+            last: vault::file_sizes(fetch, &last.manifest).await?,
+            combining: engine.combining(&last.manifest.server_version),
+        },
+        _ => Brought::Laid { bytes: chain_bytes },
+    };
+    Ok(room::needed(&brought, wal_bytes))
+}
+
+/// What of `chain` a restore brings, in bytes: a differential takes the place of what it
+/// is laid over.
+pub fn size_min(chain: &[&CatalogEntry]) -> u64 {
     let of_last = chain.last().filter(|entry| entry.manifest.kind == BackupKind::Differential);
     let alone = of_last.map(|entry| entry.manifest.size_bytes);
     alone.unwrap_or_else(|| chain.iter().map(|entry| entry.manifest.size_bytes).fold(0, u64::saturating_add))
 }
 
-/// Refuses a file system that surely has too little room, before hours of fetching
-/// show it.
-pub(super) fn refuse_too_small(data: &Path, needed: u64) -> Result<(), RestoreError> {
+/// Refuses a file system, or a limit, that surely has too little room, before hours of
+/// fetching show it.
+pub(super) fn refuse_too_small(data: &Path, needed: u64, limit: Option<ByteSize>) -> Result<(), RestoreError> {
+    let bytes = ByteSize::from_bytes;
+    if let Some(limit) = limit.filter(|limit| needed > limit.as_bytes()) {
+        return Err(RestoreError::OverLimit { path: data.to_owned(), needed: bytes(needed), limit });
+    }
     let there = data.ancestors().find(|folder| folder.is_dir());
     let Some(Ok(found)) = there.map(nix::sys::statvfs::statvfs) else { return Ok(()) };
     let free = found.blocks_available() * found.fragment_size();
     if free >= needed {
         return Ok(());
     }
-    let bytes = ByteSize::from_bytes;
     Err(RestoreError::NoRoom { path: data.to_owned(), needed: bytes(needed), free: bytes(free) })
 }
 

@@ -78,6 +78,7 @@ pub async fn refuse_unreachable(
         wal_folder: folder.join("wal"),
         is_isolated: true,
         opener: Opener::Node,
+        disk_max: None,
     };
     select(database, &found, (&facts, &fetch), &request, folder, say).await.map(drop)
 }

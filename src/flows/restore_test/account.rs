@@ -1,25 +1,29 @@
 //! Judges a restore test and writes its evidence record. A test that passed
 //! makes exactly the backup that it restored PROVEN, by a signed proof in the vault.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::SignedDuration;
 use serde_json::json;
 
-use super::{Chosen, Params, Proof, verdict_of, wants_heartbeat};
+use super::{Chosen, Exhausted, Outcome, Params, Proof, target, verdict_of, wants_heartbeat};
 use crate::{
     db::{findings, heartbeats},
     decide::rpo::{self, DisasterFacts},
     domain::{
-        Beat, Check, EvidenceRecord, Opener, RecoveryTarget, Verdict,
+        Beat, Check, EvidenceRecord, Opener, RecoveryAlgorithm, RecoveryTarget, Selection, Verdict,
         record::{Measured, Target, Why},
     },
+    fault,
     flow::{Conclusion, Ending, StepContext, StepError},
     flows::{self, Database, Resources, ledger::HEARTBEAT_EVERY, restore::Restored},
 };
 
+/// The check that tells which acknowledged heartbeats the copy holds.
+pub(in crate::flows) const HEARTBEAT: &str = "heartbeat";
+
 /// Heartbeats older than this are trimmed from the database and not asked for.
-const BEATS_WINDOW: SignedDuration = SignedDuration::from_hours(2);
+pub(in crate::flows) const BEATS_WINDOW: SignedDuration = SignedDuration::from_hours(2);
 
 pub(super) async fn conclude(
     resources: &Resources,
@@ -28,14 +32,18 @@ pub(super) async fn conclude(
 ) -> Result<Conclusion, StepError> {
     let params: Params = cx.params()?;
     // It may have left the schedules since; the run ends all the same.
-    let database = resources.database(&params.database).ok();
-    let database = database.as_deref();
-    let proof: Option<Proof> = cx.output_if_any("prove")?;
+    let owned = resources.database(&params.database).ok();
+    let database = owned.as_deref();
+    let (fetched, _): (Option<Restored>, _) = parted(cx.output_if_any("fetch")?);
+    // What was exhausted in fetching ended proving, too.
+    let (proof, exhausted): (Option<Proof>, _) = parted(cx.output_if_any("prove")?);
     let refetched = proof.as_ref().and_then(|proof| proof.refetched.clone());
     let told = Told {
+        turn: cx.output_if_any::<Option<Selection>>(super::turn::NAME)?.flatten(),
         chosen: cx.output_if_any("choose")?,
-        restored: refetched.or(cx.output_if_any("fetch")?),
+        restored: refetched.or(fetched),
         proof,
+        exhausted,
         is_gone: cx.output_if_any::<bool>("tear_down")?.unwrap_or(false),
     };
     let beats = match told.chosen.as_ref().and_then(|chosen| chosen.disaster_at) {
@@ -45,7 +53,7 @@ pub(super) async fn conclude(
         }
         None => Vec::new(),
     };
-    let mut record = told.record(database, &params, cx, &beats);
+    let mut record = told.record(owned.as_ref(), &params, cx, &beats);
     let (verdict, findings) = flows::judged(ending, record.verdict);
     record.verdict = verdict;
     record.findings.extend(findings);
@@ -56,7 +64,10 @@ pub(super) async fn conclude(
         restored.prove(database, cx, ended_at.unwrap_or(record.started_at)).await?;
     }
     let evidence = resources.evidence.append(&record).await?;
-    tell(resources, &record).await?;
+    let scheduled = database.and_then(|database| database.schedule.config.restore_test.as_ref());
+    let scheduled = scheduled.map(|test| test.recovery_point.algorithms()).unwrap_or_default();
+    tell(resources, &record, &scheduled).await?;
+    told.tell_exhausted(resources, &record.subject).await?;
     let output = json!({
         "run_id": record.run_id,
         "database": params.database,
@@ -69,6 +80,7 @@ pub(super) async fn conclude(
         "lost_commits": record.measured.lost_commits,
         "target_error_seconds": record.measured.target_error_seconds,
         "scenario": record.why.scenario,
+        "selection": record.why.selection,
         "phases": record.phases,
         "checks": record.checks,
         "isolation": record.isolation,
@@ -78,15 +90,52 @@ pub(super) async fn conclude(
     Ok(Conclusion { verdict, output })
 }
 
-/// A test that failed is a finding until one passes. One that was ended, or
-/// measured nothing, tells neither.
-async fn tell(resources: &Resources, record: &EvidenceRecord) -> Result<(), StepError> {
-    let id = format!("{}/{}", super::NAME, record.subject);
+/// What a step reached, or what was exhausted; neither where there was nothing to restore.
+fn parted<T>(outcome: Option<Option<Outcome<T>>>) -> (Option<T>, Option<Exhausted>) {
+    match outcome.flatten() {
+        Some(Outcome::Reached(reached)) => (Some(reached), None),
+        Some(Outcome::Exhausted { exhausted }) => (None, Some(exhausted)),
+        None => (None, None),
+    }
+}
+
+/// The finding that a test which failed is. What only one algorithm looks at has a
+/// finding of its own, which no test of something else closes.
+fn finding(database: &str, algorithm: Option<RecoveryAlgorithm>) -> String {
+    let base = format!("{}/{database}", super::NAME);
+    match algorithm {
+        None | Some(RecoveryAlgorithm::LatestAtDisaster | RecoveryAlgorithm::RandomWithinWindow) => base,
+        Some(one) => format!("{base}/{one}"),
+    }
+}
+
+/// A test that failed is a finding until one of its kind passes. One that was ended,
+/// or measured nothing, tells neither.
+async fn tell(
+    resources: &Resources,
+    record: &EvidenceRecord,
+    scheduled: &[RecoveryAlgorithm],
+) -> Result<(), StepError> {
+    let algorithm = record.why.selection.as_ref().map(|selection| selection.algorithm);
+    let id = finding(&record.subject, algorithm);
     match record.verdict {
-        Verdict::Pass => findings::close(&resources.db, &id).await?,
+        Verdict::Pass => {
+            findings::close(&resources.db, &id).await?;
+            if record.why.due_at.is_none() {
+                return Ok(());
+            }
+            // What the schedule asks for no more would stay open for ever.
+            let still: Vec<String> = scheduled.iter().map(|one| finding(&record.subject, Some(*one))).collect();
+            let all = RecoveryAlgorithm::ALL.map(|one| finding(&record.subject, Some(one)));
+            for other in all.iter().filter(|other| !still.contains(other)) {
+                findings::close(&resources.db, other).await?;
+            }
+        }
         Verdict::Fail | Verdict::Error => {
+            let of = algorithm.filter(|_| id != finding(&record.subject, None));
+            let of = of.map(|one| format!(" of `{one}`")).unwrap_or_default();
             let message = format!(
-                "the last restore test ended {}: {}; `lifeboat evidence show {}` tells more, and a test that passes closes this",
+                "the last restore test{of} ended {}: {}; `lifeboat evidence show {}` tells more, and a test{of} that passes closes this",
                 record.verdict,
                 why(record),
                 record.run_id
@@ -110,24 +159,62 @@ fn why(record: &EvidenceRecord) -> String {
     told.join("; ")
 }
 
+/// Where a test of the self-test has a check see nothing, it finds nothing.
+fn blind(checks: &mut [Check], verdicts: &mut BTreeMap<String, Verdict>) {
+    for check in checks.iter_mut().filter(|check| fault::is_blinded(&check.name)) {
+        check.verdict = Verdict::Pass;
+    }
+    if fault::is_blinded(HEARTBEAT) {
+        verdicts.entry("rpo".to_owned()).and_modify(|rpo| *rpo = Verdict::Pass);
+    }
+}
+
 /// What the steps told, as far as they came.
-struct Told {
-    chosen: Option<Chosen>,
-    restored: Option<Restored>,
-    proof: Option<Proof>,
-    is_gone: bool,
+pub(super) struct Told {
+    pub(super) turn: Option<Selection>,
+    pub(super) chosen: Option<Chosen>,
+    pub(super) restored: Option<Restored>,
+    pub(super) proof: Option<Proof>,
+    /// Why nothing could be measured.
+    pub(super) exhausted: Option<Exhausted>,
+    pub(super) is_gone: bool,
 }
 
 impl Told {
-    fn record(&self, database: Option<&Database>, params: &Params, cx: &StepContext, beats: &[Beat]) -> EvidenceRecord {
+    /// What the target had too little of is a finding until a copy is there.
+    async fn tell_exhausted(&self, resources: &Resources, subject: &str) -> Result<(), StepError> {
+        let id = format!("{}/{subject}/resources", super::NAME);
+        match &self.exhausted {
+            Some(exhausted) => {
+                let message = format!("the last restore test could not be made: {}", exhausted.what);
+                findings::open(&resources.db, &id, subject, &message).await?;
+            }
+            None if self.proof.is_some() => findings::close(&resources.db, &id).await?,
+            None => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn record(
+        &self,
+        database: Option<&Arc<Database>>,
+        params: &Params,
+        cx: &StepContext,
+        beats: &[Beat],
+    ) -> EvidenceRecord {
+        let test = database.and_then(|database| database.schedule.config.restore_test.as_ref().zip(Some(database)));
+        let target = test.map(|(config, database)| target::of(database, config));
+        let database = database.map(Arc::as_ref);
         let mut verdicts = BTreeMap::new();
         let mut measured = Measured::default();
         let mut checks = self.proof.as_ref().map(|proof| proof.checks.clone()).unwrap_or_default();
+        checks.extend(self.chosen.iter().flat_map(|chosen| chosen.checks.clone()));
         checks.extend(self.escrow_check());
         checks.extend(self.cluster_check());
         if let Some(proof) = &self.proof {
             measured.recovery_point = Some(proof.recovery_point.clone());
             measured.restore_seconds = self.restore_seconds(cx);
+            self.tell_work(proof, &mut measured);
             match database {
                 Some(database) => {
                     self.judge_point(database, proof, beats, &mut measured, &mut checks, &mut verdicts);
@@ -135,19 +222,33 @@ impl Told {
                 // What it was to be held against is known no more.
                 None => drop(verdicts.insert("objectives".to_owned(), Verdict::Inconclusive)),
             }
+            blind(&mut checks, &mut verdicts);
             verdicts.insert("isolation".to_owned(), Verdict::worst(proof.isolation.iter().map(|check| check.verdict)));
             verdicts.insert("checks".to_owned(), Verdict::worst(checks.iter().map(|check| check.verdict)));
+        }
+        if self.exhausted.is_some() {
+            verdicts.insert("resources".to_owned(), Verdict::Inconclusive);
+        }
+        if self.chosen.as_ref().is_some_and(|chosen| chosen.is_nothing) {
+            let verdict = Verdict::worst(checks.iter().map(|check| check.verdict));
+            verdicts.insert("recovery_point".to_owned(), verdict);
         }
         let resources = self.resources();
         verdicts.insert("clean_up".to_owned(), Verdict::worst(resources.iter().map(|check| check.verdict)));
         let mut why = Why::of(params.due_at, cx.requester());
         why.scenario = self.chosen.as_ref().map(|chosen| chosen.scenario.clone());
+        why.selection = match &self.chosen {
+            Some(chosen) => chosen.selection.clone(),
+            // It ended before anything was chosen, and had its turn.
+            None => self.turn.clone(),
+        };
         EvidenceRecord {
             why,
             objectives: database.map(|database| database.schedule.config.objectives()),
             source: self.restored.as_ref().map(|restored| restored.source.clone()),
-            target: self.proof.as_ref().zip(database).map(|(proof, database)| Target {
-                kind: "local".to_owned(),
+            target: self.proof.as_ref().zip(database.zip(target.as_ref())).map(|(proof, (database, target))| Target {
+                kind: target.kind().to_owned(),
+                limits: target.limits(),
                 region: database.region.clone(),
                 residency: database.schedule.config.residency.clone(),
                 server_version: proof.server_version.clone(),
@@ -157,8 +258,9 @@ impl Told {
             measured,
             checks,
             isolation: self.proof.as_ref().map(|proof| proof.isolation.clone()).unwrap_or_default(),
-            verdict: verdict_of(&verdicts),
+            verdict: if fault::is_blinded("verdict") { Verdict::Pass } else { verdict_of(&verdicts) },
             verdicts,
+            findings: self.exhausted.iter().map(|exhausted| exhausted.what.clone()).chain(self.lacking()).collect(),
             ..flows::record(cx, (&params.database, database), super::NAME, params.due_at)
         }
     }
@@ -192,7 +294,7 @@ impl Told {
             measured.lost_commits = rpo.lost_commits;
             verdicts.insert("rpo".to_owned(), rpo.verdict);
             let expected = format!("at most {objective} lost, nothing missing in between");
-            checks.push(Check::new("heartbeat", rpo.verdict, expected, rpo.reason));
+            checks.push(Check::new(HEARTBEAT, rpo.verdict, expected, rpo.reason));
         } else {
             if let RecoveryTarget::Time(asked) | RecoveryTarget::BeforeTime(asked) = &chosen.target {
                 measured.target_error_seconds = rpo::target_error_seconds(*asked, proof.recovery_point.last_commit_at);
@@ -200,13 +302,21 @@ impl Told {
             if wants_heartbeat {
                 let present = proof.beats.present.len();
                 checks.push(Check::judge(
-                    "heartbeat",
+                    HEARTBEAT,
                     "heartbeats in the copy",
                     format!("{present} heartbeats"),
                     present > 0,
                 ));
             }
         }
+    }
+
+    /// What a person can do so that there is something to restore; what failed is told
+    /// by its check.
+    fn lacking(&self) -> Vec<String> {
+        let nothing = self.chosen.iter().filter(|chosen| chosen.is_nothing);
+        let checks = nothing.flat_map(|chosen| &chosen.checks);
+        checks.filter(|check| check.verdict == Verdict::Inconclusive).map(|check| check.actual.clone()).collect()
     }
 
     /// Whether the identity that is kept elsewhere opens backups, when it was its turn.
@@ -218,6 +328,9 @@ impl Told {
             (None, Opener::Escrow, Some(restored)) => {
                 let opened_by = restored.opened_by.join(", ");
                 Some(check(Verdict::Pass, format!("opened by {opened_by}, and with nothing else")))
+            }
+            (None, Opener::Escrow, None) if self.exhausted.is_some() => {
+                Some(check(Verdict::Inconclusive, "nothing was fetched".to_owned()))
             }
             (None, Opener::Escrow, None) => Some(check(Verdict::Fail, "the backup was not opened".to_owned())),
             (None, Opener::Node, _) => None,
@@ -235,6 +348,15 @@ impl Told {
     fn restore_seconds(&self, cx: &StepContext) -> Option<f64> {
         let fetch = cx.step_times().into_iter().find(|times| times.step == "fetch")?;
         Some(self.proof.as_ref()?.checked_at.duration_since(fetch.began_at).as_secs_f64())
+    }
+
+    /// What was done in that time, for forecasts.
+    fn tell_work(&self, proof: &Proof, measured: &mut Measured) {
+        let Some(restored) = &self.restored else { return };
+        measured.restored_bytes = restored.chain_bytes;
+        let reached = proof.recovery_point.lsn;
+        measured.replayed_bytes = Some(reached.0.saturating_sub(restored.backup.start_lsn.0));
+        measured.replay_seconds = proof.replay_seconds;
     }
 
     fn phases(&self) -> Vec<crate::domain::Phase> {

@@ -3,11 +3,16 @@
 
 use std::{fmt, time::Instant};
 
+use futures::future::BoxFuture;
+
 use super::Test;
 use crate::{
     config::check::{CheckConfig, NamedCheck, RowCountsConfig, SqlCheckConfig, SqlFile, SqlText},
-    decide::{answer::Expectation, collation, indexes, reading},
-    domain::{Check, Phase, Verdict, with_causes},
+    decide::{
+        answer::{self, Expectation},
+        collation, indexes, reading,
+    },
+    domain::{Check, Lineage, Phase, Verdict, with_causes},
     engine::{Ask, EngineError},
     flow::StepContext,
 };
@@ -27,13 +32,14 @@ impl Test {
     }
 
     /// All but those that need the copy to be shut down.
-    pub(super) async fn ask(&self, instance: &dyn Ask, cx: &StepContext) -> Asked {
+    pub(super) async fn ask(&self, instance: &dyn Ask, copy: &Lineage, cx: &StepContext) -> Asked {
         cx.progress("checking the data", None, None);
         let begun = Instant::now();
         let mut checks = Vec::new();
         for config in &self.config.checks {
             match config {
                 CheckConfig::Sql(check) => checks.push(query(check, instance, cx).await),
+                CheckConfig::Witness(witness) => checks.push(self.ask_witness(witness, (instance, copy), cx).await),
                 CheckConfig::RowCounts(counts) => checks.extend(count(counts, instance, cx).await),
                 // Below, or judged from what the copy told before.
                 CheckConfig::Named(_) => {}
@@ -42,53 +48,69 @@ impl Test {
         let collations = Instant::now();
         let check = match instance.collations().await {
             Ok(found) => collation::judge(&found),
-            Err(error) => not_asked("collations", "text sorted as where it was indexed", &error),
+            Err(error) => not_asked(collation::CHECK, &error),
         };
         checks.push(check.taking(collations.elapsed()));
+        checks.extend(self.ask_parts(instance, copy).await);
         let mut asked = Asked { checks, phases: vec![phase("check", begun)] };
-        if self.wants(NamedCheck::Amcheck) {
-            cx.progress("checking the indexes", None, None);
-            let begun = Instant::now();
-            let check = match instance.indexes().await {
-                Ok(looked) => indexes::judge(&looked),
-                Err(error) => not_asked("amcheck", "every B-tree index agrees with its table", &error),
-            };
-            asked.push("check_indexes", check, begun);
-        }
-        if self.wants(NamedCheck::FullRead) {
-            cx.progress("reading every database", None, None);
-            let begun = Instant::now();
-            let check = match instance.read_all().await {
-                Ok(read) => reading::judge_read(&read),
-                Err(error) => not_asked("full_read", "a dump reads every database to its end", &error),
-            };
-            asked.push("read", check, begun);
+        for whole in [&INDEXES, &READ] {
+            self.ask_whole(whole, instance, cx, &mut asked).await;
         }
         asked
     }
 
     /// What is asked of the copy's files, if anything is. It answers nothing afterwards.
     pub(super) async fn ask_files(&self, instance: &dyn Ask, cx: &StepContext, asked: &mut Asked) -> bool {
-        let is_wanted = self.wants(NamedCheck::PageChecksums);
+        self.ask_whole(&PAGES, instance, cx, asked).await
+    }
+
+    /// Makes a check that reads all of the copy, where it is wanted.
+    async fn ask_whole(&self, whole: &Whole, instance: &dyn Ask, cx: &StepContext, asked: &mut Asked) -> bool {
+        let is_wanted = self.wants(whole.wanted);
         if is_wanted {
-            cx.progress("verifying the checksums of all pages", None, None);
+            cx.progress(whole.doing, None, None);
             let begun = Instant::now();
-            let check = match instance.page_checksums().await {
-                Ok(pages) => reading::judge_pages(&pages),
-                Err(error) => not_asked("page_checksums", "every page bears the checksum of its content", &error),
-            };
-            asked.push("check_pages", check, begun);
+            let check = (whole.make)(instance).await.unwrap_or_else(|error| not_asked(whole.check, &error));
+            asked.checks.push(check.taking(begun.elapsed()));
+            asked.phases.push(phase(whole.phase, begun));
         }
         is_wanted
     }
 }
 
-impl Asked {
-    fn push(&mut self, name: &str, check: Check, begun: Instant) {
-        self.checks.push(check.taking(begun.elapsed()));
-        self.phases.push(phase(name, begun));
-    }
+/// A check that reads all of the copy, and has a phase of its own.
+struct Whole {
+    wanted: NamedCheck,
+    /// Name and what is expected.
+    check: (&'static str, &'static str),
+    phase: &'static str,
+    doing: &'static str,
+    make: for<'a> fn(&'a dyn Ask) -> BoxFuture<'a, Result<Check, EngineError>>,
 }
+
+const INDEXES: Whole = Whole {
+    wanted: NamedCheck::Amcheck,
+    check: indexes::CHECK,
+    phase: "check_indexes",
+    doing: "checking the indexes",
+    make: |instance| Box::pin(async move { Ok(indexes::judge(&instance.indexes().await?)) }),
+};
+
+const READ: Whole = Whole {
+    wanted: NamedCheck::FullRead,
+    check: reading::FULL_READ,
+    phase: "read",
+    doing: "reading every database",
+    make: |instance| Box::pin(async move { Ok(reading::judge_read(&instance.read_all().await?)) }),
+};
+
+const PAGES: Whole = Whole {
+    wanted: NamedCheck::PageChecksums,
+    check: reading::PAGES,
+    phase: "check_pages",
+    doing: "verifying the checksums of all pages",
+    make: |instance| Box::pin(async move { Ok(reading::judge_pages(&instance.page_checksums().await?)) }),
+};
 
 fn phase(name: &str, begun: Instant) -> Phase {
     Phase { name: name.to_owned(), seconds: begun.elapsed().as_secs_f64() }
@@ -129,14 +151,11 @@ async fn query(config: &SqlCheckConfig, instance: &dyn Ask, cx: &StepContext) ->
     check.taking(begun.elapsed())
 }
 
-/// An error of the query itself is its answer; anything else, such as a time limit, is
-/// none. The server's message may quote rows: it goes to the log, not into evidence.
-fn failed(name: &str, expected: &impl fmt::Display, error: &EngineError, cx: &StepContext) -> Check {
+/// The server's message may quote rows: it goes to the log, not into evidence.
+pub(super) fn failed(name: &str, expected: &impl fmt::Display, error: &EngineError, cx: &StepContext) -> Check {
     tracing::warn!(check = name, %error, "a check failed");
     cx.tell(format!("check `{name}` failed: {}", with_causes(error)));
-    let is_answer = matches!(error, EngineError::Copy { .. }) && error.is_permanent();
-    let verdict = if is_answer { Verdict::Fail } else { Verdict::Inconclusive };
-    Check::new(name, verdict, expected.to_string(), FAILED)
+    Check::new(name, answer::of_error(error.copy_sqlstate()), expected.to_string(), FAILED)
 }
 
 fn wanted(expectation: &Expectation) -> String {
@@ -162,6 +181,6 @@ async fn count(config: &RowCountsConfig, instance: &dyn Ask, cx: &StepContext) -
 }
 
 /// What could not be asked is no answer.
-fn not_asked(name: &str, expected: &str, error: &EngineError) -> Check {
+pub(super) fn not_asked((name, expected): (&str, &str), error: &EngineError) -> Check {
     Check::new(name, Verdict::Inconclusive, expected, with_causes(error))
 }

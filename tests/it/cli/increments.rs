@@ -73,6 +73,7 @@ async fn a_chain_of_increments_is_restored_to_the_rows_of_each() {
     }
     let verified = site.run(&["vault", "verify", "wallet", "--full"]).await.json(0);
     assert_eq!(verified["verdict"], "PASS", "{verified}");
+    room_for_what_is_combined(&site).await;
     lab.cluster.stop("immediate").await.unwrap();
     // The copy must not lean upon the source's own files.
     std::fs::remove_dir_all(space.path()).unwrap();
@@ -86,6 +87,24 @@ async fn a_chain_of_increments_is_restored_to_the_rows_of_each() {
     }
     by_script(&lab, &site, &taken).await;
     broken_chain(&site, &taken).await;
+}
+
+/// A restore of the chain is refused, before its first byte, where there is no room for
+/// all of it, its WAL and what is made of it.
+async fn room_for_what_is_combined(site: &Site) {
+    let (without, with) = ("  checks:\n", "  target: {kind: local, disk: 1MiB}\n  checks:\n");
+    site.edit("schedules/wallet.yaml", without, with);
+    let test = site.run(&["restore-test", "wallet", "--latest"]).await.json(3);
+    site.edit("schedules/wallet.yaml", with, without);
+    let told = test["findings"].to_string();
+    let (_, needed) = told.split_once("needs at least ").unwrap_or_else(|| panic!("{test}"));
+    let needed: f64 = needed.split("MiB").next().unwrap().parse().unwrap();
+    let backups = site.run(&["backups", "wallet"]).await.json(0);
+    let bytes: u64 = backups.as_array().unwrap().iter().map(|backup| backup["size_bytes"].as_u64().unwrap()).sum();
+    #[expect(clippy::cast_precision_loss, reason = "some megabytes")]
+    let beside = needed - bytes as f64 / f64::from(1 << 20);
+    // Segments of WAL are whole ones; what is told is rounded.
+    assert!(beside > 0.2 && (0.2..15.8).contains(&(beside % 16.0)), "{beside} of {needed}");
 }
 
 /// Without Lifeboat, from the newest increment's own folder.

@@ -5,6 +5,7 @@ use super::Written;
 
 mod buckets;
 mod checks;
+mod points;
 
 const MARK: char = '‸';
 pub(super) const D: &str = "lifeboat.yaml";
@@ -293,6 +294,72 @@ fn what_is_written_goes_before_what_the_tier_promises() {
     }
 }
 
+/// After `api`, in `lifeboat.yaml`.
+const API: &str = "api:";
+
+#[test]
+fn no_schedule_promises_less_than_its_jurisdiction_and_the_estate() {
+    let promised = "objectives: {rto: 1h, rpo: 15m}\n";
+    let with = |objectives: &str| format!("objectives: {objectives}\napi:");
+    let estate = with("{rto: 30m, rpo: 1h}");
+    let malta = with("{rto: 2h, jurisdictions: {MT: {rpo: 5m}}}");
+    assert_each(&[
+        (
+            &[(D, API, &estate), (S, "rto: 1h", "rto: ‸1h")],
+            "`rto: 1h` is laxer than the `rto: 30m` of the estate",
+            "30m",
+        ),
+        (
+            &[(D, API, &malta), (S, "rpo: 15m", "rpo: ‸15m")],
+            "`rpo: 15m` is laxer than the `rpo: 5m` of the jurisdiction MT",
+            "at most `5m`",
+        ),
+        (
+            &[(D, API, &estate), (S, promised, "tier: ‸backup_only\n")],
+            "this tier promises `rto: 1h`, laxer than the `rto: 30m` of the estate",
+            "a stricter tier",
+        ),
+        (
+            &[(D, API, &with("{rto: 2h, jurisdictions: {MT: {rto: ‸3h}}}"))],
+            "`rto: 3h` is laxer than the estate's `rto: 2h`",
+            "at most `2h`",
+        ),
+        (
+            &[(D, API, &with("{jurisdictions: {‸MZ: {rto: 3h}}}"))],
+            "no schedule's `residency` names the jurisdiction `MZ`",
+            "did you mean `MT`?",
+        ),
+        (&[(D, API, &with("{rto: ‸0s}"))], "`rto` is zero", "such as `1h`"),
+        (&[(D, API, &with("{jurisdictions: {MT: {rto: ‸0s}}}"))], "`rto` is zero", "such as `1h`"),
+        (&[(D, API, &with("{‸rtoo: 1h}"))], "unknown key `rtoo`", "did you mean `rto`?"),
+        // What the estate promises is what WAL must be flushed for.
+        (
+            &[(D, API, &with("{rto: 1h, rpo: 2s}")), (S, promised, ""), (S, "flush_every: 1s", "flush_every: ‸5s")],
+            "lose at most 2s",
+            "flush more often",
+        ),
+        (&[(D, API, &with("{rto: 1h}")), (S, "{rto: 1h, rpo: 15m}", "‸{rto: 1h}")], "`rpo` is missing", "add `rpo: …`"),
+    ]);
+}
+
+#[test]
+fn what_a_schedule_does_not_promise_its_jurisdiction_does_and_then_the_estate() {
+    let promised = "objectives: {rto: 1h, rpo: 15m}\n";
+    for (estate, schedule, rto, rpo) in [
+        ("{rto: 2h, rpo: 30m}", "", "2h", "30m"),
+        ("{rto: 2h, rpo: 30m, jurisdictions: {MT: {rpo: 10m}}}", "", "2h", "10m"),
+        ("{rto: 2h, jurisdictions: {MT: {rpo: 10m}}}", "objectives: {rto: 5m}\n", "5m", "10m"),
+        ("{rto: 2h, rpo: 30m}", promised, "1h", "15m"),
+        ("{rto: 2h, rpo: 30m}", "tier: warm_standby\n", "5m", "1m"),
+    ] {
+        let written = Written::examples();
+        written.change(D, API, &format!("objectives: {estate}\napi:"));
+        written.change(S, promised, schedule);
+        let promised = written.load().unwrap().schedules[0].config.objectives();
+        assert_eq!((promised.rto.to_string(), promised.rpo.to_string()), (rto.to_owned(), rpo.to_owned()), "{estate}");
+    }
+}
+
 #[test]
 fn rules_of_when_runs_begin() {
     let line = "cron: \"0 5 1 * *\"";
@@ -543,7 +610,6 @@ fn vocabulary_that_is_not_built_is_refused_by_name() {
         (&[(D, "\"127.0.0.1:8080\"", "\"127.0.0.1:8080\", ‸tls: {}")], "`tls` is not built", "proxy"),
         (&[(D, "\"127.0.0.1:8080\"", "\"127.0.0.1:8080\", ‸tokens: {file: t}")], "`tokens` is not built", "loopback"),
         (&[(S, "{kind: local}", "{kind: ‸rds, ttl: 8h}")], "`rds` is not built", "kind: local"),
-        (&[(S, "- heartbeat", "- {‸witness: \"select 1\", dbname: wallet}")], "`witness` is not built", "sql"),
         (&[(R, "approvals:", "‸notify: [dba]\napprovals:")], "`notify` is not built", "findings"),
         (&[(R, "mode: switchover", "mode: ‸failover")], "`failover` is not built", "switchover"),
         (&[(R, "path: control_plane", "path: ‸data_plane")], "`data_plane` is not built", "control_plane"),
@@ -577,6 +643,19 @@ fn verification() {
     ];
     for (verify, what, remedy) in cases {
         assert_each(&[(&[(S, "restore_test:", &with(verify))], what, remedy)]);
+    }
+}
+
+#[test]
+fn what_a_copy_may_use() {
+    let target = "target: {kind: local}";
+    for (written, what, remedy) in [
+        ("target: {kind: local, memory: ‸0B}", "`memory` is zero", "such as `2GiB`, or leave it out"),
+        ("target: {kind: local, disk: ‸0GiB}", "`disk` is zero", "such as `40GiB`, or leave it out"),
+        ("target: {kind: local, disk: ‸40}", "`40` is not a size", "64MiB"),
+        ("target: {kind: local, ‸ttl: 8h}", "unknown key `ttl`", "memory"),
+    ] {
+        assert_each(&[(&[(S, target, written)], what, remedy)]);
     }
 }
 

@@ -39,12 +39,15 @@ pub(super) struct End {
 /// What there was before a run.
 pub(super) struct Before {
     objects: BTreeSet<String>,
+    /// The backups that the vaults offer, in the order of the history: their ids have
+    /// seconds, in which two may begin.
+    backups: Vec<String>,
     world: Value,
 }
 
 impl Before {
     pub(super) async fn look(case: &dyn Case, lab: &Lab) -> Self {
-        Self { objects: objects(case, lab), world: case.world(lab).await }
+        Self { objects: objects(case, lab), backups: lab.backups_in_order().await, world: case.world(lab).await }
     }
 
     /// The end of a run; fails where something is left behind.
@@ -52,7 +55,7 @@ impl Before {
         nothing_is_left(lab, what).await;
         began_once(lab, what, run).await;
         let after = objects(case, lab);
-        let names = names(&self.objects, &after, run);
+        let names = names((&self.objects, &self.backups), &after, run);
         let gone = self.objects.difference(&after).map(|name| format!("-{}", named(name, &names)));
         let new = after.difference(&self.objects).map(|name| format!("+{}", named(name, &names)));
         let mut changes: Vec<String> = gone.chain(new).map(|name| without_instant(&name)).collect();
@@ -82,9 +85,15 @@ fn objects(case: &dyn Case, lab: &Lab) -> BTreeSet<String> {
 
 /// What names become that differ from run to run: a backup that is new is `new`, and the
 /// others are `old1`, `old2` and so on, beginning with the newest.
-fn names(before: &BTreeSet<String>, after: &BTreeSet<String>, run: &RunSummary) -> BTreeMap<String, String> {
+fn names(
+    (before, in_order): (&BTreeSet<String>, &[String]),
+    after: &BTreeSet<String>,
+    run: &RunSummary,
+) -> BTreeMap<String, String> {
     let backup = |name: &String| Some(name.split_once("/backups/")?.1.split('/').next()?.to_owned());
     let old: BTreeSet<String> = before.iter().filter_map(backup).collect();
+    let mut old: Vec<String> = old.into_iter().collect();
+    old.sort_by_key(|id| in_order.iter().position(|other| other == id));
     let new = after.iter().filter_map(backup).filter(|backup| !old.contains(backup)).map(|id| (id, "new".to_owned()));
     let old = old.iter().rev().enumerate().map(|(nth, id)| (id.clone(), format!("old{}", nth + 1)));
     let run = run.run_id.as_str();

@@ -3,6 +3,7 @@
 //! through the same state database, as any command does.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -383,6 +384,19 @@ impl Lab {
     /// The backups of which at least one object is stored.
     pub(super) fn stored_backups(&self) -> Vec<String> {
         self.named_under("/backups/")
+    }
+
+    /// The backups that the vaults offer, in the order of the history.
+    pub(super) async fn backups_in_order(&self) -> Vec<String> {
+        let database = self.app.database(&wallet()).unwrap();
+        let mut found = BTreeSet::new();
+        for vault in &database.vaults {
+            for held in database.histories(vault).await.unwrap() {
+                let manifests = held.catalog.entries.iter().map(|entry| &entry.manifest);
+                found.extend(manifests.map(|of| (of.timeline, of.stop_lsn, of.backup.to_string())));
+            }
+        }
+        found.into_iter().map(|(_, _, id)| id).collect()
     }
 
     /// Has the vault hold no more than the first backups.

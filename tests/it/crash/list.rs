@@ -12,7 +12,7 @@ use lifeboat::{
     decide::agenda::Why,
     domain::{BackupKind, RecoveryTarget},
     flow::NewRun,
-    flows::{backup, copy, drill, missed, prune, restore_test, rotate_keys, verify},
+    flows::{backup, copy, drill, missed, prune, restore_test, rotate_keys, self_test, verify},
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -118,6 +118,7 @@ flows! {
     increment: Backup(BackupKind::Incremental), { borne: [Trouble, Kills(Part(1, 1))] };
     copied: Copy, { borne: [Trouble, Kills(Part(1, 1))] };
     restore_tested: RestoreTest, { borne: [Trouble, Kills(Part(1, 2))], borne_later: [Kills(Part(2, 2))] };
+    self_tested: SelfTest, { troubled: [Trouble], killed: [Kills(Part(1, 2))], killed_later: [Kills(Part(2, 2))] };
     switchover: Drill, { troubled: [Trouble], killed: [Kills(Part(1, 1))] };
     expiry: Prune, { borne: [Trouble, Kills(Part(1, 1))] };
     verification: Verify, { borne: [Trouble, Kills(Part(1, 1))] };
@@ -299,6 +300,33 @@ impl Case for RestoreTest {
     async fn holds(&self, _lab: &Lab, end: &End, _record: &Value) {
         let is_proof = |change: &&String| change.starts_with('+') && change.contains("/proofs/old1/RUN.json");
         assert_eq!(end.changes.iter().filter(is_proof).count(), 2, "a proof and its signature: {:?}", end.changes);
+    }
+
+    fn is_long(&self) -> bool {
+        true
+    }
+}
+
+/// It changes nothing: the faults are in what it throws away.
+struct SelfTest;
+
+#[async_trait]
+impl Case for SelfTest {
+    fn flow(&self) -> &'static str {
+        self_test::NAME
+    }
+
+    async fn prepare(&self, lab: &mut Lab) {
+        lab.passed(lab.backup()).await;
+    }
+
+    async fn run(&self, lab: &Lab) -> NewRun {
+        lab.new_run(self_test::NAME, "wallet", &self_test::Params { database: wallet(), due_at: None })
+    }
+
+    async fn holds(&self, _lab: &Lab, end: &End, _record: &Value) {
+        assert!(end.changes.is_empty(), "{:?}", end.changes);
+        assert_eq!(end.judged["checks"].as_array().map(Vec::len), Some(5), "{}", end.judged);
     }
 
     fn is_long(&self) -> bool {

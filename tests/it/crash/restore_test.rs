@@ -1,7 +1,7 @@
 //! A restore test whose daemon is killed, and that is aborted in each of its steps: no
 //! copy is ever left, and the verdict is that of an undisturbed test.
 
-use lifeboat::{app::Role, flow::RunState};
+use lifeboat::{app::Role, domain::RecoveryAlgorithm, flow::RunState, flows::restore_test::Point};
 
 use super::lab::Lab;
 
@@ -22,6 +22,13 @@ async fn a_restore_test_that_is_killed_or_aborted_leaves_no_copy() {
     let run = lab.killed_at(point, run).await;
     let record = lab.assert_ended(point, &run, RunState::Done, "PASS").await;
     assert_eq!(record["verdicts"], expected["verdicts"], "{point}");
+    lab.assert_no_copy_is_left(point);
+
+    // With a state database beside the copy, which goes away with it.
+    let (run, point) = (lab.restore_test_of(Point::By(RecoveryAlgorithm::CatalogLost)), "restore_test.frozen:1");
+    let run = lab.killed_at(point, run).await;
+    let record = lab.assert_ended(point, &run, RunState::Done, "PASS").await;
+    assert_eq!(record["why"]["selection"]["choice"], "latest", "{record}");
     lab.assert_no_copy_is_left(point);
 
     lab.serve(None);

@@ -5,13 +5,19 @@ use lifeboat::{
     db::{
         Db, agenda,
         evidence::{self, Row},
-        findings, heartbeats, lever, nodes, runs, vaults,
+        findings, heartbeats, lever, nodes, runs, samples, vaults,
     },
-    domain::{Attribution, Beat, DatabaseName, Lsn, NodeRole, Timeline},
+    domain::{
+        AnswerDigest, Attribution, Beat, ClusterParts, DatabaseName, Lsn, Moment, NodeRole, Sample, Timeline, Told,
+    },
     tasks::forget::{Forgotten, forget_old},
 };
 
 use super::{
+    exposure::{
+        a_stretch_that_two_nodes_measure_counts_once, old_history_is_forgotten_by_its_width,
+        silence_is_not_measured_and_a_clock_set_back_fills_no_bucket_twice,
+    },
     notices::{a_notice_is_told_once, what_cannot_be_told_waits, what_nobody_began_to_tell_is_taken_back},
     state::State,
 };
@@ -19,6 +25,7 @@ use super::{
 cases!(
     findings_open_and_close,
     heartbeats_keep_microseconds,
+    samples_are_kept_by_database_and_question,
     evidence_grows_by_one_and_each_run_has_one_entry,
     nodes_live_and_leave,
     marks_move_forward_alone,
@@ -28,6 +35,9 @@ cases!(
     a_notice_is_told_once,
     what_cannot_be_told_waits,
     what_nobody_began_to_tell_is_taken_back,
+    a_stretch_that_two_nodes_measure_counts_once,
+    silence_is_not_measured_and_a_clock_set_back_fills_no_bucket_twice,
+    old_history_is_forgotten_by_its_width,
 );
 
 #[tokio::test]
@@ -110,6 +120,46 @@ async fn heartbeats_keep_microseconds(state: &State) {
     heartbeats::trim(db, later).await.unwrap();
     assert_eq!(heartbeats::newest(db, &wallet).await.unwrap(), Some(beats[9]), "the newest stays");
     assert_eq!(heartbeats::newest(db, &ledger).await.unwrap(), Some(beats[0]));
+}
+
+async fn samples_are_kept_by_database_and_question(state: &State) {
+    let db = &state.db().await;
+    let (wallet, ledger): (DatabaseName, DatabaseName) = ("wallet".parse().unwrap(), "ledger".parse().unwrap());
+    let start: Timestamp = "2026-11-21T05:00:00.123456Z".parse().unwrap();
+    let sample = |nth: i64, told: Told| Sample {
+        taken_at: start + SignedDuration::from_micros(nth),
+        moment: Moment {
+            as_of: start - SignedDuration::from_micros(nth),
+            system_id: "7713317621536039346".to_owned(),
+            timeline: Timeline(3),
+            from: Lsn(u64::MAX - 100),
+            to: Lsn(u64::MAX),
+        },
+        told,
+    };
+    let answer = |rows| Told::Answer(AnswerDigest { rows, sha256: format!("{rows:064x}") });
+    let parts = [("role `ž'".to_owned(), "{}".to_owned())].into();
+    let parts = Told::Parts(ClusterParts { parts, unseen: vec!["a".to_owned()], ..ClusterParts::default() });
+    let samples = [sample(1, answer(1)), sample(2, answer(u64::MAX)), sample(3, parts)];
+    assert_eq!(samples::newest(db, &wallet, "bets").await.unwrap(), None);
+    for sample in &samples {
+        samples::append(db, &wallet, "bets", sample).await.unwrap();
+    }
+    samples::append(db, &wallet, "bets", &sample(1, answer(9))).await.unwrap();
+    samples::append(db, &wallet, "stakes", &samples[0]).await.unwrap();
+    samples::append(db, &ledger, "bets", &samples[0]).await.unwrap();
+    assert_eq!(samples::newest(db, &wallet, "bets").await.unwrap(), Some(samples[2].taken_at));
+    let moments = samples::moments(db, &wallet, "bets").await.unwrap();
+    assert_eq!(moments, samples.each_ref().map(|sample| (sample.taken_at, sample.moment.clone())));
+    for sample in &samples {
+        let kept = samples::taken_at(db, &wallet, "bets", sample.taken_at).await.unwrap();
+        assert_eq!(kept.as_ref(), Some(sample), "as it was stored first");
+    }
+    assert_eq!(samples::taken_at(db, &wallet, "stakes", samples[1].taken_at).await.unwrap(), None);
+    assert_eq!(samples::trim(db, &wallet, samples[1].taken_at).await.unwrap(), 2, "of all its questions");
+    assert_eq!(samples::moments(db, &wallet, "bets").await.unwrap().len(), 2);
+    assert_eq!(samples::newest(db, &wallet, "stakes").await.unwrap(), None);
+    assert_eq!(samples::newest(db, &ledger, "bets").await.unwrap(), Some(samples[0].taken_at), "another database's");
 }
 
 /// The row that stands upon `head`.

@@ -70,7 +70,9 @@ async fn without_namespaces_the_verdict_is_not_pass() {
     let instance = isolated::start(&copy.postgres, &copy.params(), off).await.unwrap();
     let checks = instance.isolation().await.unwrap();
     assert_eq!(Verdict::worst(checks.iter().map(|check| check.verdict)), Verdict::Inconclusive);
-    for name in ["namespaces", "network", "files", "tcp_canary", "member:tcp", "member:socket"] {
+    for name in
+        ["namespaces", "network", "files", "tcp_canary", "sockets", "foreign_servers", "member:tcp", "member:socket"]
+    {
         let check = check(&checks, name);
         assert!(check.verdict == Verdict::Inconclusive && check.actual.contains("switched off"), "{check:?}");
     }
@@ -121,7 +123,7 @@ async fn a_copy_of_a_standby_with_everything_switched_on_comes_up_apart() {
     eventually("nobody streams", Duration::from_secs(20), alone).await;
     assert_eq!(lab.psql("select active from pg_replication_slots").await, "f");
     let checks = instance.isolation().await.unwrap();
-    for name in ["archive_mode", "replication", "subscriptions", "background_jobs", "listen_addresses"] {
+    for name in ["archive", "replication", "subscriptions", "background_jobs", "foreign_servers", "listen_addresses"] {
         assert_eq!(check(&checks, name).verdict, Verdict::Pass, "{checks:?}");
     }
     assert_eq!(instance.heartbeats().await.unwrap().present, [1, 2, 3]);

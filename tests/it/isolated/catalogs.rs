@@ -23,6 +23,16 @@ async fn the_newest_version_tells_its_collations_and_a_missing_amcheck_is_no_pas
     let check = collation::judge(&collations);
     assert_eq!(check.verdict, Verdict::Pass, "{check:?}");
 
+    // As PostgreSQL of this version reads the files of the backup, and asks its catalogs.
+    let parts = instance.parts(&["work_mem".to_owned()].into()).await.unwrap();
+    assert_eq!(parts.unseen, Vec::<String>::new());
+    for (name, value) in [("server major version", "18"), ("setting work_mem", "4096"), ("setting fsync", "off")] {
+        assert_eq!(parts.parts.get(name).map(String::as_str), Some(value), "{name}: {parts:?}");
+    }
+    let answer = instance.witness("postgres", "values (1), (2)").await.unwrap();
+    assert_eq!(answer, instance.witness("postgres", "values (2), (1)").await.unwrap(), "in any order");
+    assert_eq!(answer.rows, 2);
+
     let check = indexes::judge(&instance.indexes().await.unwrap());
     let installed = lab.psql("select count(*) from pg_available_extensions where name = 'amcheck'").await;
     let (verdict, told) = match installed.as_str() {

@@ -184,7 +184,12 @@ impl Copy {
     }
 
     pub(super) fn params(&self) -> IsolatedParams {
-        IsolatedParams { folder: self.folder.clone(), recovery_timeout: LIMIT, is_wal_searched: false }
+        IsolatedParams {
+            folder: self.folder.clone(),
+            recovery_timeout: LIMIT,
+            is_wal_searched: false,
+            memory_max: None,
+        }
     }
 
     pub(super) async fn recover(&self, target: RecoveryTarget) -> Result<Box<dyn Instance>, EngineError> {

@@ -1,5 +1,7 @@
 //! What a run starts goes away again.
 
+use std::path::PathBuf;
+
 use lifeboat::{
     domain::RecoveryTarget,
     engine::{
@@ -29,6 +31,28 @@ async fn a_stop_and_a_dropped_handle_leave_no_process() {
             instance.stop().await.unwrap();
         }
     }
+}
+
+#[tokio::test]
+async fn an_instance_whose_parent_is_killed_leaves_no_process() {
+    let lab = Lab::start("").await;
+    let copy = Copy::of(&lab).await;
+    copy.archive(&lab, 0).await;
+    let instance = copy.recover(RecoveryTarget::Immediate).await.unwrap();
+    let ours = std::process::id().to_string();
+    let is_child = |process: &PathBuf| {
+        let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
+        stat.rsplit_once(')').and_then(|(_, tail)| tail.split_whitespace().nth(1)) == Some(ours.as_str())
+    };
+    let found = processes_in(&copy.folder);
+    let parent = found.iter().find(|process| is_child(process)).unwrap_or_else(|| panic!("{found:?}"));
+    let pid = parent.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    assert!(found.len() > 4, "the server and its children: {found:?}");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let gone = || async { processes_in(&copy.folder).is_empty() };
+    eventually("the instance is gone", std::time::Duration::from_secs(30), gone).await;
+    assert!(instance.query("postgres", "select 1").await.is_err());
+    instance.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ async fn the_latest_state_is_the_last_whole_record_of_a_log_cut_anywhere() {
         let newest = copy.archive(&lab, cut.unsigned_abs()).await;
         let last = copy.last_record(newest).await;
         let instance = copy.recover(RecoveryTarget::Lsn(last)).await.unwrap();
-        let reached = instance.recovery_point().await.unwrap();
+        let reached = instance.lineage().reached;
         assert!(reached.lsn > last && reached.timeline == Timeline(1), "{reached:?} {last}");
         // Cut short, the last commit is not whole any more.
         let newest_seq = if cut == 0 { 8 } else { 7 + cut };
@@ -77,7 +77,7 @@ async fn a_time_stops_before_the_first_later_commit() {
     copy.archive(&lab, 0).await;
     let instance = copy.recover(RecoveryTarget::Time(at)).await.unwrap();
     assert_eq!(instance.heartbeats().await.unwrap().present, [1, 2, 3, 4, 5]);
-    assert!(instance.recovery_point().await.unwrap().last_commit_at.unwrap() <= at);
+    assert!(instance.lineage().reached.last_commit_at.unwrap() <= at);
     instance.stop().await.unwrap();
 }
 
@@ -222,7 +222,7 @@ async fn recovery_follows_the_timeline_that_a_promotion_opened() {
     let last = copy.last_record(newest).await;
     let instance = copy.recover(RecoveryTarget::Lsn(last)).await.unwrap();
     assert_eq!(instance.heartbeats().await.unwrap().present, [1, 2, 3, 4, 5, 6]);
-    assert_eq!(instance.recovery_point().await.unwrap().timeline, Timeline(2));
+    assert_eq!(instance.lineage().reached.timeline, Timeline(2));
     instance.stop().await.unwrap();
 }
 

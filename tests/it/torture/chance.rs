@@ -5,30 +5,30 @@ use std::time::Duration;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 /// Draws what `LIFEBOAT_TORTURE_SEED` leads to.
-pub(super) struct Chance(StdRng);
+pub(crate) struct Chance(StdRng);
 
 impl Chance {
-    pub(super) fn new(test: &str) -> Self {
+    pub(crate) fn new(test: &str) -> Self {
         let seed = number("LIFEBOAT_TORTURE_SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
         println!("{test}: LIFEBOAT_TORTURE_SEED={seed}");
         Self(StdRng::seed_from_u64(seed))
     }
 
     /// One of its own, for what runs beside.
-    pub(super) fn fork(&mut self) -> Self {
+    pub(crate) fn fork(&mut self) -> Self {
         Self(StdRng::seed_from_u64(self.0.random()))
     }
 
-    pub(super) fn between(&mut self, from: u64, to: u64) -> u64 {
+    pub(crate) fn between(&mut self, from: u64, to: u64) -> u64 {
         self.0.random_range(from..to)
     }
 
-    pub(super) fn shuffle<T>(&mut self, all: &mut [T]) {
+    pub(crate) fn shuffle<T>(&mut self, all: &mut [T]) {
         all.shuffle(&mut self.0);
     }
 
     /// An instant up to `max` from now.
-    pub(super) async fn instant(&mut self, max: Duration) {
+    pub(crate) async fn instant(&mut self, max: Duration) {
         let wait = self.0.random_range(Duration::ZERO..max);
         tokio::time::sleep(wait).await;
     }

@@ -10,7 +10,7 @@ use crate::{
         due::Schedule,
         hold::{Cause, Edge, Hold},
     },
-    domain::{BackupKind, Span},
+    domain::{BackupKind, Span, record::kind},
 };
 
 /// How many due times in a row tell that a line never begins, and from when on:
@@ -20,7 +20,8 @@ const FROM: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
 pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_>) {
     let test = schedule.get("restore_test");
-    schedule.get("backups").items().chain(test.exists().then_some(test)).for_each(|line| spans(line, report));
+    let tests = [test, test.get("self_test")].into_iter().filter(|line| line.exists());
+    schedule.get("backups").items().chain(tests).for_each(|line| spans(line, report));
     let zone = schedule.get("timezone").text().unwrap_or("UTC");
     let mut holds = Vec::new();
     for blackout in schedule.get("blackouts").items() {
@@ -28,9 +29,12 @@ pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_
         if list.exists() && list.is_empty() {
             report.add(list.place, "this blackout holds nothing", "name what it holds, or remove `holds`");
         }
-        let flows: Vec<&str> = list.items().filter_map(Spot::text).collect();
-        let flows = if flows.is_empty() { drills_and_tests().map(HeldFlow::as_str).to_vec() } else { flows };
-        holds.extend(hold(Cause::Blackout, blackout, zone, &flows, report));
+        let known = [HeldFlow::Backup, HeldFlow::Drill, HeldFlow::RestoreTest];
+        let is_named = |flow: &HeldFlow| list.items().any(|named| named.text() == Some(flow.as_str()));
+        let named: Vec<HeldFlow> = known.into_iter().filter(is_named).collect();
+        let held = if list.is_empty() || !list.exists() { drills_and_tests().to_vec() } else { named };
+        let flows = held.into_iter().flat_map(HeldFlow::flows).collect();
+        holds.extend(hold(Cause::Blackout, blackout, zone, flows, report));
     }
     let name = schedule.get("database").text();
     for maintenance in daemon.get("maintenance").items() {
@@ -51,7 +55,7 @@ pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_
 pub(in crate::config::rules) fn maintenance(daemon: Spot<'_>, report: &mut Report<'_>) {
     for maintenance in daemon.get("maintenance").items() {
         let zone = maintenance.get("timezone").text().unwrap_or("UTC");
-        hold(Cause::Maintenance, maintenance, zone, &[], report);
+        hold(Cause::Maintenance, maintenance, zone, Vec::new(), report);
     }
 }
 
@@ -71,9 +75,8 @@ fn edges(hold: Spot<'_>) -> Option<(Edge, Edge)> {
     Some((hold.get("start").text()?.parse().ok()?, hold.get("end").text()?.parse().ok()?))
 }
 
-fn hold(cause: Cause, spot: Spot<'_>, zone: &str, flows: &[&str], report: &mut Report<'_>) -> Option<Hold> {
+fn hold(cause: Cause, spot: Spot<'_>, zone: &str, flows: Vec<String>, report: &mut Report<'_>) -> Option<Hold> {
     let (start, end) = edges(spot)?;
-    let flows = flows.iter().map(|flow| (*flow).to_owned()).collect();
     match Hold::new(cause, (&start, &end), zone, flows) {
         Ok(hold) => Some(hold),
         Err(error) => {
@@ -99,6 +102,7 @@ fn never(schedule: Spot<'_>, zone: &str, holds: Vec<Hold>, report: &mut Report<'
     }
     let test = schedule.get("restore_test");
     places.extend(push(&mut agenda, HeldFlow::RestoreTest.as_str(), None, test, zone));
+    places.extend(push(&mut agenda, kind::SELF_TEST, None, test.get("self_test"), zone));
     for (line, spot) in places.into_iter().enumerate() {
         let mut counted = 0;
         let mut due = agenda.coming(line, FROM).take(LOOKED_AT).peekable();

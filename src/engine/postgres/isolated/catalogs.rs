@@ -7,36 +7,12 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use super::session::{Session, failed};
 use crate::{
     decide::{collation::Collation, indexes::LookedAt},
-    engine::EngineError,
+    engine::{EngineError, postgres::catalogs as shared},
 };
-
-/// Databases that take connections; one whose removal was interrupted (-2) takes none.
-const DATABASES: &str =
-    "select datname::text from pg_database where datallowconn and datconnlimit <> -2 order by datname";
 
 /// Databases that take none, but for the template that is always such.
 const CLOSED: &str = "select datname::text from pg_database \
      where not datallowconn and datname <> 'template0' and datconnlimit <> -2 order by datname";
-
-/// The collation of each database; of one that takes no connections, such as
-/// template0, only where it tells a version.
-const OF_DATABASES: &str = "select datname::text, null::text, \
-     datlocprovider = 'c' and (lower(datcollate) in ('c', 'posix') or lower(datcollate) like 'c.%'), \
-     datcollversion, pg_database_collation_actual_version(oid) \
-     from pg_database where datconnlimit <> -2 and (datallowconn or datcollversion is not null) order by datname";
-
-/// The further collations of a database by which an index, a partition or a range is sorted.
-const IN_DATABASE: &str = "select current_database()::text, format('%I.%I', nspname, collname), \
-     collprovider = 'c' and (lower(collcollate) in ('c', 'posix') or lower(collcollate) like 'c.%'), \
-     collversion, pg_collation_actual_version(c.oid) \
-     from pg_collation c join pg_namespace n on n.oid = collnamespace \
-     where collprovider <> 'd' \
-     and (exists (select from pg_index where c.oid = any (indcollation)) \
-     or exists (select from pg_partitioned_table where c.oid = any (partcollation)) \
-     or exists (select from pg_range where rngcollation = c.oid) \
-     or exists (select from pg_depend join pg_index on indexrelid = objid \
-     where refclassid = 'pg_collation'::regclass and refobjid = c.oid and classid = 'pg_class'::regclass)) \
-     order by 2";
 
 /// Stronger than what the source may have set per role or database; the step that
 /// waits for the answer has a limit of its own. Triggers on what is made here do nothing.
@@ -55,37 +31,23 @@ const INDEXES: &str = "select format('`%s` of `%s`', c.oid::regclass, current_da
 
 pub(super) async fn collations(session: &Session) -> Result<Vec<Collation>, EngineError> {
     let mut connection = session.connect(session.dbname()).await.map_err(|error| failed(&error))?;
-    let mut found = asked(&mut connection, OF_DATABASES).await.map_err(|error| failed(&error))?;
+    let mut found = shared::collations_of_databases(&mut connection).await.map_err(|error| failed(&error))?;
     for dbname in databases(session).await? {
         let mut connection = session.connect(&dbname).await.map_err(|error| failed(&error))?;
-        found.extend(asked(&mut connection, IN_DATABASE).await.map_err(|error| failed(&error))?);
+        found.extend(shared::collations_in(&mut connection).await.map_err(|error| failed(&error))?);
     }
     Ok(found)
 }
 
 pub(super) async fn databases(session: &Session) -> Result<Vec<String>, EngineError> {
     let mut connection = session.connect(session.dbname()).await.map_err(|error| failed(&error))?;
-    sqlx::query_scalar(DATABASES).fetch_all(&mut connection).await.map_err(|error| failed(&error))
+    shared::databases(&mut connection).await.map_err(|error| failed(&error))
 }
 
 /// Databases that nobody can look into.
 pub(super) async fn closed(session: &Session) -> Result<Vec<String>, EngineError> {
     let mut connection = session.connect(session.dbname()).await.map_err(|error| failed(&error))?;
     sqlx::query_scalar(CLOSED).fetch_all(&mut connection).await.map_err(|error| failed(&error))
-}
-
-async fn asked(connection: &mut PgConnection, sql: &'static str) -> Result<Vec<Collation>, sqlx::Error> {
-    let rows = sqlx::query(sql).fetch_all(connection).await?;
-    let collation = |row: &sqlx::postgres::PgRow| {
-        Ok(Collation {
-            dbname: row.try_get(0)?,
-            name: row.try_get(1)?,
-            is_fixed: row.try_get::<Option<bool>, _>(2)?.unwrap_or(false),
-            recorded: row.try_get(3)?,
-            actual: row.try_get(4)?,
-        })
-    };
-    rows.iter().map(collation).collect()
 }
 
 /// The rows of a table; none where there is no such table.

@@ -9,13 +9,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sqlx::{Row, postgres::PgRow};
 use tokio::net::TcpListener;
 
 use super::{
     IsolatedInstance,
     confinement::{Address, Confinement},
-    processes,
+    credentials, processes, sockets, ties,
 };
 use crate::{
     domain::{Check, Verdict},
@@ -31,8 +30,9 @@ pub(super) async fn isolation(instance: &IsolatedInstance) -> Result<Vec<Check>,
         Confinement::Namespaces => confined(instance).await?,
         Confinement::None { reason } => unconfined(instance, reason),
     };
-    checks.extend(of_settings(instance).await?);
+    checks.extend(ties::checks(instance).await?);
     checks.push(tablespaces(&instance.folder)?);
+    checks.push(credentials::check(instance));
     Ok(checks)
 }
 
@@ -45,10 +45,11 @@ const NETWORK: (&str, &str) = ("network", "loopback only, no route");
 const CANARY: (&str, &str) = ("tcp_canary", "reached from outside, not from inside");
 const FILES: (&str, &str) = ("files", "read-only outside the instance's folder");
 const UNREACHABLE: &str = "not reached from inside";
+const UNBELIEVABLE: &str = "the probe itself does not work, see `tcp_canary`";
 
 fn unconfined(instance: &IsolatedInstance, reason: &str) -> Vec<Check> {
     let why = format!("the instance shares this machine's network and files: {reason}");
-    let mut checks: Vec<Check> = [NAMESPACES, NETWORK, FILES, CANARY]
+    let mut checks: Vec<Check> = [NAMESPACES, NETWORK, FILES, CANARY, (sockets::NAME, sockets::EXPECTED)]
         .into_iter()
         .map(|(name, expected)| inconclusive(name, expected, &why))
         .collect();
@@ -63,16 +64,21 @@ fn members(instance: &IsolatedInstance) -> impl Iterator<Item = (String, Address
 async fn confined(instance: &IsolatedInstance) -> Result<Vec<Check>, EngineError> {
     let server = processes::server_of(&instance.folder)
         .ok_or_else(|| unfit("show its isolation", "its server process is not there"))?;
-    let (canary, probe_works) = canary(instance).await?;
+    let (canary, probe_works) = canary(instance, server).await?;
     let mut checks =
         vec![namespaces(server, instance.root_pid), network(server), files(server, &instance.folder), canary];
     for (name, address) in members(instance) {
         checks.push(if probe_works {
             member(instance, name, &address).await
         } else {
-            inconclusive(name, UNREACHABLE, "the probe itself does not work, see `tcp_canary`")
+            inconclusive(name, UNREACHABLE, UNBELIEVABLE)
         });
     }
+    checks.push(if probe_works {
+        sockets::check(instance, server).await
+    } else {
+        inconclusive(sockets::NAME, sockets::EXPECTED, UNBELIEVABLE)
+    });
     Ok(checks)
 }
 
@@ -129,16 +135,7 @@ fn files(server: i32, folder: &Path) -> Check {
     let Ok(mounts) = fs::read_to_string(format!("/proc/{server}/mountinfo")) else {
         return inconclusive(name, expected, "the server's file systems cannot be looked at");
     };
-    // Of several at one place the last one is seen. Blanks stand there as octal numbers.
-    let place_of = |word: &str| word.replace("\\040", " ").replace("\\011", "\t");
-    let seen: BTreeMap<PathBuf, bool> = mounts
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split(' ').skip(4);
-            let (at, options) = (place_of(words.next()?), words.next()?);
-            Some((at.into(), options.split(',').all(|option| option != "ro")))
-        })
-        .collect();
+    let seen = seen(&mounts);
     if !seen.contains_key(folder) {
         return inconclusive(name, expected, "the instance's own folder is not among its file systems");
     }
@@ -154,17 +151,37 @@ fn files(server: i32, folder: &Path) -> Check {
     inconclusive(name, expected, format!("it could write to {}", writable.join(", ")))
 }
 
+/// Where file systems are seen, and whether each can be written to. A later one covers
+/// those at its place and below. Blanks stand there as octal numbers.
+fn seen(mounts: &str) -> BTreeMap<PathBuf, bool> {
+    let place_of = |word: &str| word.replace("\\040", " ").replace("\\011", "\t");
+    let mut seen: BTreeMap<PathBuf, bool> = BTreeMap::new();
+    for line in mounts.lines() {
+        let mut words = line.split(' ').skip(4);
+        let (Some(at), Some(options)) = (words.next(), words.next()) else { continue };
+        let at = PathBuf::from(place_of(at));
+        seen.retain(|below, _| !below.starts_with(&at));
+        seen.insert(at, options.split(',').all(|option| option != "ro"));
+    }
+    seen
+}
+
+/// A listener on this machine's loopback, and its port.
+pub(super) async fn listener(folder: &Path) -> Result<(TcpListener, u16), EngineError> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(file_error("listen for", folder))?;
+    let port = listener.local_addr().map_err(file_error("listen for", folder))?.port();
+    Ok((listener, port))
+}
+
 /// A listener of ours that the probe must reach from outside and must not reach
 /// from inside; and whether the probe can be believed.
-async fn canary(instance: &IsolatedInstance) -> Result<(Check, bool), EngineError> {
+async fn canary(instance: &IsolatedInstance, server: i32) -> Result<(Check, bool), EngineError> {
     let (name, expected) = CANARY;
-    let listener =
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(file_error("listen for", &instance.folder))?;
-    let port = listener.local_addr().map_err(file_error("listen for", &instance.folder))?.port();
+    let (_listener, port) = listener(&instance.folder).await?;
     let address = Address::Tcp { host: Ipv4Addr::LOCALHOST.to_string(), port };
-    let outside = address.is_reached(&instance.postgres, None).await;
-    let inside = address.is_reached(&instance.postgres, Some(instance.root_pid)).await;
-    let own = Address::own_socket(&instance.folder).is_reached(&instance.postgres, Some(instance.root_pid)).await;
+    let outside = address.is_reached(instance, None).await;
+    let inside = address.is_reached(instance, Some(instance.root_pid)).await;
+    let own = Address::own_socket(server).is_reached(instance, Some(instance.root_pid)).await;
     Ok(match (outside, inside, own) {
         (Ok(true), Ok(inside), Ok(true)) => {
             let actual = if inside { "reached from inside" } else { "as expected" };
@@ -173,7 +190,7 @@ async fn canary(instance: &IsolatedInstance) -> Result<(Check, bool), EngineErro
         (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => (inconclusive(name, expected, why), false),
         (Ok(false), ..) => (inconclusive(name, expected, "the probe does not even reach it from outside"), false),
         (.., Ok(false)) => {
-            (inconclusive(name, expected, "the probe does not even see the instance's own socket"), false)
+            (inconclusive(name, expected, "the probe does not even reach the instance's own socket"), false)
         }
     })
 }
@@ -181,8 +198,8 @@ async fn canary(instance: &IsolatedInstance) -> Result<(Check, bool), EngineErro
 /// One server of production. The canary has shown that the probe works, so
 /// that a member which is down does not make the answer worthless.
 async fn member(instance: &IsolatedInstance, name: String, address: &Address) -> Check {
-    let outside = address.is_reached(&instance.postgres, None).await;
-    match address.is_reached(&instance.postgres, Some(instance.root_pid)).await {
+    let outside = address.is_reached(instance, None).await;
+    match address.is_reached(instance, Some(instance.root_pid)).await {
         Err(why) => inconclusive(name, UNREACHABLE, why),
         Ok(true) => Check::judge(name, UNREACHABLE, format!("{address} is reached"), false),
         Ok(false) => {
@@ -190,49 +207,6 @@ async fn member(instance: &IsolatedInstance, name: String, address: &Address) ->
             Check::judge(name, UNREACHABLE, format!("{address} is not reached; from outside: {outside}"), true)
         }
     }
-}
-
-const SETTINGS: &str = "select current_setting('archive_mode'), \
-    current_setting('primary_conninfo'), current_setting('primary_slot_name'), \
-    (select count(*) from pg_stat_wal_receiver where pid is not null)::text, \
-    (select count(*) from pg_replication_slots)::text, \
-    current_setting('max_logical_replication_workers'), \
-    (select count(*) from pg_stat_subscription where pid is not null)::text, \
-    (select coalesce(string_agg(distinct backend_type, ', '), '') from pg_stat_activity where backend_type not in \
-      ('client backend', 'checkpointer', 'background writer', 'walwriter', 'startup', 'autovacuum launcher', \
-       'autovacuum worker', 'parallel worker', 'slotsync worker', 'io worker', 'walsummarizer')), \
-    current_setting('shared_preload_libraries'), current_setting('listen_addresses')";
-
-/// What the server says of itself.
-async fn of_settings(instance: &IsolatedInstance) -> Result<Vec<Check>, EngineError> {
-    let row = instance.session.row(SETTINGS).await?;
-    let is = |name: &str, parts: &[(usize, &str)]| of_columns(&row, name, parts);
-    let mut preload = is("preloaded_libraries", &[(8, "")])?;
-    if let Some(libraries) = instance.configured.preload_libraries.as_deref().filter(|text| !text.is_empty()) {
-        preload.actual = format!("{}; the source loads `{libraries}`", preload.actual);
-    }
-    let mode = instance.session.mode()?;
-    Ok(vec![
-        is("archive_mode", &[(0, "off")])?,
-        is("replication", &[(1, ""), (2, ""), (3, "0"), (4, "0")])?,
-        is("subscriptions", &[(5, "0"), (6, "0")])?,
-        is("background_jobs", &[(7, "")])?,
-        preload,
-        is("listen_addresses", &[(9, "")])?,
-        Check::judge("private_socket", "mode 700", format!("mode {mode:o}"), mode == 0o700),
-    ])
-}
-
-fn of_columns(row: &PgRow, name: &str, parts: &[(usize, &str)]) -> Result<Check, EngineError> {
-    let mut actual = Vec::new();
-    for (column, _) in parts {
-        let value: String =
-            row.try_get(*column).map_err(|error| unfit("answer a query", format!("column {column}: {error}")))?;
-        actual.push(format!("`{value}`"));
-    }
-    let expected: Vec<String> = parts.iter().map(|(_, value)| format!("`{value}`")).collect();
-    let holds = expected == actual;
-    Ok(Check::judge(name, expected.join(", "), actual.join(", "), holds))
 }
 
 /// Every tablespace lies in the instance's folder.
@@ -249,4 +223,18 @@ fn tablespaces(folder: &Path) -> Result<Check, EngineError> {
     }
     let actual = if outside.is_empty() { format!("{count}, all inside") } else { outside.join(", ") };
     Ok(Check::judge("tablespaces", "inside the instance's folder", actual, outside.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_later_file_system_covers_is_not_seen() {
+        let mounts = "1 0 8:1 / / ro - ext4 a rw\n2 1 0:5 / /run/user/0 rw - tmpfs b rw\n\
+                      3 1 0:6 / /run ro,nosuid - tmpfs c rw\n4 1 8:1 /x /a\\040b rw - ext4 a rw\n\
+                      5 1 0:7 / /running rw - tmpfs d rw\n6 3 0:8 / /run/late rw - tmpfs e rw\n";
+        let expected = [("/", false), ("/a b", true), ("/run", false), ("/run/late", true), ("/running", true)];
+        assert_eq!(seen(mounts), expected.map(|(at, is_writable)| (PathBuf::from(at), is_writable)).into());
+    }
 }

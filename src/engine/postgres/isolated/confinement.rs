@@ -3,7 +3,8 @@
 //! give them, the instance runs without, and its isolation is not provable.
 //!
 //! A network namespace does not stop Unix sockets that have a path, so the
-//! folders of production's sockets are covered with empty ones.
+//! folders of PostgreSQL's sockets are covered with empty ones, and every other
+//! socket on which somebody listens with nothing.
 
 use std::{
     collections::BTreeSet,
@@ -12,16 +13,20 @@ use std::{
     time::Duration,
 };
 
+use super::{IsolatedInstance, sockets};
 use crate::{
-    engine::postgres::{Postgres, settings},
+    domain::with_causes,
+    engine::postgres::{Postgres, cluster::Binaries, settings},
     process::{ProcessError, Program},
 };
 
 const PROBE_LIMIT: Duration = Duration::from_secs(20);
 
-/// Arguments: the instance's folder, user, group, the folders to hide, `--`,
-/// the command. The folder is held open, because a folder that is hidden may
-/// lie above it; all other file systems become read-only where the system allows,
+/// Arguments: the instance's folder, user, group, the folders and sockets to hide,
+/// `--`, the command. The folder is held open, because a folder that is hidden may
+/// lie above it; one that is gone by now, or a socket that cannot be covered, holds
+/// nothing up, as each is tried once the server runs. What is kept of the source's own
+/// files is hidden, too. All other file systems become read-only where the system allows,
 /// each with the options it has, which may not be taken away: a tablespace of
 /// production's often has one to itself. PostgreSQL refuses user 0, hence the
 /// second namespace.
@@ -30,13 +35,15 @@ folder=$1 user=$2 group=$3
 shift 3
 exec 3<"$folder"
 while [ "$1" != -- ]; do
-  mount -t tmpfs -o mode=755 tmpfs "$1"
+  if [ -S "$1" ]; then mount -c --bind /dev/null "$1" 2>/dev/null || :
+  else mount -t tmpfs -o mode=755 tmpfs "$1" || [ ! -d "$1" ]; fi
   shift
 done
 shift
 mkdir -p "$folder"
 mount -c --bind /proc/self/fd/3 "$folder"
 exec 3<&-
+[ ! -d "$folder/of_source" ] || mount -t tmpfs -o mode=755 tmpfs "$folder/of_source"
 cat /proc/self/mountinfo | while read -r _ _ _ _ at options _; do
   at=$(printf '%b' "$at")
   case $at in "$folder" | /proc | /proc/* | /sys | /sys/* | /dev | /dev/*) continue ;; esac
@@ -48,7 +55,9 @@ exec unshare --user --map-user="$user" --map-group="$group" -- "$@"
 /// Prints what a probe found, so that a probe that could not run is told apart.
 const CONNECT: &str = r#"if timeout 5 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2" 2>/dev/null
 then echo reached; else echo unreachable; fi"#;
-const SEE: &str = r#"if [ -S "$1" ]; then echo reached; else echo unreachable; fi"#;
+/// Connects as a client does; a server that is starting up answers, too.
+const ASK: &str = r#""$1" -q -t 5 -h "$2" -p "$3"
+case $? in 0 | 1) echo reached ;; 2) echo unreachable ;; *) echo "pg_isready ended with $?" ;; esac"#;
 
 /// What keeps the instance apart from the rest of the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +72,15 @@ pub enum Confinement {
 /// Something that might be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Address {
-    Tcp { host: String, port: u16 },
-    Socket(PathBuf),
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    /// Of a PostgreSQL server, in this folder.
+    Socket {
+        folder: PathBuf,
+        port: u16,
+    },
 }
 
 impl Confinement {
@@ -97,7 +113,7 @@ impl Confinement {
                     .args(["--", "sh", "-c", CONFINE, "confine"])
                     .arg(folder)
                     .args([user.to_string(), group.to_string()])
-                    .args(hidden_folders(postgres))
+                    .args(hidden(postgres))
                     .arg("--")
                     .args(argv)
             }
@@ -106,51 +122,71 @@ impl Confinement {
     }
 }
 
-/// The folders of production's sockets and the distributions' default one.
-fn hidden_folders(postgres: &Postgres) -> BTreeSet<PathBuf> {
-    let of_members = postgres.members.iter().map(|member| member.host.as_str()).filter(|host| host.starts_with('/'));
-    ["/run/postgresql", "/var/run/postgresql"]
+/// Where PostgreSQL's sockets lie when nobody says otherwise, also those that come later.
+const DEFAULT_FOLDERS: [&str; 3] = ["/run/postgresql", "/var/run/postgresql", "/tmp"];
+
+/// The folders of PostgreSQL's sockets, production's and any other's, the default ones,
+/// and each further socket of this machine.
+fn hidden(postgres: &Postgres) -> Vec<PathBuf> {
+    let of_members =
+        postgres.members.iter().map(|member| PathBuf::from(&member.host)).filter(|host| host.is_absolute());
+    // What cannot be listed is told by the probe, which lists it again.
+    let listening = sockets::listening().unwrap_or_default();
+    let (of_servers, others): (Vec<_>, Vec<_>) =
+        listening.into_iter().partition(|path| sockets::of_server(path).is_some());
+    let found: BTreeSet<PathBuf> = DEFAULT_FOLDERS
         .into_iter()
+        .map(PathBuf::from)
         .chain(of_members)
-        .filter_map(|folder| Path::new(folder).canonicalize().ok())
-        .collect()
+        .chain(of_servers.iter().filter_map(|socket| socket.parent().map(Path::to_owned)))
+        .filter_map(|folder| folder.canonicalize().ok())
+        .filter(|folder| folder.parent().is_some())
+        .collect();
+    let is_below = |path: &Path| path.ancestors().skip(1).any(|above| found.contains(above));
+    let folders = found.iter().filter(|folder| !is_below(folder)).cloned();
+    let others = others.into_iter().filter_map(|socket| socket.canonicalize().ok()).filter(|socket| !is_below(socket));
+    folders.chain(others).collect()
 }
 
 impl Address {
     pub(super) fn of_member(member: &super::super::Member) -> Self {
         if member.host.starts_with('/') {
-            Self::Socket(Path::new(&member.host).join(format!(".s.PGSQL.{}", member.port)))
+            Self::Socket { folder: PathBuf::from(&member.host), port: member.port }
         } else {
             Self::Tcp { host: member.host.clone(), port: member.port }
         }
     }
 
-    /// The instance's own socket, which must be visible from inside.
-    pub(super) fn own_socket(folder: &Path) -> Self {
-        Self::Socket(folder.join("socket").join(format!(".s.PGSQL.{}", settings::ISOLATED_PORT)))
+    /// The instance's own socket, which must be reached from inside. The path goes by
+    /// where its server works, as the address of a socket is at most 107 bytes long.
+    pub(super) fn own_socket(server: i32) -> Self {
+        let folder = PathBuf::from(format!("/proc/{server}/cwd")).join(settings::ISOLATED_SOCKET);
+        Self::Socket { folder, port: settings::ISOLATED_PORT }
     }
 
     /// Whether it can be reached: from inside the namespaces of process `root`,
     /// or from where we are. An error says why the probe could not run.
-    pub(super) async fn is_reached(&self, postgres: &Postgres, root: Option<i32>) -> Result<bool, String> {
-        let (script, args): (_, Vec<OsString>) = match self {
-            Self::Tcp { host, port } => (CONNECT, vec![host.into(), port.to_string().into()]),
-            Self::Socket(path) => (SEE, vec![path.into()]),
+    pub(super) async fn is_reached(&self, instance: &IsolatedInstance, root: Option<i32>) -> Result<bool, String> {
+        let argv: Vec<OsString> = match self {
+            Self::Tcp { host, port } => {
+                let connect = ["bash", "-c", CONNECT, "probe", host.as_str()].map(OsString::from);
+                connect.into_iter().chain([port.to_string().into()]).collect()
+            }
+            Self::Socket { folder, port } => {
+                let ask = ["sh", "-c", ASK, "probe"].map(OsString::from);
+                let binaries = Binaries::of(&instance.folder.join("data")).map_err(|error| with_causes(&error))?;
+                let program = binaries.path("pg_isready").into_os_string();
+                ask.into_iter().chain([program, folder.into(), port.to_string().into()]).collect()
+            }
         };
+        let mut argv = argv.into_iter();
         let program = match root {
-            Some(pid) => Program::new("nsenter").args([
-                "-t",
-                &pid.to_string(),
-                "-U",
-                "-n",
-                "-m",
-                "--preserve-credentials",
-                "--",
-                "bash",
-            ]),
-            None => Program::new("bash"),
+            Some(pid) => {
+                Program::new("nsenter").args(["-t", &pid.to_string(), "-U", "-n", "-m", "--preserve-credentials", "--"])
+            }
+            None => Program::new(argv.next().unwrap_or_default()),
         };
-        let program = program.args(["-c", script, "probe"]).args(args).account(postgres.account.clone());
+        let program = program.args(argv).account(instance.postgres.account.clone());
         match program.output(PROBE_LIMIT).await.map_err(|error| error.to_string())?.trim() {
             "reached" => Ok(true),
             "unreachable" => Ok(false),
@@ -163,7 +199,7 @@ impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Self::Socket(path) => write!(f, "{}", path.display()),
+            Self::Socket { folder, port } => write!(f, "{}/.s.PGSQL.{port}", folder.display()),
         }
     }
 }

@@ -9,20 +9,20 @@ use std::fs;
 
 use super::{EndedRecovery, unfit};
 use crate::{
-    domain::{Lsn, RecoveryPoint, RecoveryTarget, Timeline},
+    domain::{Lineage, Lsn, RecoveryPoint, RecoveryTarget, Timeline},
     engine::{
         EngineError,
         postgres::restored::{ConfiguredRecovery, file_error},
     },
 };
 
-/// The point that was reached; an error where it is another one than was asked for.
+/// The point that was reached, and its history; an error where it is another one than was asked for.
 pub(super) fn judge(
     ended: &EndedRecovery,
     data: &std::path::Path,
     configured: &ConfiguredRecovery,
     log: &str,
-) -> Result<RecoveryPoint, EngineError> {
+) -> Result<Lineage, EngineError> {
     let path = data.join("pg_wal").join(ended.timeline.history_file());
     let history = entries(&fs::read_to_string(&path).map_err(file_error("read", &path))?);
     let Some((timeline, lsn)) = last_replayed(&history, ended.replayed) else {
@@ -31,7 +31,7 @@ pub(super) fn judge(
     let reached = RecoveryPoint { timeline, lsn, last_commit_at: ended.last_commit_at };
     let missed = elsewhere(configured, &reached, &history).or_else(|| missed(&configured.target, &reached, log));
     match missed {
-        None => Ok(reached),
+        None => Ok(Lineage { system_id: ended.system_id.clone(), reached, history }),
         Some(why) => Err(unfit(&format!("reach {}", configured.target), why)),
     }
 }
@@ -84,6 +84,14 @@ fn missed(target: &RecoveryTarget, reached: &RecoveryPoint, log: &str) -> Option
     (!is_reached).then(|| format!("it ended at {end}{commit}, stopping {told}"))
 }
 
+/// How long the replay took, waiting for WAL included, from `redo done at … elapsed: 0.12 s`
+/// of a server that tells it. It counts hundredths of a second: less is one.
+pub(super) fn replay_seconds(log: &str) -> Option<f64> {
+    let told = log.lines().rev().find_map(|line| Some(line.split_once("redo done at ")?.1))?;
+    let seconds: f64 = told.split_once("elapsed: ")?.1.split_whitespace().next()?.parse().ok()?;
+    seconds.is_finite().then(|| seconds.max(0.01))
+}
+
 /// The position in `after WAL location (LSN) "0/3000148"`.
 fn location(told: &str, side: &str) -> Option<Lsn> {
     told.strip_prefix(side)?.strip_prefix(" WAL location (LSN) \"")?.split('"').next()?.parse().ok()
@@ -121,6 +129,20 @@ mod tests {
         assert_eq!(at(Some(Lsn(0x300_0100))), Some((Timeline(1), Lsn(0x300_0100))));
         assert_eq!(at(None), Some((Timeline(2), Lsn(0x500_0000))));
         assert_eq!(last_replayed(&[], None), None);
+    }
+
+    #[test]
+    fn the_server_tells_how_long_it_replayed() {
+        let of = |seconds: &str| {
+            format!(
+                "LOG:  redo starts at 0/2000028\nLOG:  redo done at 0/5FFFFC0 system usage: CPU: user: 1.90 s, system: 0.20 s, elapsed: {seconds} s\nLOG:  selected new timeline ID: 2\n"
+            )
+        };
+        assert_eq!(replay_seconds(&of("62.17")), Some(62.17));
+        assert_eq!(replay_seconds(&of("0.00")), Some(0.01));
+        for silent in ["LOG:  redo done at 0/5FFFFC0\n", "LOG:  redo is not required\n", ""] {
+            assert_eq!(replay_seconds(silent), None, "{silent}");
+        }
     }
 
     #[test]

@@ -18,13 +18,14 @@ use sqlx::{
 use super::EndedRecovery;
 use crate::{
     decide::answer::Answer,
-    domain::{Lsn, Timeline},
+    domain::{AnswerDigest, Lsn, Timeline},
     engine::{
         EngineError,
         postgres::{
             Postgres,
             restored::{file_error, unfit},
             settings::{self, ISOLATED_PORT},
+            witness,
         },
     },
 };
@@ -124,7 +125,7 @@ impl Session {
             .row(
                 "select left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), pg_last_wal_replay_lsn()::text, \
                  (extract(epoch from pg_last_xact_replay_timestamp()) * 1000000)::bigint, \
-                 current_setting('server_version')",
+                 current_setting('server_version'), (select system_identifier::text from pg_control_system())",
             )
             .await?;
         let text = |column| row.try_get::<Option<String>, _>(column).map_err(|error| failed(&error));
@@ -135,6 +136,7 @@ impl Session {
             replayed: text(1)?.and_then(|lsn| lsn.parse::<Lsn>().ok()),
             last_commit_at: micros.and_then(|micros| Timestamp::from_microsecond(micros).ok()),
             server_version: text(3)?.unwrap_or_default(),
+            system_id: text(4)?.unwrap_or_default(),
         })
     }
 
@@ -179,19 +181,36 @@ impl Session {
                     }
                 }
             }
+            answer.is_query = answer.rows > 0 || witness::is_query(&mut connection, sql).await?;
             connection.close().await?;
             Ok::<_, sqlx::Error>(answer)
         };
-        match tokio::time::timeout(QUERY_LIMIT, asked).await {
-            Ok(answer) => answer.map_err(|error| failed(&error)),
-            Err(_) => Err(unfit("answer a query", format!("no answer within {QUERY_LIMIT:?}"))),
-        }
+        within_limit(asked).await
+    }
+
+    /// The same as a digest, as the source gives it.
+    pub(super) async fn witness(&self, dbname: &str, sql: &str) -> Result<AnswerDigest, EngineError> {
+        let asked = async {
+            let mut connection = self.connect(dbname).await?;
+            sqlx::raw_sql(witness::ALIKE).execute(&mut connection).await?;
+            let answer = witness::digest(&mut connection, sql).await?;
+            connection.close().await?;
+            Ok(answer)
+        };
+        within_limit(asked).await?.map_err(|why| unfit("answer a query", why))
     }
 
     /// The socket folder must stay ours alone.
     pub(super) fn mode(&self) -> Result<u32, EngineError> {
         let found = std::fs::metadata(&self.socket).map_err(file_error("look at", &self.socket))?;
         Ok(std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o777)
+    }
+}
+
+async fn within_limit<T>(asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, EngineError> {
+    match tokio::time::timeout(QUERY_LIMIT, asked).await {
+        Ok(answer) => answer.map_err(|error| failed(&error)),
+        Err(_) => Err(unfit("answer a query", format!("no answer within {QUERY_LIMIT:?}"))),
     }
 }
 

@@ -14,10 +14,10 @@ use std::{
 };
 
 use super::super::{
-    cluster::Binaries,
+    cluster::{self, Binaries},
     restored::{file_error, program_error, unfit},
 };
-use crate::{durable, engine::EngineError};
+use crate::{decide::room::Combining, durable, engine::EngineError};
 
 const PROGRAM: &str = "pg_combinebackup";
 /// How long the program may take.
@@ -26,6 +26,12 @@ const LIMIT: Duration = Duration::from_secs(6 * 3600);
 const LINKS_SINCE: u32 = 18;
 const LINKS: &str = "pg_tblspc";
 const BESIDE: &str = "tblspc";
+
+/// How the program of this major version makes its files.
+pub(super) fn combining(server_version: &str) -> Combining {
+    let links = cluster::major(server_version).is_some_and(|major| major >= LINKS_SINCE);
+    if links { Combining::Links } else { Combining::Copies }
+}
 
 pub(super) async fn combine(chain: &[PathBuf], data: &Path) -> Result<(), EngineError> {
     let Some(newest) = chain.last() else { return Err(unfit("be combined", "there is no backup")) };

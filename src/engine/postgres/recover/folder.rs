@@ -1,6 +1,7 @@
 //! What happens to the files of a restored data folder before it may be
 //! started: ties to the source's estate are cut, settings are written, and all
-//! of it belongs to the server's account.
+//! of it belongs to the server's account. An isolated instance keeps of it what is
+//! of the cluster, and no key, password file or setting of the source's.
 //!
 //! It never touches a file outside the restore: links are not followed, and a
 //! tablespace that lies elsewhere is refused.
@@ -11,7 +12,10 @@ use std::{
 };
 
 use super::{
-    super::restored::{ConfiguredRecovery, RECOVERY_FILE, file_error, make_private, own, set_mode, unfit, write_owned},
+    super::restored::{
+        ConfiguredRecovery, RECOVERY_FILE, file_error, make_private, of_source, original, own, set_mode, unfit,
+        write_owned,
+    },
     FolderFacts, settings,
 };
 use crate::{
@@ -37,11 +41,52 @@ pub(super) const START_LOCK: &str = "postmaster.pid";
 /// rest belongs to a server that ran.
 const EMPTIED: [&str; 8] =
     ["pg_wal", "pg_replslot", "pg_dynshmem", "pg_notify", "pg_serial", "pg_snapshots", "pg_stat_tmp", "pg_subtrans"];
+/// Of a cluster are, beside the folders that are named `pg_…` and what we write, these;
+/// `tblspc` holds the tablespaces.
+const FOLDERS: [&str; 3] = ["base", "global", "tblspc"];
+const FILES: [&str; 9] = [
+    "PG_VERSION",
+    "backup_label",
+    "backup_label.old",
+    "backup_manifest",
+    "tablespace_map",
+    "tablespace_map.old",
+    "postgresql.conf",
+    "pg_hba.conf",
+    "pg_ident.conf",
+];
+/// A server that runs, or ran, makes these.
+const OF_SERVER: [&str; 4] = [START_LOCK, "postmaster.opts", "recovery.signal", "postgresql.auto.conf"];
+const OURS: &str = "lifeboat_";
 const CONFIGURATION: [&str; 4] = ["postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf"];
 const EXPECTED: &str = "find a restored data folder";
 
-fn original(name: &str) -> String {
-    format!("lifeboat_original_{name}")
+/// Whether something directly in the data folder of an isolated instance is a part of the
+/// cluster, or of its own server. What else a source keeps there is its own: keys,
+/// password files, logs, and the settings that we keep for people.
+pub(in super::super) fn is_of_cluster(name: &str, is_folder: bool) -> bool {
+    if is_folder {
+        return FOLDERS.contains(&name) || name.starts_with("pg_") || name.starts_with(OURS);
+    }
+    FILES.contains(&name) || OF_SERVER.contains(&name) || name.starts_with(OURS) && !name.starts_with(&original(""))
+}
+
+/// Moves out of the data folder of an isolated instance what is not of the cluster, to
+/// where its server cannot see it: what the source was set to is still asked for. A link
+/// is moved, not what it leads to.
+pub(super) fn set_aside(data: &Path, account: Option<&Account>) -> Result<(), EngineError> {
+    let aside = of_source(data);
+    make_private(&aside, account)?;
+    for entry in fs::read_dir(data).map_err(file_error("read", data))? {
+        let entry = entry.map_err(file_error("read", data))?;
+        let is_folder = entry.file_type().map_err(file_error("look at", &entry.path()))?.is_dir();
+        if !is_of_cluster(&entry.file_name().to_string_lossy(), is_folder) {
+            let to = aside.join(entry.file_name());
+            remove(&to)?;
+            durable::relocate(&entry.path(), &to).map_err(file_error("move", &entry.path()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Checks and cleans the folder, and gives it to the account.
