@@ -152,6 +152,10 @@ async fn together(app: &App, names: &[DatabaseName], instant: Timestamp, invocat
             break;
         }
     }
+    // The platform is all of them, also where a test was ended.
+    let untested = names.iter().skip(reached.len()).cloned();
+    let untested = untested.map(|database| Reached { database, verdict: Verdict::Aborted, last_commit_at: None });
+    reached.extend(untested.collect::<Vec<_>>());
     let platform = platform::judge(instant, &reached);
     let verdict = platform.verdict;
     invocation.print(&Together { platform, tests }, |together| text(&together.platform, &reached))?;

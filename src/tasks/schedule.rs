@@ -232,7 +232,7 @@ impl Table {
         let (database, schedule) = (&self.database, &self.database.schedule.config);
         let Some(line) = self.agenda.lines.get(due.line) else { return Ok(None) };
         let id = RunId::new(line.flow, database.name.as_str(), &line.kind, &due.due_at.to_string());
-        let run = match schedule.backups.get(due.line) {
+        let (run, placement) = match schedule.backups.get(due.line) {
             Some(entry) => {
                 let params = backup::Params {
                     database: database.name.clone(),
@@ -241,13 +241,12 @@ impl Table {
                     manner: backup::Manner { from: entry.backup_from, rate_max: entry.backup_rate_max },
                     due_at: Some(due.due_at),
                 };
-                NewRun::new(id, &database.name, &params, "schedule")
-                    .map(|run| run.placed(database.placement_at_first()))
+                (NewRun::new(id, &database.name, &params, "schedule"), database.placement_at_first())
             }
             None if !has_backup_before(database, due.due_at).await? => return Ok(None),
             None if line.flow == self_test::NAME => {
                 let params = self_test::Params { database: database.name.clone(), due_at: Some(due.due_at) };
-                NewRun::new(id, &database.name, &params, "schedule")
+                (NewRun::new(id, &database.name, &params, "schedule"), database.placement_at_first())
             }
             None => {
                 let params = restore_test::Params {
@@ -256,11 +255,11 @@ impl Table {
                     due_at: Some(due.due_at),
                 };
                 let placement = restore_test::placement(database, &params.point);
-                NewRun::new(id, &database.name, &params, "schedule").map(|run| run.placed(placement))
+                (NewRun::new(id, &database.name, &params, "schedule"), placement)
             }
         };
         let run = run.map_err(|error| with_causes(&error))?;
-        Ok(Some(run.by(due.closes_at)))
+        Ok(Some(run.placed(placement).by(due.closes_at)))
     }
 
     fn missed_run(&self, missed: &Missed) -> Result<NewRun, String> {

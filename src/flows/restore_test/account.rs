@@ -34,9 +34,9 @@ pub(super) async fn conclude(
     // It may have left the schedules since; the run ends all the same.
     let owned = resources.database(&params.database).ok();
     let database = owned.as_deref();
-    let (fetched, _): (Option<Restored>, _) = parted(cx.output_if_any("fetch")?);
+    let (fetched, _): (Option<Restored>, _) = parted(cx.output_if_any::<Option<_>>("fetch")?.flatten());
     // What was exhausted in fetching ended proving, too.
-    let (proof, exhausted): (Option<Proof>, _) = parted(cx.output_if_any("prove")?);
+    let (proof, exhausted): (Option<Proof>, _) = parted(cx.output_if_any::<Option<_>>("prove")?.flatten());
     let refetched = proof.as_ref().and_then(|proof| proof.refetched.clone());
     let told = Told {
         turn: cx.output_if_any::<Option<Selection>>(super::turn::NAME)?.flatten(),
@@ -91,8 +91,8 @@ pub(super) async fn conclude(
 }
 
 /// What a step reached, or what was exhausted; neither where there was nothing to restore.
-fn parted<T>(outcome: Option<Option<Outcome<T>>>) -> (Option<T>, Option<Exhausted>) {
-    match outcome.flatten() {
+fn parted<T>(outcome: Option<Outcome<T>>) -> (Option<T>, Option<Exhausted>) {
+    match outcome {
         Some(Outcome::Reached(reached)) => (Some(reached), None),
         Some(Outcome::Exhausted { exhausted }) => (None, Some(exhausted)),
         None => (None, None),

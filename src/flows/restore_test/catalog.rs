@@ -15,6 +15,7 @@ use crate::{
     db::{Db, runs, vaults},
     decide::catalog::{self, Held, Recorded},
     domain::{BackupId, Check, RunId, Verdict, record},
+    durable,
     evidence::{Entry, EvidenceLog},
     flow::{StepContext, StepError},
     flows::{
@@ -27,16 +28,23 @@ use crate::{
 /// So many differences are named, and how many more there are.
 const NAMED_MAX: usize = 5;
 
-/// A check for each part that comes back. `folder` gets the state database.
+/// A check for each part that comes back. `folder` gets the state database, for as long as
+/// that takes: no copy runs beside it.
 pub(super) async fn rebuilt(
     test: &Test,
     vault: &Vault,
     folder: &Path,
     cx: &StepContext,
 ) -> Result<Vec<Check>, StepError> {
+    let folder = folder.join("state");
+    durable::create_folder(&folder)
+        .map_err(|error| StepError::transient(format!("cannot make {}: {error}", folder.display())))?;
     let db = Db::open(&format!("sqlite:{}", folder.join("state.db").display())).await?;
     let checks = Lost { test, vault, db: &db }.checks(cx).await;
     db.close().await;
+    tokio::fs::remove_dir_all(&folder)
+        .await
+        .map_err(|error| StepError::transient(format!("cannot remove {}: {error}", folder.display())))?;
     checks
 }
 

@@ -71,6 +71,8 @@ async fn lived(lab: &Lab, site: &Site) -> [String; 3] {
 async fn each_recovery_point_is_restored_in_its_turn() {
     let lab = wallet_on(18, "summarize_wal = on").await;
     let site = Site::write(lab.port);
+    // Of no matter here, and not to be missed on a busy machine.
+    site.edit(SCHEDULE, "rpo: 15s", "rpo: 15m");
     site.add_vault();
     let increments = "  - {kind: incremental, cron: \"0 3 29 2 *\"}\nwal:";
     site.edit(SCHEDULE, "wal:", increments);
@@ -160,6 +162,8 @@ async fn other_vault_lacks_wal(site: &Site) {
 async fn what_there_is_nothing_of_is_told_with_its_remedy() {
     let lab = wallet("").await;
     let site = Site::write(lab.port);
+    // Of no matter here, and not to be missed on a busy machine.
+    site.edit(SCHEDULE, "rpo: 15s", "rpo: 15m");
     site.edit(SCHEDULE, "    - heartbeat\n", "");
     backed_up(&site).await;
     let with = async |args: &[&str]| site.run(&[&["restore-test", "wallet"][..], args].concat()).await;

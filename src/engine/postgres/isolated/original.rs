@@ -51,8 +51,10 @@ async fn settings(
     kinds: &BTreeMap<String, String>,
     found: &mut ClusterParts,
 ) -> Result<(), EngineError> {
-    let (data, folder) = (instance.folder.join("data"), instance.folder.join("settings"));
+    let data = instance.folder.join("data");
+    // Where the server of the copy sees nothing.
     let aside = of_source(&data);
+    let folder = aside.join("settings");
     let account = instance.postgres.account.as_ref();
     make_private(&folder, account)?;
     let (conf, auto) = (kept(&aside, CONF)?, kept(&aside, AUTO)?);
@@ -81,15 +83,15 @@ async fn settings(
                 return Err(program_error("postgres", error));
             }
             // What it says may quote a line of the files.
-            Err(error) => {
-                tracing::warn!(setting = name, %error, "the source's setting cannot be read in the copy");
+            Err(_) => {
+                tracing::warn!(setting = name, "the source's setting cannot be read in the copy");
                 found
                     .unseen
                     .push(format!("setting {name}, which PostgreSQL does not make out in the files of the backup"));
             }
         }
     }
-    Ok(())
+    fs::remove_dir_all(&folder).map_err(file_error("remove", &folder))
 }
 
 fn kept(aside: &Path, name: &str) -> Result<Option<String>, EngineError> {
