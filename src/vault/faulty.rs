@@ -102,7 +102,7 @@ mod tests {
         let hidden = gone.clone();
         let faulty = Faulty::without(Arc::clone(&inner), move |key| *key == hidden);
         let listed: Vec<ObjectKey> = faulty.list("a/").await.unwrap().into_iter().map(|object| object.key).collect();
-        assert_eq!(listed, [here.clone()]);
+        assert_eq!(listed, std::slice::from_ref(&here));
         assert_eq!(faulty.versions("a/").await.unwrap().len(), 1);
         assert!(faulty.read(&here).await.is_ok());
         let version = VersionId(String::new());
