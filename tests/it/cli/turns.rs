@@ -238,25 +238,25 @@ async fn a_lost_state_database_comes_back_as_it_was_or_the_difference_is_named()
     let entry = site.path("vault/evidence/00000001.json");
     let proof = files(&format!("/proofs/{}/{run}.json", taken[3]));
     assert_eq!(proof.len(), 2, "with its signature: {proof:?}");
-    for (lost_file, part, words) in [
+    for (planted, part, words) in [
         (proof[0].clone(), "rebuilt_backups", "the proof of backup"),
         (proof[1].clone(), "rebuilt_backups", "the proof of backup"),
         (folder, "rebuilt_backups", "and no prune removed it"),
         (entry.clone(), "rebuilt_evidence", "entry 1 is missing"),
     ] {
-        moved(lost_file.clone(), site.path("away"));
+        moved(planted.clone(), site.path("away"));
         let (verdict, told) = lost().await;
         let (found, actual) = check(&told, part);
         assert!(verdict == Verdict::Fail && found == "FAIL" && actual.contains(words), "{words}: {told:#}");
-        moved(site.path("away"), lost_file);
+        moved(site.path("away"), planted);
     }
     let sound = std::fs::read_to_string(&entry).unwrap();
     std::fs::write(&entry, sound.replace("\"PASS\"", "\"FAIL\"")).unwrap();
     let (verdict, told) = lost().await;
     assert!(verdict == Verdict::Fail && check(&told, "rebuilt_evidence").1.contains("entry 1"), "{told:#}");
     std::fs::write(&entry, sound).unwrap();
-    let (verdict, last) = lost().await;
-    assert_eq!(verdict, Verdict::Pass, "{last:#}");
+    let (verdict, mended) = lost().await;
+    assert_eq!(verdict, Verdict::Pass, "{mended:#}");
 
     // The oldest that is kept, and what expires is none of them.
     let (verdict, oldest) = tested(&app, RecoveryAlgorithm::Oldest).await;
