@@ -164,6 +164,11 @@ impl Facts {
     fn restorable(&self) -> impl Iterator<Item = &Candidate> {
         self.backups.iter().filter(|candidate| self.chain(candidate).is_ok())
     }
+
+    /// The newest of them: what is restored to its own end where no backup is named.
+    pub fn newest_restorable(&self) -> Option<&Candidate> {
+        newest(self.restorable())
+    }
 }
 
 /// One segment to fetch: whole, or from these tails.
@@ -243,7 +248,7 @@ impl Line {
 /// lies before the target.
 pub fn choose(facts: &Facts, target: &RecoveryTarget, backup: Option<&BackupId>) -> Result<Selection, Refusal> {
     let explicit = backup.map(|id| named(facts, id)).transpose()?;
-    let newest_backup = newest(facts.restorable()).ok_or(Refusal::NoBackup)?;
+    let newest_backup = facts.newest_restorable().ok_or(Refusal::NoBackup)?;
     let bounds = bounds(facts)?;
     let timeline = match target {
         // The backup's own end needs nothing of what came later.

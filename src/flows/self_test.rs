@@ -157,13 +157,13 @@ impl Refused {
         let config = plant::checked(&self.config, Vec::new());
         let planted = match self.fault {
             Fault::WrongKey => plant::wrong_key(&self.database, &config, folder)?,
-            _ => match plant::missing_segment(&self.database, &config).await? {
+            _ => match plant::missing_segment(&self.database, &config, cx.clock().now()).await? {
                 Some(planted) => planted,
-                None => return Ok(Sight::Unknown("the vault holds no backup".to_owned())),
+                None => return Ok(Sight::Unknown("the vault holds no restorable backup".to_owned())),
             },
         };
         // The end of the backup itself: whatever the vault holds behind it, it needs its own WAL and its key.
-        let place = (folder.to_owned(), RecoveryTarget::Immediate);
+        let place = (folder.to_owned(), RecoveryTarget::Immediate, planted.backup.clone());
         let trial =
             Trial::begin((Arc::clone(&planted.database), Arc::clone(&self.resources)), config, place, cx).await?;
         planted.make_identity()?;

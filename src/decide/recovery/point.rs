@@ -5,7 +5,7 @@
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
-use super::{Candidate, Facts, newest};
+use super::{Candidate, Facts};
 use crate::domain::{BackupId, Lsn, RecoveryTarget};
 
 /// What can be taken, best first.
@@ -68,7 +68,7 @@ fn length(facts: &Facts, candidate: &Candidate, restorable: &BTreeSet<BackupId>)
 /// With the WAL behind it: all of it where it is the newest backup, else up to
 /// where the next one begins; its own end where that WAL is kept no more.
 fn as_far_as_held(facts: &Facts, candidate: &Candidate) -> RecoveryTarget {
-    if newest(facts.restorable()).is_some_and(|newest| newest.id == candidate.id) {
+    if facts.newest_restorable().is_some_and(|newest| newest.id == candidate.id) {
         return RecoveryTarget::Latest;
     }
     let behind =

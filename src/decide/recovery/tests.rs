@@ -231,3 +231,23 @@ fn an_increment_needs_all_that_it_builds_upon() {
     facts.backups[1].parent = Some("b".parse().unwrap());
     assert_eq!(choose(&facts, &RecoveryTarget::Latest, None).unwrap().backup.as_str(), "a", "a circle is no chain");
 }
+
+/// The self-test relies on it: what it plants into a backup is met in that backup alone.
+#[test]
+fn a_named_backup_without_its_wal_is_refused_whatever_has_ended_since() {
+    let mut facts = facts();
+    let orphan = candidate("c", 1, 8 * SIZE.bytes() + 40, 8 * SIZE.bytes() + 400, 3000);
+    facts.backups.push(Candidate { parent: Some("lost".parse().unwrap()), ..orphan });
+    let newest = facts.newest_restorable().unwrap().clone();
+    assert_eq!(newest.id.as_str(), "b", "what lacks its parent is not restored");
+    facts.coverage.whole.remove(&segment(1, 6));
+    facts.backups.push(candidate("d", 1, 8 * SIZE.bytes() + 500, 8 * SIZE.bytes() + 900, 4000));
+    assert_eq!(choose(&facts, &RecoveryTarget::Immediate, None).unwrap().backup.as_str(), "d");
+    let refused = choose(&facts, &RecoveryTarget::Immediate, Some(&newest.id)).unwrap_err();
+    assert!(
+        matches!(&refused, Refusal::Gap { timeline, from, .. } if *timeline == Timeline(1) && *from == lsn(6, 0)),
+        "{refused}"
+    );
+    facts.backups.clear();
+    assert_eq!(facts.newest_restorable(), None);
+}

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use super::{Choose, Chosen, Failed, Params, Point, Proof, Prove, Test, account, target};
 use crate::{
     config::schedule::RestoreTestConfig,
-    domain::{Beat, Check, EvidenceRecord, RecoveryTarget},
+    domain::{BackupId, Beat, Check, EvidenceRecord, RecoveryTarget},
     flow::{StepContext, StepError},
     flows::{
         Database, Resources,
@@ -50,17 +50,19 @@ pub(in crate::flows) struct Disaster<'a> {
 }
 
 impl Trial {
-    /// Makes the folder anew and freezes what the vault holds, to restore to `target`.
+    /// Makes the folder anew and freezes what the vault holds, to restore to `point` from
+    /// `backup`, or from the one that a restore would choose.
     pub(in crate::flows) async fn begin(
         (database, resources): (Arc<Database>, Arc<Resources>),
         config: RestoreTestConfig,
-        (folder, point): (PathBuf, RecoveryTarget),
+        (folder, point, backup): (PathBuf, RecoveryTarget, Option<BackupId>),
         cx: &StepContext,
     ) -> Result<Self, StepError> {
         let target = target::of(&database, &config);
         let test = Arc::new(Test { resources, database, config, target });
         let choose = Choose { test: Arc::clone(&test), point: Point::Asked(point) };
-        Ok(Self { chosen: choose.begin(folder, None, cx).await?, test })
+        let chosen = Chosen { backup, ..choose.begin(folder, None, cx).await? };
+        Ok(Self { test, chosen })
     }
 
     /// Where the data folder of the copy lies.

@@ -56,9 +56,8 @@ impl Step for Copied {
         let config = self.checked();
         let keys = plant::keys(&self.database);
         let database = plant::with(&self.database, &config, (self.database.vaults.clone(), keys));
-        let trial =
-            Trial::begin((database, Arc::clone(&self.resources)), config, (folder.clone(), RecoveryTarget::Latest), cx)
-                .await?;
+        let place = (folder.clone(), RecoveryTarget::Latest, None);
+        let trial = Trial::begin((database, Arc::clone(&self.resources)), config, place, cx).await?;
         let restored = trial.fetch(cx).await??;
         cx.progress("flipping a page of the copy", None, None);
         let page = self.database.engine.damage_page(&trial.data()).await?;

@@ -11,10 +11,11 @@ use std::{
 };
 
 use age::{secrecy::ExposeSecret as _, x25519::Identity};
+use jiff::Timestamp;
 
 use crate::{
     config::{SecretRef, check::CheckConfig, schedule::RestoreTestConfig},
-    domain::{Segment, SegmentSize},
+    domain::{BackupId, Segment, SegmentSize},
     fault,
     flow::StepError,
     flows::{Database, KeyError, Keys, Parts, Vault, restore},
@@ -27,7 +28,10 @@ const STRANGER: &str = "stranger.age";
 /// A database into which a fault was planted.
 pub(super) struct Planted {
     pub(super) database: Arc<Database>,
-    /// The segment that is missing.
+    /// The backup that is restored, whatever else the vault holds by then; the newest
+    /// one where none is named.
+    pub(super) backup: Option<BackupId>,
+    /// The segment that it lacks.
     pub(super) segment: Option<(Segment, SegmentSize)>,
     /// Where the identity is to lie that opens nothing.
     pub(super) identity: Option<PathBuf>,
@@ -67,21 +71,19 @@ pub(super) fn keys(database: &Database) -> Keys {
     Keys { escrow: None, ..database.keys.clone() }
 }
 
-/// A view of the first vault that lacks the first segment which its newest backup needs;
-/// none where it holds no backup.
+/// A view of the first vault that lacks the first segment which its newest restorable
+/// backup needs; none where it holds no such backup.
 pub(super) async fn missing_segment(
     database: &Database,
     config: &RestoreTestConfig,
+    now: Timestamp,
 ) -> Result<Option<Planted>, StepError> {
     let Some(vault) = database.vault(None) else { return Err(StepError::permanent("the database has no vault")) };
     let held = restore::newest(database, vault).await?;
-    let newest = held.catalog.entries.iter().max_by_key(|entry| {
-        let manifest = &entry.manifest;
-        (manifest.timeline, manifest.stop_lsn, manifest.backup.clone())
-    });
-    let Some(manifest) = newest.map(|entry| &entry.manifest) else { return Ok(None) };
-    let size = manifest.segment_size;
-    let segment = Segment::holding(manifest.timeline, manifest.start_lsn, size);
+    let facts = restore::facts(&[(vault, &held)], now).await?;
+    let newest = facts.as_ref().and_then(|facts| Some((facts.newest_restorable()?, facts.segment_size)));
+    let Some((newest, size)) = newest else { return Ok(None) };
+    let segment = Segment::holding(newest.timeline, newest.start_lsn, size);
     let layout = held.listing.layout().clone();
     let is_missing = move |key: &ObjectKey| match WalName::parse(&layout, key, size) {
         Some(WalName::Whole(of) | WalName::Tail { segment: of, .. }) => {
@@ -92,7 +94,7 @@ pub(super) async fn missing_segment(
     let store = Arc::new(Faulty::without(Arc::clone(&vault.store), is_missing));
     let vaults = vec![Vault { store, ..vault.clone() }];
     let database = with(database, config, (vaults, keys(database)));
-    Ok(Some(Planted { database, segment: Some((segment, size)), identity: None }))
+    Ok(Some(Planted { database, backup: Some(newest.id.clone()), segment: Some((segment, size)), identity: None }))
 }
 
 /// An identity that nothing was encrypted to.
@@ -106,5 +108,5 @@ pub(super) fn wrong_key(database: &Database, config: &RestoreTestConfig, folder:
     let keys = Keys { identity, ..keys(database) };
     let keys = if fault::is_blinded("wrong_key") { self::keys(database) } else { keys };
     let database = with(database, config, (database.vaults.clone(), keys));
-    Ok(Planted { database, segment: None, identity: Some(file) })
+    Ok(Planted { database, backup: None, segment: None, identity: Some(file) })
 }
