@@ -86,7 +86,8 @@ impl Trial {
     }
 
     /// What a restore test would say of the copy. The checks that `is_counted` leaves out
-    /// were not made; against a disaster the recovery point is judged.
+    /// were not made; against a disaster the recovery point is judged. That its folder is
+    /// there still is no fault of the copy: whoever began the trial judges its clean-up.
     pub(in crate::flows) fn judge(
         &self,
         told: &Told,
@@ -103,7 +104,7 @@ impl Trial {
             restored: Some(told.restored.clone()),
             proof: Some(proof),
             exhausted: None,
-            is_gone: false,
+            is_gone: true,
         };
         let point = Point::Asked(self.chosen.target.clone());
         let params = Params { database: database.name.clone(), point, due_at: None };

@@ -12,7 +12,12 @@ use super::{
 
 const FAULTS: [&str; 5] = ["flipped_page", "missing_segment", "wrong_key", "stale_heartbeat", "failing_sql"];
 
+/// What is planted into the one copy, and judged by the verdict of its test.
+#[cfg(debug_assertions)]
+const OF_COPY: [&str; 3] = ["flipped_page", "stale_heartbeat", "failing_sql"];
+
 /// A check of restore tests that is made to see nothing, and the faults that are missed then.
+#[cfg(debug_assertions)]
 const BLINDED: [(&str, &[&str]); 6] = [
     ("page_checksums", &["flipped_page"]),
     ("missing_segment", &["missing_segment"]),
@@ -83,6 +88,8 @@ async fn every_planted_fault_turns_red_and_nothing_of_it_is_left() {
     assert!(record.to_string().contains("faults planted into a restore test"), "{record}");
 }
 
+/// A release build knows no blinded check.
+#[cfg(debug_assertions)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blind_verifier_is_the_gravest_finding_until_it_sees() {
     let lab = wallet("").await;
@@ -95,6 +102,9 @@ async fn a_blind_verifier_is_the_gravest_finding_until_it_sees() {
         for (fault, (verdict, actual)) in came_out(&test) {
             let expected = if missed.contains(&fault) { ("FAIL", "GREEN: ") } else { ("PASS", "RED: ") };
             assert!(verdict == expected.0 && actual.starts_with(expected.1), "blind@{check}, {fault}: {test}");
+            // But for what is planted, nothing of the copy makes the test fail.
+            let is_sound = !OF_COPY.contains(&fault) || actual.ends_with("the test's verdict is PASS");
+            assert!(verdict == "PASS" || is_sound, "blind@{check}, {fault}: {test}");
         }
         // Those that were missed before were seen this time.
         let findings = site.run(&["findings"]).await.json(1);
