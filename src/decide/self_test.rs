@@ -108,6 +108,25 @@ pub fn sight(check: Option<&Check>, verdict: Verdict) -> Sight {
     }
 }
 
+/// How a self-test is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Concluded {
+    /// Of its record. What was not seen is the gravest there is, however the run ended.
+    pub verdict: Verdict,
+    /// Whether it could be made; none where somebody ended it.
+    pub is_made: Option<bool>,
+}
+
+/// `ended` is the verdict by how its steps ended, `seen` that of the faults.
+pub fn conclude(ended: Verdict, seen: Verdict) -> Concluded {
+    let is_made = match ended {
+        Verdict::Error => Some(false),
+        Verdict::Aborted => None,
+        Verdict::Pass | Verdict::Inconclusive | Verdict::Fail => Some(true),
+    };
+    Concluded { verdict: ended.max(seen), is_made }
+}
+
 /// How long before a planted disaster nothing more arrived, beyond the objective.
 const STALE: SignedDuration = SignedDuration::from_secs(60);
 
@@ -191,6 +210,22 @@ mod tests {
             (None, Fail, Fail),
         ] {
             assert_eq!(came_out(check, verdict), expected, "{check:?} {verdict}");
+        }
+    }
+
+    #[test]
+    fn one_that_could_not_be_made_is_told_whatever_it_has_seen() {
+        use Verdict::{Aborted, Error, Fail, Inconclusive, Pass};
+        for (ended, seen, verdict, is_made) in [
+            (Pass, Pass, Pass, Some(true)),
+            (Inconclusive, Inconclusive, Inconclusive, Some(true)),
+            (Fail, Fail, Fail, Some(true)),
+            (Error, Inconclusive, Error, Some(false)),
+            (Error, Fail, Fail, Some(false)),
+            (Aborted, Pass, Aborted, None),
+            (Aborted, Fail, Fail, None),
+        ] {
+            assert_eq!(conclude(ended, seen), Concluded { verdict, is_made }, "{ended} {seen}");
         }
     }
 

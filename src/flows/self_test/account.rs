@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{NAME, Params, Tried};
 use crate::{
     db::findings,
-    decide::self_test::{self, Fault, Outcome, Sight},
+    decide::self_test::{self, Concluded, Fault, Outcome, Sight},
     domain::{Check, DatabaseName, EvidenceRecord, Verdict, record::Why},
     evidence::Filter,
     flow::{Conclusion, Ending, StepContext, StepError},
@@ -47,14 +47,13 @@ pub(super) async fn conclude(
     let seen = Verdict::worst(checks.iter().map(|check| check.verdict));
     let gone = Verdict::worst(clean_up.iter().map(|check| check.verdict));
     let mut verdicts = BTreeMap::from([("faults_seen".to_owned(), seen), ("clean_up".to_owned(), gone)]);
-    let (verdict, mut told) = flows::judged(ending, seen.max(gone));
+    let (ended, mut told) = flows::judged(ending, seen.max(gone));
     if *ending != Ending::Done {
-        verdicts.insert("completed".to_owned(), verdict);
+        verdicts.insert("completed".to_owned(), ended);
     }
-    // What was not seen is the gravest there is, however the run ended.
-    let verdict = verdict.max(seen);
+    let Concluded { verdict, is_made } = self_test::conclude(ended, seen);
+    tell(resources, &params.database, (is_made, &told), cx).await?;
     told.extend(keep(resources, &params.database, &outcomes, cx).await?);
-    tell(resources, &params.database, (verdict, &told), cx).await?;
     let record = EvidenceRecord {
         why: Why {
             scenario: Some("faults planted into a restore test".to_owned()),
@@ -124,12 +123,12 @@ async fn last_seen(
 async fn tell(
     resources: &Resources,
     database: &DatabaseName,
-    (verdict, told): (Verdict, &[String]),
+    (is_made, told): (Option<bool>, &[String]),
     cx: &StepContext,
 ) -> Result<(), StepError> {
     let id = format!("{NAME}/{database}");
-    match verdict {
-        Verdict::Error => {
+    match is_made {
+        Some(false) => {
             let message = format!(
                 "the last self-test of restore tests ended ERROR: {}; `lifeboat evidence show {}` tells more, and one that comes to its end closes this",
                 told.join("; "),
@@ -137,8 +136,8 @@ async fn tell(
             );
             findings::open(&resources.db, &id, database.as_str(), &message).await?;
         }
-        Verdict::Pass | Verdict::Fail | Verdict::Inconclusive => findings::close(&resources.db, &id).await?,
-        Verdict::Aborted => {}
+        Some(true) => findings::close(&resources.db, &id).await?,
+        None => {}
     }
     Ok(())
 }
