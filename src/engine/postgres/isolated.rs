@@ -56,6 +56,21 @@ use session::{Readiness, Session};
 const SHORT_OF_MEMORY: [&str; 4] =
     ["Cannot allocate memory", "cannot allocate memory", "failed to map segment", "out of memory"];
 
+/// Words before a message of PostgreSQL that ends no server.
+const PASSING: [&str; 11] = [
+    "DEBUG",
+    "LOG:  ",
+    "INFO:  ",
+    "NOTICE:  ",
+    "WARNING:  ",
+    "ERROR:  ",
+    "DETAIL:  ",
+    "HINT:  ",
+    "CONTEXT:  ",
+    "QUERY:  ",
+    "STATEMENT:  ",
+];
+
 /// How soon a starting copy is asked again whether it is ready.
 const POLL_MIN: Duration = Duration::from_millis(20);
 const POLL_MAX: Duration = Duration::from_secs(1);
@@ -201,15 +216,25 @@ fn read_log(path: &Path) -> String {
 }
 
 /// Why a server ended. Nothing but its own words tells that memory was short: before it
-/// can load its libraries there is not even an SQLSTATE.
+/// can load its libraries there is not even an SQLSTATE. What it went on after counts for
+/// nothing: a record of garbage at the end of the WAL may claim any length.
 fn failure(log: &str, memory_max: Option<ByteSize>, goal: &str) -> EngineError {
-    let short = log.lines().find(|line| SHORT_OF_MEMORY.iter().any(|words| line.contains(words)));
+    let is_short = |line: &&str| SHORT_OF_MEMORY.iter().any(|words| line.contains(words));
+    let short = log.lines().filter(|line| ends_server(line)).find(is_short);
     match (memory_max, short) {
         (Some(limit), Some(line)) => {
             EngineError::Memory { expected: goal.to_owned(), limit, log: line.trim().to_owned() }
         }
         _ => unfit(goal, failure_line(log)),
     }
+}
+
+/// Whether a server ended for what this line says: FATAL, PANIC, or none of its own log,
+/// as the loader's and those of the programs around it.
+fn ends_server(line: &str) -> bool {
+    let is_fatal = line.contains("FATAL:  ") || line.contains("PANIC:  ");
+    // Further lines of a message begin with a tab.
+    is_fatal || !(line.starts_with('\t') || PASSING.iter().any(|word| line.contains(word)))
 }
 
 /// Why a server ended: what it could not make of its WAL where we know that, else
@@ -328,7 +353,9 @@ mod tests {
             ),
             ("FATAL:  recovery ended before configured recovery target was reached", false),
         ] {
-            let told = |limit| failure(&format!("LOG:  starting\n{line}\n"), limit, "start");
+            let before = "LOG:  starting\nLOG:  out of memory while trying to decode a record of length 4711\n\
+                          ERROR:  could not execute\nSTATEMENT:  select\n\t'out of memory'\n";
+            let told = |limit| failure(&format!("{before}{line}\n"), limit, "start");
             let limited = told(Some(ByteSize::from_bytes(1 << 26)));
             assert_eq!(matches!(&limited, EngineError::Memory { .. }), is_memory, "{line}");
             assert!(limited.to_string().contains(line) && matches!(told(None), EngineError::Recovery { .. }), "{line}");
