@@ -7,6 +7,7 @@
 
 use std::{
     fs,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -57,12 +58,15 @@ impl Lab {
 
     /// The run that a command has begun.
     async fn begun(&self) -> RunId {
-        let tests = async || {
-            let unfinished = self.app.runner.unfinished().await.unwrap().into_iter();
-            unfinished.filter(|run| run.flow == restore_test::NAME).collect::<Vec<_>>()
-        };
-        eventually("the command has begun its run", LIMIT, || async { !tests().await.is_empty() }).await;
-        tests().await.remove(0).run_id
+        // It may have ended when it is asked for again.
+        let begun = OnceLock::new();
+        eventually("the command has begun its run", LIMIT, || async {
+            let mut unfinished = self.app.runner.unfinished().await.unwrap().into_iter();
+            let test = unfinished.find(|run| run.flow == restore_test::NAME);
+            test.is_some_and(|run| begun.set(run.run_id).is_ok())
+        })
+        .await;
+        begun.into_inner().unwrap()
     }
 }
 
