@@ -252,9 +252,8 @@ fn passed_test(name: &str) -> LastRestoreTest {
     }
 }
 
-/// A database that is recoverable and proven.
-pub(crate) fn database(name: &str) -> DatabaseStatus {
-    let exposure = |vault: &str, seconds: f64| VaultExposure {
+fn exposure(vault: &str, seconds: f64) -> VaultExposure {
+    VaultExposure {
         vault: vault.parse().unwrap(),
         seconds: Some(seconds),
         over_objective: false,
@@ -265,7 +264,11 @@ pub(crate) fn database(name: &str) -> DatabaseStatus {
             over_seconds: 0.0,
             max_seconds: Some(seconds + 1.0),
         },
-    };
+    }
+}
+
+/// A database that is recoverable and proven.
+pub(crate) fn database(name: &str) -> DatabaseStatus {
     DatabaseStatus {
         database: name.parse().unwrap(),
         engine: "PostgreSQL 15.8".into(),

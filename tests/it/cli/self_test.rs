@@ -41,9 +41,9 @@ fn came_out(test: &Value) -> BTreeMap<&str, (&str, &str)> {
     let checks = test["checks"].as_array().unwrap().iter();
     checks
         .map(|check| {
-            let text = |name: &str| check[name].as_str().unwrap();
-            assert!(text("expected").starts_with("RED: "), "{test}");
-            (text("name"), (text("verdict"), text("actual")))
+            let told = |name: &str| check[name].as_str().unwrap();
+            assert!(told("expected").starts_with("RED: "), "{test}");
+            (told("name"), (told("verdict"), told("actual")))
         })
         .collect()
 }

@@ -87,12 +87,11 @@ async fn killed(lab: &mut Lab, victim: Victim, chance: &mut Chance, longest: Dur
     chance.instant(longest).await;
     let was_under_way = !lab.app.runner.get(&id).await.unwrap().state.is_final();
     let step = lab.app.runner.get(&id).await.unwrap().step;
-    match command {
-        Some(mut command) => command.kill().await.unwrap(),
-        None => {
-            lab.kill().await;
-            lab.serve(None);
-        }
+    if let Some(mut command) = command {
+        command.kill().await.unwrap();
+    } else {
+        lab.kill().await;
+        lab.serve(None);
     }
     println!("{victim:?} killed after {:.2?}, in step {step:?}, under way: {was_under_way}", begun.elapsed());
     let run = lab.ended(&id).await;

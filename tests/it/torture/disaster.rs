@@ -212,7 +212,7 @@ async fn struck(lab: &Lab, site: &Site) -> Value {
     let mut test = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(test.stderr.take().unwrap()).lines();
     let drawn: Timestamp = loop {
-        let line = lines.next_line().await.unwrap().expect("a disaster is drawn");
+        let line = lines.next_line().await.unwrap().unwrap_or_else(|| panic!("no disaster was drawn"));
         if let Some((_, drawn)) = line.split_once("disaster drawn for ") {
             break drawn.split(',').next().unwrap().parse().unwrap();
         }
