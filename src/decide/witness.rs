@@ -69,6 +69,12 @@ pub fn wait(newest: Option<Timestamp>, now: Timestamp, every: Duration) -> Durat
     }
 }
 
+/// How long samples of a database are kept, of which all this is asked so often: the
+/// oldest point of the window is compared with one that was taken before it.
+pub fn kept(window: Duration, asked_every: impl Iterator<Item = Duration>) -> Duration {
+    window.saturating_add(asked_every.max().unwrap_or_default().saturating_mul(2))
+}
+
 /// Why there is nothing to compare with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Absent {
@@ -247,6 +253,16 @@ mod tests {
             [(None, 0, 0), (Some(0), 10, 50), (Some(0), 60, 0), (Some(0), 99, 0), (Some(9), 0, 0)]
         {
             assert_eq!(wait(newest.map(at), at(now), every), Duration::from_secs(seconds), "{newest:?} {now}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_often_takes_no_sample_of_what_is_asked_seldom() {
+        for (window, asked, kept_hours) in
+            [(48, &[1, 168][..], 384), (48, &[168, 1], 384), (48, &[1], 50), (48, &[], 48)]
+        {
+            let hours = |hours: u64| Duration::from_secs(hours * 3600);
+            assert_eq!(kept(hours(window), asked.iter().copied().map(hours)), hours(kept_hours), "{asked:?}");
         }
     }
 
