@@ -14,7 +14,7 @@ use super::Test;
 use crate::{
     db::{Db, runs, vaults},
     decide::catalog::{self, Held, Recorded},
-    domain::{BackupId, Check, RunId, Verdict, record},
+    domain::{BackupId, Check, DatabaseName, EvidenceRecord, RunId, VaultName, Verdict, record},
     durable,
     evidence::{Entry, EvidenceLog},
     flow::{StepContext, StepError},
@@ -108,7 +108,9 @@ impl Lost<'_> {
             }
         }
         // Read after the vault: what a prune has taken meanwhile is recorded there.
-        let pruned = self.pruned(&recorded, &resources.evidence.records_from(0).await?);
+        let after = resources.evidence.records_from(0).await?;
+        let place = (&database.name, &self.vault.store.place().vault);
+        let pruned = pruned(place, &recorded, self.own(&after).map(|entry| &entry.record));
         let differences = catalog::backups(&recorded, &held, &pruned);
         // A prune is recorded when it has ended.
         let is_pruning = under_way.iter().any(|run| run.starts_with(&format!("{}/", prune::NAME)));
@@ -136,20 +138,26 @@ impl Lost<'_> {
         self.own(entries).filter_map(told).collect()
     }
 
-    /// Those of them that a prune removed.
-    fn pruned(&self, recorded: &[Recorded], entries: &[Entry]) -> BTreeSet<BackupId> {
-        let prunes = self.own(entries).filter(|entry| entry.record.kind == prune::NAME);
-        let checks = prunes.flat_map(|entry| &entry.record.checks);
-        let gone: BTreeSet<&str> =
-            checks.filter(|check| check.verdict == Verdict::Pass).map(|check| check.name.as_str()).collect();
-        let backups = recorded.iter().map(|one| &one.backup);
-        backups.filter(|backup| gone.contains(prune::expired(backup).as_str())).cloned().collect()
-    }
-
     fn own<'a>(&self, entries: &'a [Entry]) -> impl Iterator<Item = &'a Entry> {
         let name = self.test.database.name.to_string();
         entries.iter().filter(move |entry| entry.record.subject == name)
     }
+}
+
+/// Those of them that a prune removed from this vault; what it let go elsewhere excuses
+/// nothing here.
+fn pruned<'a>(
+    (database, vault): (&DatabaseName, &VaultName),
+    recorded: &[Recorded],
+    records: impl Iterator<Item = &'a EvidenceRecord>,
+) -> BTreeSet<BackupId> {
+    let of_vault = RunId::new(prune::NAME, database.as_str(), vault.as_str(), "");
+    let prunes = records.filter(|record| record.run_id.starts_with(of_vault.as_str()));
+    let checks = prunes.flat_map(|record| &record.checks);
+    let gone: BTreeSet<&str> =
+        checks.filter(|check| check.verdict == Verdict::Pass).map(|check| check.name.as_str()).collect();
+    let backups = recorded.iter().map(|one| &one.backup);
+    backups.filter(|backup| gone.contains(prune::expired(backup).as_str())).cloned().collect()
 }
 
 fn entries(log: &[Entry]) -> Vec<catalog::Entry<'_>> {
@@ -175,4 +183,61 @@ fn judged(name: &str, (verdict, differences): (Verdict, &[String]), same: String
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
     let named: Vec<&str> = differences.iter().take(NAMED_MAX).map(String::as_str).collect();
     Check::new(name, verdict, expected, named.join("; ") + &more)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::domain::record::{Measured, Why};
+
+    /// The record of a prune that found this backup gone, or not.
+    fn prune_of(vault: &str, backup: &BackupId, verdict: Verdict) -> EvidenceRecord {
+        EvidenceRecord {
+            schema: record::RECORD_SCHEMA,
+            run_id: RunId::new(prune::NAME, "wallet", vault, "2026-11-21T05:00:00Z").to_string(),
+            kind: prune::NAME.to_owned(),
+            subject: "wallet".to_owned(),
+            daemon_version: String::new(),
+            plan: None,
+            jurisdiction: None,
+            why: Why::of(None, "ann"),
+            started_at: Timestamp::UNIX_EPOCH,
+            finished_at: Timestamp::UNIX_EPOCH,
+            objectives: None,
+            source: None,
+            target: None,
+            phases: Vec::new(),
+            measured: Measured::default(),
+            checks: vec![Check::new(prune::expired(backup), verdict, "gone: nothing keeps it", "")],
+            isolation: Vec::new(),
+            safety: Vec::new(),
+            verdicts: BTreeMap::new(),
+            verdict,
+            findings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_prune_of_another_vault_excuses_no_loss() {
+        let backup: BackupId = "20261101t000000z-full-0001".parse().unwrap();
+        let recorded = [Recorded {
+            backup: backup.clone(),
+            manifest_sha256: String::new(),
+            run: RunId::from("backup/wallet/full/1".to_owned()),
+            proves: false,
+        }];
+        let place: (DatabaseName, VaultName) = ("wallet".parse().unwrap(), "primary".parse().unwrap());
+        for (vault, verdict, is_excused) in [
+            ("primary", Verdict::Pass, true),
+            ("primary", Verdict::Fail, false),
+            ("dr", Verdict::Pass, false),
+            ("primary-2", Verdict::Pass, false),
+        ] {
+            let record = prune_of(vault, &backup, verdict);
+            let pruned = pruned((&place.0, &place.1), &recorded, std::iter::once(&record));
+            assert_eq!(pruned.contains(&backup), is_excused, "{vault} {verdict}");
+        }
+    }
 }
