@@ -33,6 +33,11 @@ impl TestedPoint {
         self.last_verdict.is_some_and(|verdict| verdict > Verdict::Inconclusive)
     }
 
+    /// Whether the last test of it proved nothing.
+    pub fn is_in_doubt(&self) -> bool {
+        self.last_verdict == Some(Verdict::Inconclusive)
+    }
+
     /// For people: when it was proven, and how a test ended since.
     pub fn in_words(&self) -> String {
         let proven = self.proven_at.map_or_else(|| "never".to_owned(), |at| words::date(&at));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lifeboat::{
     clock::Clock,
     db::Db,
-    domain::{EvidenceRecord, Tier, Verdict},
+    domain::{EvidenceRecord, RecoveryAlgorithm, Tier, Verdict},
     evidence::{EvidenceLog, Filter, Month},
     report::{
         Facts, Protected, Report, STYLE, build,
@@ -13,6 +13,7 @@ use lifeboat::{
         csv::csv,
         html::html,
         page,
+        points::TestedPoint,
         status::{DatabaseStatus, StreamingState},
     },
     vault::signature::Signer,
@@ -148,6 +149,13 @@ async fn nothing_that_came_from_elsewhere_becomes_markup() {
     }
 }
 
+/// A rotation whose points were tested last with these verdicts.
+fn rotation(last: [Option<Verdict>; 2]) -> Vec<TestedPoint> {
+    let algorithms = [RecoveryAlgorithm::Oldest, RecoveryAlgorithm::OtherVault];
+    let point = |(algorithm, last_verdict)| TestedPoint { algorithm, last_at: None, last_verdict, proven_at: None };
+    algorithms.into_iter().zip(last).map(point).collect()
+}
+
 /// Verdict and headline of a sound database after `change`.
 fn judged(change: impl FnOnce(&mut DatabaseStatus)) -> (Verdict, String) {
     let mut database = sample::database("wallet");
@@ -159,7 +167,7 @@ fn judged(change: impl FnOnce(&mut DatabaseStatus)) -> (Verdict, String) {
 #[test]
 fn a_status_names_what_endangers_first_and_never_takes_silence_for_safety() {
     type Change = fn(&mut DatabaseStatus);
-    let cases: [(Verdict, &str, Change); 8] = [
+    let cases: [(Verdict, &str, Change); 11] = [
         (Verdict::Pass, "last proven 37 min", |_| {}),
         (Verdict::Pass, "last proven", |wallet| wallet.wal_streaming.state = StreamingState::Elsewhere),
         (Verdict::Fail, "No daemon streams WAL (the last heartbeat was 1 s ago)", |wallet| {
@@ -177,6 +185,14 @@ fn a_status_names_what_endangers_first_and_never_takes_silence_for_safety() {
         }),
         (Verdict::Inconclusive, "never proven", |wallet| {
             (wallet.last_restore_test, wallet.last_proven) = (None, None);
+        }),
+        // Of a rotation: what has not had its turn yet is no reason for doubt.
+        (Verdict::Pass, "last proven", |wallet| wallet.recovery_points = rotation([Some(Verdict::Pass), None])),
+        (Verdict::Inconclusive, "`other_vault` was not proven", |wallet| {
+            wallet.recovery_points = rotation([Some(Verdict::Pass), Some(Verdict::Inconclusive)]);
+        }),
+        (Verdict::Fail, "test of `other_vault` ended FAIL", |wallet| {
+            wallet.recovery_points = rotation([Some(Verdict::Inconclusive), Some(Verdict::Fail)]);
         }),
         (Verdict::Fail, "Vault primary lacks commits", |wallet| {
             wallet.last_heartbeat = Some("2026-11-21T05:00:12Z".parse().unwrap());

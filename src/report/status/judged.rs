@@ -86,6 +86,9 @@ impl DatabaseStatus {
             Some(_) if self.exposure.iter().any(|exposure| exposure.seconds.is_none()) => {
                 "Exposure of a vault is unknown.".to_owned()
             }
+            Some(_) if let Some(point) = self.recovery_points.iter().find(|point| point.is_in_doubt()) => {
+                format!("The recovery point `{}` was not proven when it was tested last.", point.algorithm)
+            }
             Some(_) if self.copies.iter().any(|copies| copies.fell_behind) => {
                 "A vault lacks backups that should have been copied to it.".to_owned()
             }
