@@ -37,7 +37,8 @@ pub(super) struct Proof {
     pub(super) phases: Vec<Phase>,
     /// No process of the instance was left when it had stopped.
     pub(super) is_stopped: bool,
-    /// The copy that was proven, where it was fetched a second time after an interruption.
+    /// The copy that was proven, where it was fetched a second time: after an
+    /// interruption, or what an older version had fetched.
     pub(super) refetched: Option<Restored>,
     /// Why the cluster that was restored may not be the one that goes on.
     #[serde(default)]
@@ -68,13 +69,20 @@ impl Step for Prove {
     }
 }
 
+/// Whether an older version fetched it, which put aside nothing that the source kept in
+/// its data folder.
+fn is_of_before(fetched: &Restored) -> bool {
+    fetched.chain_bytes.is_none()
+}
+
 impl Prove {
     /// `fetched` is what was restored into the folder, which may have moved on since.
     pub(super) async fn prove(&self, chosen: &Chosen, fetched: Restored, cx: &StepContext) -> Result<Proof, Failed> {
         let target = self.0.target.as_ref();
         // An earlier life may have left an instance, and data that has moved on.
         target.stop(&chosen.folder).await?;
-        let refetched = if chosen.started_file().exists() { Some(self.0.fetch(chosen, cx).await?) } else { None };
+        let is_stale = chosen.started_file().exists() || is_of_before(&fetched);
+        let refetched = if is_stale { Some(self.0.fetch(chosen, cx).await?) } else { None };
         durable::replace(&chosen.started_file(), b"")
             .map_err(|error| StepError::transient(format!("cannot note that the copy is started: {error}")))?;
         cx.progress("recovering in an isolated instance", None, None);
@@ -137,5 +145,62 @@ impl Prove {
             refetched: None,
             doubt: None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{Backup, BackupKind, BackupState, Lsn, Opener, RecoveryTarget, Timeline, record::Source},
+        vault::Layout,
+    };
+
+    #[test]
+    fn what_an_older_version_fetched_is_fetched_again() {
+        let (at, region) = (Timestamp::UNIX_EPOCH, "mt".parse().unwrap());
+        let backup = Backup {
+            id: "20261101t000000z-full-0001".parse().unwrap(),
+            database: "wallet".parse().unwrap(),
+            kind: BackupKind::Full,
+            state: BackupState::Uploaded,
+            started_at: at,
+            finished_at: at,
+            size_bytes: 1,
+            stored_bytes: 1,
+            timeline: Timeline(1),
+            start_lsn: Lsn(1),
+            stop_lsn: Lsn(2),
+            parent: None,
+            from: None,
+        };
+        let source = Source {
+            vault: "primary".to_owned(),
+            region,
+            region_verified: false,
+            backup_id: backup.id.to_string(),
+            backup_kind: "full".to_owned(),
+            manifest_sha256: String::new(),
+            size_bytes: 1,
+            recipients: 1,
+            from: None,
+        };
+        let fetched = Restored {
+            vault: "primary".to_owned(),
+            layout: Layout::new(backup.database.clone(), "7713317621536039346", 1).unwrap(),
+            backup,
+            chain_bytes: Some(1),
+            source,
+            timeline: Timeline(1),
+            target: RecoveryTarget::Latest,
+            new_tablespaces: Vec::new(),
+            opener: Opener::Node,
+            opened_by: Vec::new(),
+            phases: Vec::new(),
+        };
+        assert!(!is_of_before(&fetched));
+        let mut journaled = serde_json::to_value(&fetched).unwrap();
+        journaled.as_object_mut().unwrap().remove("chain_bytes").unwrap();
+        assert!(is_of_before(&serde_json::from_value(journaled).unwrap()));
     }
 }
