@@ -124,7 +124,7 @@ async fn drawn(app: &App, names: &[DatabaseName]) -> Result<Timestamp> {
     let mut windows = Vec::new();
     for name in names {
         let window = app.restorable_window(testable(app, name)?).await?;
-        windows.push(window.ok_or_else(|| UsageError(format!("nothing of `{name}` can be restored yet; back it up")))?);
+        windows.push(window.ok_or_else(|| UsageError(format!("nothing of `{name}` can be restored from its first vault; back it up, and see that the vault can be reached")))?);
     }
     let window = platform::window(&windows).ok_or_else(|| {
         UsageError("no instant lies behind the oldest backup of each of them; test them one by one".to_owned())

@@ -58,14 +58,14 @@ impl App {
         Ok((histories, tip))
     }
 
-    /// From the oldest backup to the newest heartbeat that some vault holds: every instant
-    /// in it can be asked for, where no WAL is missing. None where there is none.
+    /// From the oldest backup to the newest heartbeat that the newest history of the first
+    /// vault holds, from which restore tests restore: every instant in it can be asked for,
+    /// where no WAL is missing. None where there is none.
     pub async fn restorable_window(&self, database: &Database) -> Result<Option<(Timestamp, Timestamp)>, StatusError> {
         let (held, now) = (self.held(database).await?, self.clock.now());
         let beats =
             self.beats(&database.name, now - super::window(database.schedule.config.objectives().rpo), now).await?;
-        let oldest = held.backups.iter().map(|backup| backup.finished_at).min();
-        Ok(oldest.zip(held.until(&beats)))
+        Ok(held.window(&beats))
     }
 
     /// What the vaults hold of a database, read from their listings.
@@ -85,6 +85,11 @@ impl App {
                     continue;
                 }
             };
+            if held.tips.is_empty() {
+                let newest = histories.iter().max_by_key(|held| held.newest_at());
+                let ended = newest.into_iter().flat_map(|held| &held.catalog.entries);
+                held.oldest = ended.map(|entry| entry.manifest.finished_at).min();
+            }
             held.vaults.push((
                 vault.store.place().vault.clone(),
                 histories.iter().map(|held| (held.listing.layout().clone(), look::holding(held))).collect(),
@@ -117,7 +122,9 @@ impl App {
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     pub(crate) backups: Vec<Backup>,
-    /// Per vault up to where the latest state can be restored.
+    /// When the first backup of the first vault's newest history ended.
+    oldest: Option<Timestamp>,
+    /// Per vault up to where the latest state can be restored, as they are configured.
     tips: Vec<(VaultName, Option<Tip>)>,
     /// The vaults that could not be looked at.
     pub(super) away: BTreeSet<VaultName>,
@@ -191,8 +198,43 @@ impl Held {
         Some(self.until(beats).unwrap_or(newest))
     }
 
+    fn window(&self, beats: &[Beat]) -> Option<(Timestamp, Timestamp)> {
+        let (_, first) = self.tips.first()?;
+        self.oldest.zip(exposure::held_until(beats, first.as_ref()))
+    }
+
     /// The newest instant up to which some vault is known to hold everything.
     fn until(&self, beats: &[Beat]) -> Option<Timestamp> {
         self.tips.iter().filter_map(|(_, tip)| exposure::held_until(beats, tip.as_ref())).max()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Lsn, Timeline};
+
+    #[test]
+    fn a_common_instant_is_one_of_the_first_vault() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let beats: Vec<Beat> = (1..=9)
+            .map(|nth| Beat {
+                seq: nth,
+                acknowledged_at: at(nth),
+                commit_lsn: Lsn(nth.unsigned_abs()),
+                timeline: Timeline(1),
+            })
+            .collect();
+        let tip = |lsn| Some(Tip { timeline: Timeline(1), lsn: Lsn(lsn), backup_ended_at: at(1) });
+        for (oldest, first, other, window) in [
+            (Some(2), tip(5), tip(8), Some((2, 5))),
+            (Some(2), tip(8), tip(5), Some((2, 8))),
+            (Some(2), None, tip(8), None),
+            (None, tip(5), tip(8), None),
+        ] {
+            let tips = vec![("primary".parse().unwrap(), first), ("dr".parse().unwrap(), other)];
+            let held = Held { oldest: oldest.map(at), tips, ..Held::default() };
+            assert_eq!(held.window(&beats), window.map(|(from, to)| (at(from), at(to))), "{first:?} {other:?}");
+        }
     }
 }
