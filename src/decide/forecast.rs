@@ -74,9 +74,13 @@ pub struct Forecast {
 }
 
 impl Test {
-    /// What a record tells; none where it measured no restore.
+    /// What a record tells; none where it measured no restore, or one in whose time nobody
+    /// drove it for a while.
     pub fn of(record: &EvidenceRecord) -> Option<Self> {
         let measured = &record.measured;
+        if measured.interruptions.is_some_and(|times| times > 0) {
+            return None;
+        }
         let seconds = |names: &[&str]| -> f64 {
             record.phases.iter().filter(|phase| names.contains(&phase.name.as_str())).map(|phase| phase.seconds).sum()
         };

@@ -131,6 +131,10 @@ pub struct Target {
 pub struct Measured {
     /// T5 − T3. Excludes detection, decision, traffic and users: not an RTO.
     pub restore_seconds: Option<f64>,
+    /// How often the run stood still in that time, as nobody drove it; older records do
+    /// not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interruptions: Option<usize>,
     /// T8 − T0; only drills, declared failovers and incidents have one.
     pub rto_seconds: Option<f64>,
     /// Disaster instant minus acknowledgement of the newest heartbeat in the copy.

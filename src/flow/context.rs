@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Progress, Signal, StepError,
-    event::{Entry, Event},
+    event::{self, Entry, Event},
     journal::{Journal, LetGo},
     progress, read,
 };
@@ -264,6 +264,12 @@ impl StepContext {
             }
         }
         times
+    }
+
+    /// How often nobody drove the run for a time, between the begin of one step and the
+    /// success of another.
+    pub fn taken_anew(&self, from: &str, until: &str) -> usize {
+        event::taken_anew(&self.run.journal.entries(), from, until)
     }
 
     /// From now on the call may take this long.

@@ -115,6 +115,15 @@ pub struct Entry {
     pub event: Event,
 }
 
+/// How often the run was taken up anew, after a stop or by another node, between the
+/// begin of one step and the success of another: nobody worked on it for that time.
+pub(super) fn taken_anew(entries: &[Entry], from: &str, until: &str) -> usize {
+    let begun =
+        entries.iter().skip_while(|entry| !matches!(&entry.event, Event::StepStarted { step, .. } if step == from));
+    let between = begun.take_while(|entry| !matches!(&entry.event, Event::StepSucceeded { step, .. } if step == until));
+    between.filter(|entry| matches!(entry.event, Event::Taken { .. })).count()
+}
+
 impl TryFrom<EntryRow> for Entry {
     type Error = DbError;
 
@@ -122,5 +131,34 @@ impl TryFrom<EntryRow> for Entry {
         let event = serde_json::from_str(&row.event)
             .map_err(|error| DbError::Corrupt { place: "journal", reason: format!("entry {}: {error}", row.seq) })?;
         Ok(Self { seq: row.seq, at_ms: row.at_ms, event })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_taken_anew_only_within_its_steps() {
+        let of = |letter| match letter {
+            't' => Event::Taken { node: "n".to_owned() },
+            'F' | 'P' => Event::StepStarted { step: letter.to_string(), undo_plan: None },
+            'x' => Event::StepFailed { step: "F".to_owned(), error: "no".to_owned(), permanent: false },
+            done => Event::StepSucceeded { step: done.to_uppercase().to_string(), output: Value::Null },
+        };
+        for (journal, times) in [
+            ("tFfPp", 0),
+            ("ttFfPp", 0),
+            ("tFxfPpt", 0),
+            ("tFtfPp", 1),
+            ("tFftPtpt", 2),
+            ("tFft", 1),
+            ("t", 0),
+            ("", 0),
+        ] {
+            let entries: Vec<Entry> =
+                (1..).zip(journal.chars()).map(|(seq, letter)| Entry { seq, at_ms: seq, event: of(letter) }).collect();
+            assert_eq!(taken_anew(&entries, "F", "P"), times, "{journal}");
+        }
     }
 }

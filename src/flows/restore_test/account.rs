@@ -214,6 +214,7 @@ impl Told {
         if let Some(proof) = &self.proof {
             measured.recovery_point = Some(proof.recovery_point.clone());
             measured.restore_seconds = self.restore_seconds(cx);
+            measured.interruptions = measured.restore_seconds.map(|_| cx.taken_anew("fetch", "prove"));
             self.tell_work(proof, &mut measured);
             match database {
                 Some(database) => {
