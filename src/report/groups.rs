@@ -250,13 +250,14 @@ impl Scope<'_> {
     fn trend(&self) -> Vec<Trend> {
         let month = self.month.unwrap_or_else(|| Month::of(self.now));
         let (this, before) = (self.tests(|at| month.contains(at)), self.tests(|at| month.before().contains(at)));
-        let trend = |(measure, value): (&'static str, Value)| {
+        let trend = |(measure, value): (&'static str, Value), this: &[&Entry], before: &[&Entry]| {
             let figures = |tests: &[&Entry]| Figures::of(tests.iter().map(|e| (e.record.verdict, value(e))));
-            let (figures, before) = (figures(&this), figures(&before));
+            let (figures, before) = (figures(this), figures(before));
             let sentence = compared(&figures, &before, month);
             Trend { measure, unit: Unit::Seconds, month, figures, before, sentence }
         };
-        MEASURES.into_iter().map(trend).collect()
+        let [duration, point] = MEASURES;
+        vec![trend(duration, &this, &before), trend(point, &drawn(&this), &drawn(&before))]
     }
 
     /// When a restore test of each database last passed.

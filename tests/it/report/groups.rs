@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lifeboat::{
-    decide::forecast::Forecast,
+    decide::forecast::{Forecast, Test},
     domain::{Backup, BackupState, EvidenceRecord, ExposureOver, Verdict},
     evidence::{Entry, EvidenceRef, Month},
     report::{
@@ -136,6 +136,32 @@ fn a_trend_compares_the_month_with_the_one_before() {
     assert!(malta.sentence.contains("1 min 40 s in October 2026, +50 %"), "{}", malta.sentence);
     let germany = of("DE");
     assert!(germany.sentence.contains("Not measured in November 2026; 50.0 s in October"), "{}", germany.sentence);
+}
+
+#[test]
+fn what_measures_no_recovery_point_counts_for_none() {
+    let mut named = test("wallet", "MT", "2026-11-07T05:00:00Z", 50.0, Verdict::Fail);
+    (named.measured.rpo_seconds, named.measured.disaster_at) = (None, None);
+    let mut before = named.clone();
+    (before.started_at, before.finished_at) = (sample::at("2026-10-07T05:00:00Z"), sample::at("2026-10-07T05:10:00Z"));
+    let records = vec![before, test("wallet", "MT", "2026-11-05T05:00:00Z", 150.0, Verdict::Pass), named];
+    let facts = Facts { databases: BTreeMap::from([("wallet".to_owned(), protected("MT"))]), bounds: bounds() };
+    let now = sample::at("2026-11-21T06:00:00Z");
+    for group in groups(&entries(records), &facts, Some("2026-11".parse::<Month>().unwrap()), now) {
+        let [duration, point] = &group.trend[..] else { panic!("{group:?}") };
+        assert_eq!((duration.figures.n, duration.figures.failures, duration.before.failures), (2, 1, 1));
+        assert_eq!((point.figures.n, point.figures.failures, point.before.failures), (1, 0, 0));
+        assert_eq!(point.figures, group.lines[1].figures);
+    }
+}
+
+#[test]
+fn a_forecast_takes_no_test_that_stood_still() {
+    let mut record = test("wallet", "MT", "2026-11-05T05:00:00Z", 150.0, Verdict::Pass);
+    for (interruptions, seconds) in [(None, Some(150.0)), (Some(0), Some(150.0)), (Some(1), None)] {
+        record.measured.interruptions = interruptions;
+        assert_eq!(Test::of(&record).map(|test| test.restore_seconds), seconds, "{interruptions:?}");
+    }
 }
 
 #[test]
