@@ -75,6 +75,17 @@ pub fn kept(window: Duration, asked_every: impl Iterator<Item = Duration>) -> Du
     window.saturating_add(asked_every.max().unwrap_or_default().saturating_mul(2))
 }
 
+/// How soon a source is asked again where asking it came to nothing.
+const AGAIN_MIN: Duration = Duration::from_secs(60);
+/// Which share of the time asking in vain may take.
+const IN_VAIN_SHARE: u32 = 50;
+
+/// How long a source is left in peace that was asked in vain for so long: what it cannot
+/// answer must not burden it, and what was not answered at once is soon asked again.
+pub fn again_after(took: Duration, every: Duration) -> Duration {
+    took.saturating_mul(IN_VAIN_SHARE).max(AGAIN_MIN).min(every)
+}
+
 /// Why there is nothing to compare with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Absent {
@@ -171,6 +182,14 @@ mod tests {
             system_id: "7".to_owned(),
             reached: RecoveryPoint { timeline: Timeline(3), lsn: Lsn(250), last_commit_at: None },
             history: vec![(Timeline(1), Lsn(100)), (Timeline(2), Lsn(200)), (Timeline(3), Lsn(250))],
+        }
+    }
+
+    #[test]
+    fn a_source_that_was_asked_in_vain_is_left_in_peace_for_as_long_as_that_cost_it() {
+        let after = |took: f64, every: u64| again_after(Duration::from_secs_f64(took), Duration::from_secs(every));
+        for (took, every, seconds) in [(0.1, 43_200, 60), (30.0, 43_200, 1500), (60.0, 900, 900), (0.1, 10, 10)] {
+            assert_eq!(after(took, every), Duration::from_secs(seconds), "{took} s of each {every} s");
         }
     }
 

@@ -4,7 +4,10 @@
 //!
 //! It never asks more often than it is told, whatever fails, and keeps no value of a query.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
@@ -22,9 +25,6 @@ use crate::{
 
 /// What the findings are called, before what was asked.
 const ABOUT: &str = "witness-";
-
-/// How soon a source that was not reached is asked again, where it is asked more seldom.
-const RETRY: Duration = Duration::from_secs(60);
 
 /// Samples until told to stop.
 pub async fn run(app: Arc<App>, database: Arc<Database>, stop: CancellationToken) {
@@ -54,27 +54,10 @@ struct Asked {
 /// Why there is no sample.
 #[derive(Debug, thiserror::Error)]
 enum Missed {
-    /// The source was not asked yet.
     #[error(transparent)]
-    NotLooked(DbError),
+    Db(#[from] DbError),
     #[error(transparent)]
     Engine(#[from] EngineError),
-    #[error(transparent)]
-    NotKept(#[from] DbError),
-}
-
-impl Missed {
-    /// Whether it cost the source nothing. What a server began to answer did, however it ended.
-    fn is_free(&self) -> bool {
-        match self {
-            Self::NotLooked(_) => true,
-            Self::Engine(error) => matches!(
-                error,
-                EngineError::Unreachable { .. } | EngineError::Broken { .. } | EngineError::NoPrimary { .. }
-            ),
-            Self::NotKept(_) => false,
-        }
-    }
 }
 
 impl Asked {
@@ -82,11 +65,6 @@ impl Asked {
     fn about(&self) -> String {
         let digits = self.key.rsplit(':').next().unwrap_or_default();
         format!("{ABOUT}{}", digits.get(..8).unwrap_or(digits))
-    }
-
-    /// How long it is left in peace after that.
-    fn pause(&self, missed: &Missed) -> Duration {
-        if missed.is_free() { RETRY.min(self.every) } else { self.every }
     }
 
     async fn sample_until(&self, (app, database): (&Arc<App>, &Database), kept: Duration, stop: &CancellationToken) {
@@ -97,6 +75,7 @@ impl Asked {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(pause) => {}
             }
+            let begun = Instant::now();
             let sampled = tokio::select! {
                 () = stop.cancelled() => break,
                 sampled = self.sample(app, database, kept) => sampled,
@@ -109,7 +88,7 @@ impl Asked {
                 Err(error) => {
                     tracing::warn!(database = %database.name, asked = self.key, error = %with_causes(&error), "the source was not sampled");
                     finding.open(&self.told(database, &error)).await;
-                    pause = self.pause(&error);
+                    pause = witness::again_after(begun.elapsed(), self.every);
                 }
             }
         }
@@ -119,7 +98,7 @@ impl Asked {
     /// database that are older than `kept` go.
     async fn sample(&self, app: &App, database: &Database, kept: Duration) -> Result<Duration, Missed> {
         let (db, name) = (&app.resources.db, &database.name);
-        let newest = samples::newest(db, name, &self.key).await.map_err(Missed::NotLooked)?;
+        let newest = samples::newest(db, name, &self.key).await?;
         let left = witness::wait(newest, app.clock.now(), self.every);
         if !left.is_zero() {
             return Ok(left);
@@ -152,43 +131,5 @@ impl Asked {
             "{what} of `{}` has no new sample, so that later recovery points are not held against it: {why}",
             database.name
         )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-
-    use super::*;
-
-    #[test]
-    fn a_source_that_answered_is_left_in_peace_until_it_is_time() {
-        let member = || "a".parse().unwrap();
-        let source = || io::Error::from(io::ErrorKind::TimedOut);
-        let db = || DbError::Corrupt { place: "samples", reason: String::new() };
-        let server = |code: &str| EngineError::Server {
-            member: member(),
-            action: "the sampling",
-            code: code.to_owned(),
-            message: String::new(),
-        };
-        let unfit = EngineError::Unfit { member: member(), what: String::new(), remedy: String::new() };
-        for (missed, is_soon) in [
-            (EngineError::Unreachable { member: member(), address: String::new(), source: source() }.into(), true),
-            (EngineError::Broken { member: member(), action: "the sampling", source: source() }.into(), true),
-            (EngineError::NoPrimary { seen: String::new() }.into(), true),
-            (Missed::NotLooked(db()), true),
-            // `statement_timeout`, and a server that is short of memory: it worked for us.
-            (server("57014").into(), false),
-            (server("53200").into(), false),
-            (unfit.into(), false),
-            (Missed::NotKept(db()), false),
-        ] {
-            for (every, soon) in [(12 * 3600, RETRY), (10, Duration::from_secs(10))] {
-                let every = Duration::from_secs(every);
-                let asked = Asked { question: Question::Parts, key: "parts".to_owned(), every };
-                assert_eq!(asked.pause(&missed), if is_soon { soon } else { every }, "{missed:?}");
-            }
-        }
     }
 }
