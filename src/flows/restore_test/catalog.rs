@@ -113,7 +113,8 @@ impl Lost<'_> {
         let pruned = pruned(place, &recorded, self.own(&after).map(|entry| &entry.record));
         let differences = catalog::backups(&recorded, &held, &pruned);
         // A prune is recorded when it has ended.
-        let is_pruning = under_way.iter().any(|run| run.starts_with(&format!("{}/", prune::NAME)));
+        let of_vault = prunes_of(&database.name, &self.vault.store.place().vault);
+        let is_pruning = under_way.iter().any(|run| run.starts_with(of_vault.as_str()));
         let verdict = if is_pruning { Verdict::Inconclusive } else { Verdict::Fail };
         let same = format!("{} backups, {} PROVEN, {} heartbeats", came.backups, came.proven, came.heartbeats);
         Ok(judged("rebuilt_backups", (verdict, &differences), same))
@@ -144,6 +145,11 @@ impl Lost<'_> {
     }
 }
 
+/// What the ids of all prunes of a vault begin with.
+fn prunes_of(database: &DatabaseName, vault: &VaultName) -> RunId {
+    RunId::new(prune::NAME, database.as_str(), vault.as_str(), "")
+}
+
 /// Those of them that a prune removed from this vault; what it let go elsewhere excuses
 /// nothing here.
 fn pruned<'a>(
@@ -151,7 +157,7 @@ fn pruned<'a>(
     recorded: &[Recorded],
     records: impl Iterator<Item = &'a EvidenceRecord>,
 ) -> BTreeSet<BackupId> {
-    let of_vault = RunId::new(prune::NAME, database.as_str(), vault.as_str(), "");
+    let of_vault = prunes_of(database, vault);
     let prunes = records.filter(|record| record.run_id.starts_with(of_vault.as_str()));
     let checks = prunes.flat_map(|record| &record.checks);
     let gone: BTreeSet<&str> =

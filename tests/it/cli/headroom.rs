@@ -154,6 +154,11 @@ async fn a_slot_near_its_limit_is_told_and_one_that_is_invalidated_goes_on_with_
     caught_up(&lab, &site).await;
     let first = backed_up(&site).await;
     let rows_first = lab.psql_in("wallet", DIGEST).await;
+    // A slot that is made later keeps nothing of what was written before.
+    eventually("the standby has its slot", SOON, || async {
+        status(&site).await["wal_on_standbys"][0]["slot_state"].as_str().is_some_and(|state| state != "missing")
+    })
+    .await;
     vault.hang();
     write_until(&lab, 90 * MIB).await;
     // It need not stand still for long.

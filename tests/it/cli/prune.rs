@@ -56,7 +56,9 @@ pub(super) async fn open(site: &Site, clock: Clock) -> Arc<App> {
 }
 
 pub(super) async fn drive(app: &Arc<App>, flow: &str, params: &impl serde::Serialize) -> RunSummary {
-    let id = RunId::new(flow, "wallet", "manual", &app.stamp());
+    // As the commands name their runs.
+    let kind = if flow == prune::NAME { "primary" } else { "manual" };
+    let id = RunId::new(flow, "wallet", kind, &app.stamp());
     app.runner.submit(NewRun::new(id.clone(), name(), params, "tester").unwrap()).await.unwrap();
     app.runner.drive(&id).await.unwrap()
 }
