@@ -201,6 +201,10 @@ async fn alive(db: Db, stop: CancellationToken) {
 
 async fn some(estate: &Estate, roles: &str, what: &str) -> Vec<Figure> {
     let site = write(estate, SOME, roles, |_| "0 2 1 * *".to_owned());
+    for nth in 0..SOME {
+        // What was due last month would be made up for, and nothing idle be measured.
+        site.edit(&format!("schedules/{}.yaml", name(nth)), "{kind: full, ", "{kind: full, catch_up: skip, ");
+    }
     let daemon = site.serve();
     if roles.contains("worker") {
         let streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
