@@ -65,8 +65,35 @@ pub fn shown(name: &str, kind: Option<&str>, value: &str) -> String {
     if value.is_empty() {
         return "empty".to_owned();
     }
-    let digest = hex::encode(Sha256::digest(value));
+    digest(value)
+}
+
+fn digest(text: &str) -> String {
+    let digest = hex::encode(Sha256::digest(text));
     format!("sha256:{}", digest.get(..16).unwrap_or_default())
+}
+
+/// Whether the name of a part has that of a role in it.
+fn names_role(part: &str) -> bool {
+    part.starts_with("role ") || part.starts_with("membership ") || part.contains(" of role ")
+}
+
+/// A part as evidence names it: roles may be called after people, so that of theirs only
+/// the kind is told, and a digest of the name, by which whoever knows it finds it.
+fn in_evidence(part: &str) -> String {
+    match part.split_once(' ') {
+        Some((kind, _)) if names_role(part) => format!("{kind} {}", digest(part)),
+        _ => part.to_owned(),
+    }
+}
+
+/// The parts that differ and that evidence tells by digest, for the person who asked.
+pub fn roles_told(source: &ClusterParts, copy: &ClusterParts) -> Option<String> {
+    let all = source.parts.keys().chain(copy.parts.keys()).collect::<BTreeSet<_>>().into_iter();
+    let differ = all.filter(|part| source.parts.get(*part) != copy.parts.get(*part) && !source.hidden.contains(*part));
+    let told: Vec<String> =
+        differ.filter(|part| names_role(part)).map(|part| format!("{} is {part}", in_evidence(part))).collect();
+    (!told.is_empty()).then(|| first(&told, NAMED))
 }
 
 /// What sorts text in a cluster, as parts of it.
@@ -112,22 +139,26 @@ fn same(source: &ClusterParts) -> String {
             source.outside
         )
     });
-    let hidden: Vec<&str> = source.hidden.iter().map(String::as_str).collect();
+    let hidden: Vec<String> = source.hidden.iter().map(|part| in_evidence(part)).collect();
     let hidden = (!hidden.is_empty()).then(|| format!("cannot be told from here: {}", hidden.join(", ")));
     let same = format!("{} parts are the same", source.parts.len());
     [Some(same), outside, hidden].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 fn differences(source: &ClusterParts, copy: &ClusterParts) -> Vec<String> {
-    let of_source = source.parts.iter().filter_map(|(name, value)| match copy.parts.get(name) {
-        Some(same) if same == value => None,
-        Some(other) => Some(format!("{name} was `{value}` at the source and is `{other}` in the copy")),
-        None => Some(format!("{name} was `{value}` at the source and is not in the copy")),
+    let of_source = source.parts.iter().filter_map(|(name, value)| match (copy.parts.get(name), in_evidence(name)) {
+        (Some(same), _) if same == value => None,
+        (Some(other), name) => Some(format!("{name} was `{value}` at the source and is `{other}` in the copy")),
+        (None, name) => Some(format!("{name} was `{value}` at the source and is not in the copy")),
     });
     let is_new = |name: &String| !source.parts.contains_key(name) && !source.hidden.contains(name);
     let of_copy = copy.parts.iter().filter(|(name, _)| is_new(name));
     of_source
-        .chain(of_copy.map(|(name, value)| format!("{name} was not at the source and is `{value}` in the copy")))
+        .chain(
+            of_copy.map(|(name, value)| {
+                format!("{} was not at the source and is `{value}` in the copy", in_evidence(name))
+            }),
+        )
         .collect()
 }
 
@@ -172,7 +203,7 @@ mod tests {
                 &same,
                 &parts(&[("setting work_mem", "4096")]),
                 Verdict::Inconclusive,
-                "role ann was `{}` at the source and is not in the copy",
+                "role sha256:8e7d776780a42459 was `{}` at the source and is not in the copy",
             ),
             (
                 &parts(&[("role ann", "{}")]),
@@ -189,6 +220,20 @@ mod tests {
             assert!(check.actual.starts_with(told), "{check:?}");
             assert!(check.expected.ends_with("between LSN 0/10 and 0/20 of timeline 1"), "{check:?}");
         }
+    }
+
+    #[test]
+    fn evidence_names_no_role_and_who_asked_is_told() {
+        let source =
+            parts(&[("role ann", "{}"), ("membership of ann in bob", "{}"), ("setting c of role ann in `x`", "2")]);
+        let copy = parts(&[("setting a", "1")]);
+        let told = differences(&source, &copy).join("; ");
+        assert!(!told.contains("ann") && !told.contains("bob") && told.contains("setting a was not"), "{told}");
+        let roles = roles_told(&source, &copy).unwrap();
+        for part in source.parts.keys() {
+            assert!(told.contains(&in_evidence(part)) && roles.contains(&format!("{} is {part}", in_evidence(part))));
+        }
+        assert_eq!(roles_told(&source, &source), None);
     }
 
     #[test]

@@ -132,12 +132,7 @@ impl Flow for RestoreTestFlow {
     fn steps(&self, params: &Value) -> Result<Vec<Box<dyn Step>>, StepError> {
         let params: Params = read("parameters", params)?;
         let database = self.resources.database(&params.database)?;
-        let Some(config) = database.schedule.config.restore_test.clone() else {
-            return Err(StepError::permanent(format!(
-                "the schedule of `{}` has no `restore_test` any more",
-                database.name
-            )));
-        };
+        let config = config_of(&database)?;
         let target = target::of(&database, &config);
         let test = Arc::new(Test { resources: Arc::clone(&self.resources), database, config, target });
         Ok(vec![
@@ -160,6 +155,12 @@ struct Test {
     database: Arc<Database>,
     config: RestoreTestConfig,
     target: Box<dyn Target>,
+}
+
+/// What the schedule says of restore tests; it may say nothing any more.
+pub(super) fn config_of(database: &Database) -> Result<RestoreTestConfig, StepError> {
+    let gone = || StepError::permanent(format!("the schedule of `{}` has no `restore_test` any more", database.name));
+    database.schedule.config.restore_test.clone().ok_or_else(gone)
 }
 
 /// The vault of this name, or the first one, for bytes that come to this node.

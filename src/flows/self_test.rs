@@ -21,7 +21,7 @@ use serde_json::Value;
 use super::{
     Database, Resources, output,
     restore::{RestoreError, Restored},
-    restore_test::{Trial, tear_down},
+    restore_test::{Trial, config_of, tear_down},
 };
 use crate::{
     config::schedule::RestoreTestConfig,
@@ -75,12 +75,7 @@ impl Flow for SelfTestFlow {
     fn steps(&self, params: &Value) -> Result<Vec<Box<dyn Step>>, StepError> {
         let params: Params = read("parameters", params)?;
         let database = self.resources.database(&params.database)?;
-        let Some(config) = database.schedule.config.restore_test.clone() else {
-            return Err(StepError::permanent(format!(
-                "the schedule of `{}` has no `restore_test` any more, and so nothing to plant faults into",
-                database.name
-            )));
-        };
+        let config = config_of(&database)?;
         let refused = |fault| {
             let (resources, database) = (Arc::clone(&self.resources), Arc::clone(&database));
             Refused { resources, database, config: config.clone(), fault }

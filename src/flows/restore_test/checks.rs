@@ -51,7 +51,7 @@ impl Test {
             Err(error) => not_asked(collation::CHECK, &error),
         };
         checks.push(check.taking(collations.elapsed()));
-        checks.extend(self.ask_parts(instance, copy).await);
+        checks.extend(self.ask_parts(instance, copy, cx).await);
         let mut asked = Asked { checks, phases: vec![phase("check", begun)] };
         for whole in [&INDEXES, &READ] {
             self.ask_whole(whole, instance, cx, &mut asked).await;

@@ -48,7 +48,7 @@ impl Test {
     }
 
     /// What the copy is made of beside its data, where that is wanted.
-    pub(super) async fn ask_parts(&self, instance: &dyn Ask, copy: &Lineage) -> Option<Check> {
+    pub(super) async fn ask_parts(&self, instance: &dyn Ask, copy: &Lineage, cx: &StepContext) -> Option<Check> {
         let begun = Instant::now();
         let is_parts = |check: &CheckConfig| check.question().filter(|(question, _)| *question == Question::Parts);
         let (question, every) = self.config.checks.iter().find_map(is_parts)?;
@@ -56,7 +56,12 @@ impl Test {
         let check = match self.sample(&question, every, copy).await {
             Ok(Sample { moment, told: Told::Parts(source), .. }) => {
                 match instance.parts(&inventory::settings_of(&source)).await {
-                    Ok(parts) => inventory::judge(&moment, &source, &parts),
+                    Ok(parts) => {
+                        if let Some(roles) = inventory::roles_told(&source, &parts) {
+                            cx.tell(format!("`{name}`: {roles}"));
+                        }
+                        inventory::judge(&moment, &source, &parts)
+                    }
                     Err(error) => not_asked(inventory::CHECK, &error),
                 }
             }

@@ -169,7 +169,7 @@ async fn parts(postgres: &Postgres, member: &Member, facts: MemberFacts) -> Resu
     Ok((moment, Told::Parts(found)))
 }
 
-/// What the files say, as the server that runs keeps it, and not as this session or role has it.
+/// What the files say, as the server that runs keeps it, and not as this connection or role has it.
 const SETTINGS: &str = "SELECT name, vartype, source, coalesce(reset_val, '') AS value, \
     coalesce(starts_with(sourcefile, rtrim(current_setting('data_directory'), '/') || '/'), false) AS is_inside \
     FROM pg_settings WHERE source NOT IN ('default', 'override') ORDER BY name";
