@@ -15,6 +15,10 @@ use chrono::{DateTime, LocalResult, NaiveDateTime, Offset as _, TimeDelta, TimeZ
 use croner::Cron;
 use jiff::{SignedDuration, Timestamp};
 
+mod stretches;
+
+use stretches::Stretches;
+
 /// Why a schedule cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSchedule {
@@ -34,23 +38,39 @@ pub const DUE_MAX: usize = 10_000;
 
 /// What schedules use, by its text: a compiled expression takes ten kilobytes, and very
 /// many databases share a few.
-static COMPILED: Mutex<BTreeMap<String, Arc<Cron>>> = Mutex::new(BTreeMap::new());
+static COMPILED: Shared<String, Cron> = Shared::new();
+
+/// The same in a zone: what one database has found of it holds for all that share it.
+static CALENDARS: Shared<(String, String), Calendar> = Shared::new();
 
 /// From so many on it is looked for what nobody uses any more, each time they doubled.
 const SWEPT_FROM: usize = 256;
 
+/// Values that are made once and shared for as long as somebody uses them.
+struct Shared<K, T>(Mutex<BTreeMap<K, Arc<T>>>);
+
+impl<K: Ord, T> Shared<K, T> {
+    const fn new() -> Self {
+        Self(Mutex::new(BTreeMap::new()))
+    }
+
+    fn get<E>(&self, key: K, make: impl FnOnce(&K) -> Result<T, E>) -> Result<Arc<T>, E> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(value) = known.get(&key) {
+            return Ok(Arc::clone(value));
+        }
+        let value = Arc::new(make(&key)?);
+        if known.len() >= SWEPT_FROM && known.len().is_power_of_two() {
+            known.retain(|_, value| Arc::strong_count(value) > 1);
+        }
+        known.insert(key, Arc::clone(&value));
+        Ok(value)
+    }
+}
+
 /// A cron expression that falls due at some time.
 pub fn parse_cron(text: &str) -> Result<Arc<Cron>, InvalidSchedule> {
-    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(cron) = compiled.get(text) {
-        return Ok(Arc::clone(cron));
-    }
-    let cron = Arc::new(compile(text)?);
-    if compiled.len() >= SWEPT_FROM && compiled.len().is_power_of_two() {
-        compiled.retain(|_, cron| Arc::strong_count(cron) > 1);
-    }
-    compiled.insert(text.to_owned(), Arc::clone(&cron));
-    Ok(cron)
+    COMPILED.get(text.to_owned(), |text| compile(text))
 }
 
 fn compile(text: &str) -> Result<Cron, InvalidSchedule> {
@@ -103,38 +123,31 @@ fn end_of_gap(zone: chrono_tz::Tz, wall: NaiveDateTime) -> Option<DateTime<Utc>>
 
 /// A cron expression in a zone.
 #[derive(Debug, Clone)]
-pub struct Schedule {
+pub struct Schedule(Arc<Calendar>);
+
+#[derive(Debug)]
+struct Calendar {
     cron: Arc<Cron>,
     zone: chrono_tz::Tz,
     every_hour: bool,
+    known: Stretches,
 }
 
 impl Schedule {
     /// `cron` has five fields, or six with seconds first; `zone` is an IANA name.
     pub fn parse(cron: &str, zone: &str) -> Result<Self, InvalidSchedule> {
-        let cron = parse_cron(cron)?;
-        let every_hour = cron.pattern.hours.get_set_values(1).len() == 24;
-        Ok(Self { cron, zone: parse_zone(zone)?, every_hour })
+        let calendar = CALENDARS.get((cron.to_owned(), zone.to_owned()), |(cron, zone)| {
+            let cron = parse_cron(cron)?;
+            let every_hour = cron.pattern.hours.get_set_values(1).len() == 24;
+            Ok(Calendar { cron, zone: parse_zone(zone)?, every_hour, known: Stretches::default() })
+        });
+        calendar.map(Self)
     }
 
     /// The first due instant after `after`; none when there is none in the
     /// years that a calendar has.
     pub fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
-        let after = DateTime::from_timestamp(after.as_second(), 0)?;
-        // Wall clocks stood at least here after `after`, whatever jump is near.
-        let mut wall = after.naive_utc().checked_add_signed(self.offsets(after).0)? - TimeDelta::seconds(1);
-        let mut best: Option<DateTime<Utc>> = None;
-        loop {
-            let latest_wall = best.and_then(|best| best.naive_utc().checked_add_signed(self.offsets(best).1));
-            let Ok(next) = self.cron.find_next_occurrence(&wall.and_utc(), false) else { break };
-            wall = next.naive_utc();
-            if latest_wall.is_some_and(|latest| wall > latest) {
-                break;
-            }
-            let instants = self.instants(wall).into_iter().flatten();
-            best = instants.filter(|instant| *instant > after).chain(best).min();
-        }
-        Timestamp::from_second(best?.timestamp()).ok()
+        self.0.known.next_after(after, || self.0.search(after))
     }
 
     /// Whether it is due at this very second.
@@ -170,7 +183,28 @@ impl Schedule {
 
     /// The instant as a clock in this schedule's zone shows it, with its offset.
     pub fn on_the_wall(&self, at: Timestamp) -> String {
-        on_the_wall(self.zone, at)
+        on_the_wall(self.0.zone, at)
+    }
+}
+
+impl Calendar {
+    /// The first due instant after `after`, looked for in the calendar.
+    fn search(&self, after: Timestamp) -> Option<Timestamp> {
+        let after = DateTime::from_timestamp(after.as_second(), 0)?;
+        // Wall clocks stood at least here after `after`, whatever jump is near.
+        let mut wall = after.naive_utc().checked_add_signed(self.offsets(after).0)? - TimeDelta::seconds(1);
+        let mut best: Option<DateTime<Utc>> = None;
+        loop {
+            let latest_wall = best.and_then(|best| best.naive_utc().checked_add_signed(self.offsets(best).1));
+            let Ok(next) = self.cron.find_next_occurrence(&wall.and_utc(), false) else { break };
+            wall = next.naive_utc();
+            if latest_wall.is_some_and(|latest| wall > latest) {
+                break;
+            }
+            let instants = self.instants(wall).into_iter().flatten();
+            best = instants.filter(|instant| *instant > after).chain(best).min();
+        }
+        Timestamp::from_second(best?.timestamp()).ok()
     }
 
     /// The least and greatest distance of the wall clock from UTC around an
@@ -288,6 +322,7 @@ mod tests {
             for pair in due.windows(2) {
                 let between = Timestamp::from_second(i64::midpoint(pair[0].as_second(), pair[1].as_second())).unwrap();
                 prop_assert_eq!(schedule.next_after(between), Some(pair[1]));
+                prop_assert_eq!(schedule.0.search(between), Some(pair[1]));
             }
         }
 
