@@ -28,7 +28,7 @@ pub struct Watched(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    has_looked: bool,
+    looked_at: Option<Timestamp>,
     /// By the last look at each member that saw anything.
     seen: BTreeMap<MemberName, Look>,
     /// Those of which the last look failed.
@@ -38,8 +38,8 @@ struct State {
 /// How it is now, as far as this process has looked.
 #[derive(Debug, Clone)]
 pub enum Last {
-    /// There was no look yet.
-    Never,
+    /// There was no look of late: nobody looks again and again here.
+    Unknown,
     /// Of each member whose last look succeeded, and was not too long ago.
     Seen(Vec<Look>),
 }
@@ -47,8 +47,8 @@ pub enum Last {
 impl Watched {
     pub fn last(&self, now: Timestamp) -> Last {
         let state = self.state();
-        if !state.has_looked {
-            return Last::Never;
+        if !state.looked_at.is_some_and(|at| headroom::is_current(at, now)) {
+            return Last::Unknown;
         }
         let current = state
             .seen
@@ -117,7 +117,7 @@ pub async fn watch(db: &Db, database: &Database, now: Timestamp) -> Looks {
     let before = database.watched.state().seen.clone();
     let looks = look(db, database, &before, now).await;
     let mut state = database.watched.state();
-    state.has_looked = true;
+    state.looked_at = Some(now);
     for (member, look) in &looks {
         match look {
             Ok(look) => {
@@ -133,7 +133,7 @@ pub async fn watch(db: &Db, database: &Database, now: Timestamp) -> Looks {
 }
 
 /// Looks once. `before` tells since when nothing is confirmed.
-pub async fn look(db: &Db, database: &Database, before: &BTreeMap<MemberName, Look>, now: Timestamp) -> Looks {
+async fn look(db: &Db, database: &Database, before: &BTreeMap<MemberName, Look>, now: Timestamp) -> Looks {
     let mut looks = Vec::new();
     for (member, kept) in database.engine.wal_kept().await {
         let look = match kept {

@@ -1,10 +1,8 @@
 //! What the members keep for us, for the status: what the daemon saw last, or,
-//! where none of this process has looked, one look of our own.
+//! where none of this process looks again and again, a look of our own, which serves
+//! until it is stale.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 use metrics::gauge;
@@ -38,19 +36,16 @@ pub(super) async fn on_members(app: &App, database: &Database, now: Timestamp) -
     let (looks, away) = match database.watched.last(now) {
         // Of one that is away the daemon knows soon.
         Last::Seen(looks) => (looks, "it did not answer the daemon's last look".to_owned()),
-        Last::Never => {
-            let none = BTreeMap::new();
-            match timeout(LOOK_LIMIT, headroom::look(&app.resources.db, database, &none, now)).await {
-                Ok(looked) => {
-                    let (seen, failed): (Vec<_>, Vec<_>) =
-                        looked.into_iter().map(|(_, look)| look).partition(Result::is_ok);
-                    let why = failed.into_iter().find_map(Result::err).map(|error| with_causes(&error));
-                    let none = || "no member says that it takes writes".to_owned();
-                    (seen.into_iter().flatten().collect(), why.unwrap_or_else(none))
-                }
-                Err(_) => (Vec::new(), format!("it did not answer within {LOOK_LIMIT:?}")),
+        Last::Unknown => match timeout(LOOK_LIMIT, headroom::watch(&app.resources.db, database, now)).await {
+            Ok(looked) => {
+                let (seen, failed): (Vec<_>, Vec<_>) =
+                    looked.into_iter().map(|(_, look)| look).partition(Result::is_ok);
+                let why = failed.into_iter().find_map(Result::err).map(|error| with_causes(&error));
+                let none = || "no member says that it takes writes".to_owned();
+                (seen.into_iter().flatten().collect(), why.unwrap_or_else(none))
             }
-        }
+            Err(_) => (Vec::new(), format!("it did not answer within {LOOK_LIMIT:?}")),
+        },
     };
     let primary = headroom::primary(&looks).map(|look| look.kept.member.clone());
     let (of_primary, others): (Vec<WalOnMember>, Vec<WalOnMember>) =
