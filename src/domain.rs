@@ -17,6 +17,8 @@ pub mod record;
 pub mod recovery;
 pub mod sampled;
 pub mod selection;
+pub mod settings;
+pub mod snapshot;
 pub mod verdict;
 
 pub use amount::{ByteSize, Decimal, Share, Span};
@@ -35,4 +37,6 @@ pub use record::EvidenceRecord;
 pub use recovery::{Opener, RecoveryPoint, RecoveryTarget};
 pub use sampled::{AnswerDigest, ClusterParts, Lineage, Moment, Question, Sample, Told};
 pub use selection::{RecoveryAlgorithm, Selection, Turn};
+pub use settings::InstanceSettings;
+pub use snapshot::{Snapshot, SnapshotOrigin, SnapshotState};
 pub use verdict::{Check, Phase, Verdict};

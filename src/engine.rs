@@ -25,7 +25,9 @@ use crate::{
 
 mod instance;
 mod look;
+pub mod managed;
 pub mod postgres;
+pub mod rds;
 mod record;
 
 pub use instance::{Ask, CopiedBeats, Instance, IsolatedParams};

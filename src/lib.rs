@@ -18,6 +18,7 @@ pub mod fault;
 pub mod process;
 pub mod telemetry;
 
+pub mod aws;
 pub mod config;
 
 pub mod dns;

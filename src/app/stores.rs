@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, error::Error, sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use crate::{
+    aws::{AccessKey, KeySource},
     clock::Clock,
     config::{
         Estate,
@@ -15,7 +16,7 @@ use crate::{
     domain::VaultName,
     vault::{
         DirectoryStore, Known, Limited, Limits, Owned, Retrying, S3Store, SharedStore,
-        s3::{self, AccessKey, KeySource, S3Options},
+        s3::{self, S3Options},
         signature::Signer,
     },
 };

@@ -28,7 +28,7 @@ mod region;
 mod upload;
 mod versions;
 
-pub use connect::{AccessKey, KeySource, LockMode, REQUEST_LIMIT, S3Options};
+pub use connect::{LockMode, REQUEST_LIMIT, S3Options};
 
 /// The bucket with what is known of it.
 struct Bucket {

@@ -18,6 +18,7 @@ mod flow;
 mod isolated;
 mod notify;
 mod protect;
+mod rds;
 mod readme;
 mod report;
 mod sample;

@@ -12,6 +12,7 @@ use std::{
 const MAY_USE: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("decide", &["domain"]),
+    ("aws", &["domain"]),
     ("clock", &[]),
     ("durable", &[]),
     ("fault", &[]),
@@ -19,9 +20,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("config", &["domain", "process", "decide"]),
     ("dns", &["domain", "clock", "durable", "process", "decide"]),
-    ("engine", &["domain", "clock", "durable", "process", "fault", "decide"]),
+    ("engine", &["domain", "aws", "clock", "durable", "process", "fault", "decide"]),
     ("notify", &["domain", "clock"]),
-    ("vault", &["domain", "clock", "durable", "process", "fault", "decide"]),
+    ("vault", &["domain", "aws", "clock", "durable", "process", "fault", "decide"]),
     ("db", &["domain", "clock", "durable"]),
     ("flow", &["domain", "decide", "clock", "db", "fault", "process", "telemetry"]),
     ("evidence", &["domain", "clock", "db", "durable", "fault", "vault"]),
@@ -38,6 +39,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "domain",
             "decide",
+            "aws",
             "clock",
             "durable",
             "process",

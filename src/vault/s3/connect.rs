@@ -1,22 +1,23 @@
 //! Clients of an S3 store, from what was configured. Requests have time limits
 //! and are sent once: repeating them is `Retrying`'s, which everything shares.
 
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
-use aws_credential_types::provider::{ProvideCredentials, error::CredentialsError, future};
 use aws_sdk_s3::{
     Client,
     config::{
-        ConfigBag, Credentials, Intercept, Region as SigningRegion, RuntimeComponents, StalledStreamProtectionConfig,
+        ConfigBag, Intercept, Region as SigningRegion, RuntimeComponents, StalledStreamProtectionConfig,
         interceptors::AfterDeserializationInterceptorContextRef,
     },
     error::BoxError,
 };
-use secrecy::{ExposeSecret, SecretString};
 
-use crate::{domain::Region, vault::visit::heard};
+use crate::{
+    aws::{KeySource, Provider},
+    domain::Region,
+    vault::visit::heard,
+};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// For one request with what it sends: a part of 8 MiB beside three others over 3 Mbit/s.
@@ -61,37 +62,6 @@ pub enum LockMode {
     Governance,
     /// Nobody can delete before the time, not even the account's owner.
     Compliance,
-}
-
-/// An access key, held in memory only.
-#[derive(Debug, Clone)]
-pub struct AccessKey {
-    pub id: String,
-    pub secret: SecretString,
-    pub session_token: Option<SecretString>,
-}
-
-/// Where an access key is kept. It is asked anew every 15 minutes, so that a
-/// rotated one is found. Its errors name references and never secrets.
-#[async_trait]
-pub trait KeySource: fmt::Debug + Send + Sync {
-    async fn key(&self) -> Result<AccessKey, Box<dyn Error + Send + Sync>>;
-}
-
-#[derive(Debug)]
-struct Provider(Arc<dyn KeySource>);
-
-impl ProvideCredentials for Provider {
-    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
-    where
-        Self: 'a,
-    {
-        future::ProvideCredentials::new(async {
-            let key = self.0.key().await.map_err(CredentialsError::provider_error)?;
-            let token = key.session_token.map(|token| token.expose_secret().to_owned());
-            Ok(Credentials::new(key.id, key.secret.expose_secret(), token, None, "lifeboat"))
-        })
-    }
 }
 
 /// Tells whoever visits the vault that it answers.
@@ -171,9 +141,13 @@ fn client(options: &S3Options, shared: &SdkConfig, limit: Duration, source: Opti
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
+
+    use async_trait::async_trait;
     use aws_sdk_s3::presigning::PresigningConfig;
 
     use super::*;
+    use crate::aws::AccessKey;
 
     #[derive(Debug)]
     struct Known;

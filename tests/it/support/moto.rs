@@ -12,11 +12,12 @@ use aws_sdk_s3::{
     types::{BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration, VersioningConfiguration},
 };
 use lifeboat::{
+    aws::{AccessKey, KeySource},
     clock::Clock,
     process::Program,
     vault::{
         S3Store,
-        s3::{AccessKey, KeySource, REQUEST_LIMIT, S3Options},
+        s3::{REQUEST_LIMIT, S3Options},
     },
 };
 

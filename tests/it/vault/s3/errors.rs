@@ -8,10 +8,11 @@ use std::{
 };
 
 use lifeboat::{
+    aws::{AccessKey, KeySource},
     domain::with_causes,
     vault::{
         Refusal, Store, StoreError, put,
-        s3::{AccessKey, KeySource, LockMode, S3Options},
+        s3::{LockMode, S3Options},
     },
 };
 
