@@ -16,6 +16,7 @@ mod drill;
 mod evidence;
 mod flow;
 mod isolated;
+mod lab;
 mod notify;
 mod protect;
 mod rds;

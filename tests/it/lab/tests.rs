@@ -1,0 +1,3 @@
+//! What the lab itself does.
+
+mod rows;

@@ -1,0 +1,1 @@
+//! Rows come back, through Amazon's own client.
