@@ -22,7 +22,7 @@ use crate::{
     domain::{Backup, DatabaseName, RunId},
     evidence::{Entry, Filter, Month},
     flow::RunSummary,
-    report::{EstateStatus, Report},
+    report::{EstateStatus, Report, managed::ListedSnapshot},
 };
 
 pub mod control;
@@ -69,6 +69,9 @@ pub trait Source: Send + Sync {
 
     /// Of one database or of all, newest first.
     async fn backups(&self, database: Option<&DatabaseName>) -> Result<Vec<Backup>, SourceError>;
+
+    /// What providers keep of one database or of all, newest first.
+    async fn snapshots(&self, database: Option<&DatabaseName>) -> Result<Vec<ListedSnapshot>, SourceError>;
 
     /// Oldest first.
     async fn evidence(&self, filter: &Filter) -> Result<Vec<Entry>, SourceError>;
@@ -127,6 +130,7 @@ pub fn router(source: Arc<dyn Source>, control: Arc<dyn Control>) -> Router {
         .route("/api/v1/status", get(v1::status))
         .route("/api/v1/databases", get(v1::databases))
         .route("/api/v1/backups", get(v1::backups))
+        .route("/api/v1/snapshots", get(v1::snapshots))
         .route("/api/v1/runs", get(v1::runs))
         .route("/api/v1/runs/{*id}", get(v1::run).post(control::signal))
         .route("/api/v1/lever", get(control::lever).post(control::turn_lever))

@@ -14,14 +14,14 @@ use crate::{
     config::{
         self, SecretError,
         daemon::DnsConfig,
-        schedule::{EngineKind, MemberConfig, SslMode},
+        schedule::{MemberConfig, SslMode},
     },
     db::{Db, DbError},
     decide::placement::Limits,
     dns::{Dns, DnsError, embedded::EmbeddedDns},
     domain::{DatabaseName, MemberName, NotifierName, RunbookName, VaultName, with_causes},
     engine::{
-        Engine, EngineError,
+        EngineError,
         postgres::{
             ClientCertificate, Login, Member, Postgres, Tls,
             protect::{BeatSession, Patience},
@@ -30,9 +30,9 @@ use crate::{
     evidence::EvidenceLog,
     flow::{Runner, Station},
     flows::{
-        Database, Keys, Parts, Resources, Vault, backup::BackupFlow, copy::CopyFlow, drill::DrillFlow,
-        missed::MissedFlow, prune::PruneFlow, restore_test::RestoreTestFlow, rotate_keys::RotateKeysFlow,
-        self_test::SelfTestFlow, verify::VerifyFlow,
+        Database, Keys, ManagedDatabase, Parts, Resources, Vault, backup::BackupFlow, copy::CopyFlow, drill::DrillFlow,
+        missed::MissedFlow, prune::PruneFlow, prune_snapshots::PruneSnapshotsFlow, restore_test::RestoreTestFlow,
+        rotate_keys::RotateKeysFlow, self_test::SelfTestFlow, verify::VerifyFlow,
     },
     process::{Account, ProcessError},
     vault::{
@@ -45,6 +45,8 @@ use crate::{
 pub mod control;
 mod known;
 pub mod live;
+pub mod looks;
+mod managed;
 pub mod notifiers;
 pub mod rebuild;
 mod reopen;
@@ -53,6 +55,7 @@ pub mod status;
 mod stores;
 
 use known::{KnownVaults, NothingKnown};
+use looks::Looks;
 use notifiers::{Notifier, open_notifiers};
 use reopen::Origin;
 use stores::{open_stores, owned, shared};
@@ -84,6 +87,12 @@ pub enum SetUpError {
     Fixed { what: String },
     #[error("no schedule names the database `{name}`; {known}")]
     NoDatabase { name: String, known: String },
+    #[error(
+        "`{name}` is run by its provider, which keeps its backups as snapshots: this works on what a vault of ours holds; use `backup`, `backups`, `restore-test` or `status`"
+    )]
+    Managed { name: String },
+    #[error("no provider runs `{name}`; give a command for databases with vaults")]
+    NotManaged { name: String },
     #[error("no runbook is named `{name}`; {known}")]
     NoRunbook { name: String, known: String },
     #[error(
@@ -115,6 +124,8 @@ pub struct App {
     pub notifiers: BTreeMap<NotifierName, Notifier>,
     pub resources: Arc<Resources>,
     pub runner: Arc<Runner>,
+    /// What providers told last.
+    pub looks: Looks,
     /// What each database was opened from.
     origins: BTreeMap<DatabaseName, Origin>,
 }
@@ -135,13 +146,17 @@ impl App {
         let known: Arc<dyn Known> = Arc::new(KnownVaults(db.clone()));
         let vaults = owned(opened, Some(&signer), &known);
         let stores = shared(&vaults);
-        let mut databases = BTreeMap::new();
+        let (mut databases, mut managed) = (BTreeMap::new(), BTreeMap::new());
         let mut origins = BTreeMap::new();
         for schedule in &estate.schedules {
-            let origin = Origin::of(&estate, schedule).await?;
-            let database = open_database(&estate, schedule, &stores, &signer).await?;
-            origins.insert(database.name.clone(), origin);
-            databases.insert(database.name.clone(), Arc::new(database));
+            let (name, origin) = (schedule.config.database.clone(), Origin::of(&estate, schedule).await?);
+            if schedule.config.managed().is_some() {
+                managed.insert(name.clone(), Arc::new(managed::open(&estate, schedule).await?));
+            } else {
+                let database = open_database(&estate, schedule, &stores, &signer).await?;
+                databases.insert(name.clone(), Arc::new(database));
+            }
+            origins.insert(name, origin);
         }
         let mirrors = stores.values().map(|store| (Arc::clone(store), String::new())).collect();
         let evidence = Arc::new(EvidenceLog::new(db.clone(), signer.clone(), mirrors, clock.clone()));
@@ -159,9 +174,10 @@ impl App {
             clock.clone(),
             estate.daemon.node.lease.as_duration(),
         );
-        let resources = Arc::new(Resources { databases, agendas: estate.agendas(), dns, evidence, db });
+        let resources = Arc::new(Resources { databases, managed, agendas: estate.agendas(), dns, evidence, db });
         let notifiers = open_notifiers(&estate, &clock);
-        let app = Self { estate, clock, signer, vaults, notifiers, resources, runner, origins };
+        let looks = Looks::default();
+        let app = Self { estate, clock, signer, vaults, notifiers, resources, runner, looks, origins };
         app.take_charge();
         Ok(Arc::new(app))
     }
@@ -171,6 +187,7 @@ impl App {
         let resources = &self.resources;
         self.runner.register(Arc::new(BackupFlow::new(Arc::clone(resources))));
         self.runner.register(Arc::new(PruneFlow::new(Arc::clone(resources))));
+        self.runner.register(Arc::new(PruneSnapshotsFlow::new(Arc::clone(resources))));
         self.runner.register(Arc::new(CopyFlow::new(Arc::clone(resources))));
         self.runner.register(Arc::new(MissedFlow::new(Arc::clone(resources))));
         self.runner.register(Arc::new(RestoreTestFlow::new(Arc::clone(resources))));
@@ -182,10 +199,20 @@ impl App {
     }
 
     pub fn database(&self, name: &DatabaseName) -> Result<&Arc<Database>, SetUpError> {
-        self.resources.databases.get(name).ok_or_else(|| SetUpError::NoDatabase {
-            name: name.to_string(),
-            known: listed(self.resources.databases.keys(), "schedules"),
-        })
+        self.resources.databases.get(name).ok_or_else(|| self.no_database(name))
+    }
+
+    /// One that a provider runs; none where nobody does.
+    pub fn managed(&self, name: &DatabaseName) -> Option<&Arc<ManagedDatabase>> {
+        self.resources.managed.get(name)
+    }
+
+    fn no_database(&self, name: &DatabaseName) -> SetUpError {
+        if self.resources.managed.contains_key(name) {
+            return SetUpError::Managed { name: name.to_string() };
+        }
+        let names = self.resources.databases.keys().chain(self.resources.managed.keys());
+        SetUpError::NoDatabase { name: name.to_string(), known: listed(names, "schedules") }
     }
 
     /// The named database, or all of them.
@@ -225,7 +252,8 @@ impl App {
 
     /// Where the law of a database's data is made.
     pub fn jurisdiction(&self, name: &DatabaseName) -> Option<String> {
-        self.resources.databases.get(name)?.jurisdiction()
+        let own = self.resources.databases.get(name).map(|database| database.jurisdiction());
+        own.or_else(|| self.managed(name).map(|database| database.jurisdiction()))?
     }
 
     /// The last part of the id of a run that a person asks for now.
@@ -315,6 +343,18 @@ pub async fn open_for_restore(
     Ok(database)
 }
 
+/// A database that its provider runs, to look at it there. Its password is not read.
+pub async fn open_managed(estate: &config::Estate, name: &DatabaseName) -> Result<ManagedDatabase, SetUpError> {
+    let named = |schedule: &&Arc<config::Loaded<config::ScheduleConfig>>| schedule.config.database == *name;
+    let Some(schedule) = estate.schedules.iter().find(named) else {
+        let known = listed(estate.schedules.iter().map(|schedule| &schedule.config.database), "schedules");
+        return Err(SetUpError::NoDatabase { name: name.to_string(), known });
+    };
+    let mut schedule = Arc::clone(schedule);
+    Arc::make_mut(&mut schedule).config.login.password = None;
+    managed::open(estate, &schedule).await
+}
+
 /// A database to look at.
 #[derive(Debug)]
 pub struct ToLook {
@@ -346,10 +386,16 @@ fn scheduled<'a>(
     estate: &'a config::Estate,
     name: &DatabaseName,
 ) -> Result<&'a Arc<config::Loaded<config::ScheduleConfig>>, SetUpError> {
-    estate.schedules.iter().find(|schedule| schedule.config.database == *name).ok_or_else(|| SetUpError::NoDatabase {
-        name: name.to_string(),
-        known: listed(estate.schedules.iter().map(|schedule| &schedule.config.database), "schedules"),
-    })
+    let scheduled = estate.schedules.iter().find(|schedule| schedule.config.database == *name).ok_or_else(|| {
+        SetUpError::NoDatabase {
+            name: name.to_string(),
+            known: listed(estate.schedules.iter().map(|schedule| &schedule.config.database), "schedules"),
+        }
+    })?;
+    if scheduled.config.managed().is_some() {
+        return Err(SetUpError::Managed { name: name.to_string() });
+    }
+    Ok(scheduled)
 }
 
 async fn open_database(
@@ -379,7 +425,7 @@ async fn open_database(
         verifier: signer.verifier(),
     };
     Ok(Database::new(Parts {
-        engine: open_engine(&schedule.config).await?,
+        engine: Arc::new(open_postgres(&schedule.config).await?),
         schedule: Arc::clone(schedule),
         vaults,
         keys,
@@ -388,38 +434,37 @@ async fn open_database(
     }))
 }
 
-async fn open_engine(schedule: &config::ScheduleConfig) -> Result<Arc<dyn Engine>, SetUpError> {
-    match schedule.engine {
-        EngineKind::Postgres => open_postgres(schedule).await.map(|postgres| Arc::new(postgres) as Arc<dyn Engine>),
-    }
-}
-
 /// The PostgreSQL of a schedule; `check --connect` looks at it through this too.
 async fn open_postgres(schedule: &config::ScheduleConfig) -> Result<Postgres, SetUpError> {
-    let password = secrets::password(schedule).await?;
-    let tls = match schedule.login.sslmode {
+    Ok(Postgres {
+        database: schedule.database.clone(),
+        members: schedule.all_members().into_iter().map(member).collect(),
+        login: login(schedule).await?,
+        account: Account::for_postgres()?,
+        beats: BeatSession::default(),
+        patience: Patience::default(),
+    })
+}
+
+/// How to log in to the servers of a schedule, or to those of its provider.
+async fn login(schedule: &config::ScheduleConfig) -> Result<Login, SetUpError> {
+    let login = &schedule.login;
+    let tls = match login.sslmode {
         SslMode::Disable => Tls::Disable,
         SslMode::Require => Tls::Require,
-        SslMode::VerifyFull => Tls::VerifyFull { root_certificate: schedule.login.sslrootcert.clone() },
+        SslMode::VerifyFull => Tls::VerifyFull { root_certificate: login.sslrootcert.clone() },
     };
-    let certificate = match (&schedule.login.sslcert, &schedule.login.sslkey) {
+    let certificate = match (&login.sslcert, &login.sslkey) {
         (Some(chain), Some(key)) => Some(ClientCertificate { chain: chain.clone(), key: key.clone() }),
         // The rules of the configuration have refused one without the other.
         _ => None,
     };
-    Ok(Postgres {
-        database: schedule.database.clone(),
-        members: schedule.all_members().into_iter().map(member).collect(),
-        login: Login {
-            user: schedule.login.user.clone(),
-            password,
-            tls,
-            certificate,
-            dbname: schedule.login.dbname.clone(),
-        },
-        account: Account::for_postgres()?,
-        beats: BeatSession::default(),
-        patience: Patience::default(),
+    Ok(Login {
+        user: login.user.clone(),
+        password: secrets::password(schedule).await?,
+        tls,
+        certificate,
+        dbname: login.dbname.clone(),
     })
 }
 

@@ -5,31 +5,20 @@
 //! What must never happen: a call to a region that nobody named, a key in an error, a call
 //! that could change something repeated where it is not known to be idempotent.
 
-<<<<<<< 63926a33c8971505c8e6b2d6b33968ab19eb6ace
 use std::{fmt, sync::Arc, time::Duration};
 
 use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, sts::AssumeRoleProvider, timeout::TimeoutConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
-=======
-use std::{fmt, time::Duration};
-
-use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, sts::AssumeRoleProvider, timeout::TimeoutConfig};
->>>>>>> ecb33a7
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Region;
 
 mod failure;
-<<<<<<< 63926a33c8971505c8e6b2d6b33968ab19eb6ace
 mod keys;
 
 pub use failure::{AwsError, Call, Kind};
 pub(crate) use keys::Provider;
 pub use keys::{AccessKey, KeySource};
-=======
-
-pub use failure::{AwsError, Call, Kind};
->>>>>>> ecb33a7
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// For one call, once it is sent.
@@ -40,24 +29,16 @@ const CALL_LIMIT: Duration = Duration::from_secs(120);
 const ATTEMPTS: u32 = 6;
 
 /// Where and as whom services are called.
-<<<<<<< 63926a33c8971505c8e6b2d6b33968ab19eb6ace
 #[derive(Debug, Clone)]
-=======
-#[derive(Debug, Clone, PartialEq, Eq)]
->>>>>>> ecb33a7
 pub struct Access {
     pub region: Region,
     /// `https://HOST` of all services, for private endpoints; Amazon's own when absent.
     pub endpoint: Option<String>,
     /// Whether the endpoints are those that are validated by FIPS 140.
     pub use_fips: bool,
-<<<<<<< 63926a33c8971505c8e6b2d6b33968ab19eb6ace
     /// As whom, before a role is assumed; as whoever the environment, profile, container or
     /// instance says when absent.
     pub keys: Option<Arc<dyn KeySource>>,
-=======
-    /// As whom; as whoever the environment, profile, container or instance says when absent.
->>>>>>> ecb33a7
     pub role: Option<Role>,
 }
 
@@ -110,12 +91,9 @@ impl Access {
         if let Some(endpoint) = &self.endpoint {
             loader = loader.endpoint_url(endpoint);
         }
-<<<<<<< 63926a33c8971505c8e6b2d6b33968ab19eb6ace
         if let Some(keys) = &self.keys {
             loader = loader.credentials_provider(Provider(Arc::clone(keys)));
         }
-=======
->>>>>>> ecb33a7
         if self.use_fips {
             loader = loader.use_fips(true);
         }
@@ -129,14 +107,7 @@ impl Access {
             assumed = assumed.external_id(id);
         }
         let provider = Box::pin(assumed.build()).await;
-<<<<<<< 63926a33c8971505c8e6b2d6b33968ab19eb6ace
         settings.into_builder().credentials_provider(SharedCredentialsProvider::new(provider)).build()
-=======
-        settings
-            .into_builder()
-            .credentials_provider(aws_credential_types::provider::SharedCredentialsProvider::new(provider))
-            .build()
->>>>>>> ecb33a7
     }
 }
 

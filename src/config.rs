@@ -8,11 +8,13 @@
 //! references. Nothing here starts anything or connects anywhere.
 
 mod agenda;
+pub mod aws;
 pub mod check;
 pub mod daemon;
 mod given;
 mod leaf;
 pub mod load;
+pub mod managed;
 pub mod notify;
 pub mod objectives;
 pub mod point;
@@ -27,6 +29,7 @@ mod vocabulary;
 mod walk;
 mod yaml;
 
+pub use aws::AwsConfig;
 pub use daemon::DaemonConfig;
 pub use load::{Estate, Loaded, load};
 pub use objectives::EstateObjectivesConfig;

@@ -17,10 +17,7 @@ pub mod record;
 pub mod recovery;
 pub mod sampled;
 pub mod selection;
-<<<<<<< 63926a33c8971505c8e6b2d6b33968ab19eb6ace
 pub mod settings;
-=======
->>>>>>> ecb33a7
 pub mod snapshot;
 pub mod verdict;
 
@@ -40,9 +37,6 @@ pub use record::EvidenceRecord;
 pub use recovery::{Opener, RecoveryPoint, RecoveryTarget};
 pub use sampled::{AnswerDigest, ClusterParts, Lineage, Moment, Question, Sample, Told};
 pub use selection::{RecoveryAlgorithm, Selection, Turn};
-<<<<<<< 63926a33c8971505c8e6b2d6b33968ab19eb6ace
 pub use settings::InstanceSettings;
-=======
->>>>>>> ecb33a7
 pub use snapshot::{Snapshot, SnapshotOrigin, SnapshotState};
 pub use verdict::{Check, Phase, Verdict};

@@ -9,6 +9,7 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use crate::{
+    aws::AwsError,
     config::{Loaded, ScheduleConfig, SecretError, SecretRef, vault::Durability},
     db::{Db, DbError},
     decide::{agenda::Agenda, retention::locks::Reach},
@@ -35,8 +36,10 @@ mod guarded;
 pub mod headroom;
 pub mod ledger;
 pub mod locks;
+mod managed;
 pub mod missed;
 pub mod prune;
+pub mod prune_snapshots;
 mod read_back;
 pub mod rebuild;
 pub mod restore;
@@ -44,13 +47,18 @@ pub mod restore_test;
 pub mod retention;
 pub mod rotate_keys;
 pub mod self_test;
+mod snapshot;
 pub mod stream;
 pub mod verify;
+
+pub use managed::ManagedDatabase;
 
 /// What flows work with.
 #[derive(Debug)]
 pub struct Resources {
     pub databases: BTreeMap<DatabaseName, Arc<Database>>,
+    /// Those that a provider runs; none is among the others.
+    pub managed: BTreeMap<DatabaseName, Arc<ManagedDatabase>>,
     /// What of each schedule runs when, and what holds it. Not the database's own: what
     /// `lifeboat.yaml` says of maintenance is part of it, and changes no database.
     pub agendas: BTreeMap<DatabaseName, Arc<Agenda>>,
@@ -67,6 +75,12 @@ impl Resources {
             .get(name)
             .cloned()
             .ok_or_else(|| StepError::permanent(format!("no schedule names the database `{name}` any more")))
+    }
+
+    /// The same of one that a provider runs.
+    pub fn managed_database(&self, name: &DatabaseName) -> Result<Arc<ManagedDatabase>, StepError> {
+        let gone = || StepError::permanent(format!("no schedule names the database `{name}` of a provider any more"));
+        self.managed.get(name).cloned().ok_or_else(gone)
     }
 
     /// The agenda of a database; one that left the schedules has none.
@@ -234,12 +248,7 @@ impl Database {
 
     /// Where a run over it that works on these vaults may be driven.
     pub fn placement<'a>(&self, vaults: impl IntoIterator<Item = &'a VaultName>) -> Placement {
-        let residency = self.schedule.config.residency.as_ref();
-        Placement {
-            regions: residency.map(|residency| residency.regions.clone()).unwrap_or_default(),
-            vaults: vaults.into_iter().cloned().collect(),
-            database: Some(self.name.clone()),
-        }
+        self.schedule.config.placement(vaults)
     }
 
     /// The same for a run that works on the first vault.
@@ -248,19 +257,13 @@ impl Database {
     }
 
     pub fn jurisdiction(&self) -> Option<String> {
-        self.schedule.config.residency.as_ref().map(|residency| residency.jurisdiction.clone())
+        self.schedule.config.jurisdiction()
     }
 
     /// Refuses a region that the database's data may not be in. Checked when the
     /// files are read, and again before data moves.
     pub fn refuse_outside_residency(&self, region: &Region) -> Result<(), StepError> {
-        match &self.schedule.config.residency {
-            Some(residency) if !residency.allows(region) => Err(StepError::permanent(format!(
-                "the data of `{}` may not go to {region}: the jurisdiction {} does not allow it",
-                self.name, residency.jurisdiction
-            ))),
-            Some(_) | None => Ok(()),
-        }
+        self.schedule.config.refuse_outside_residency(region).map_err(StepError::permanent)
     }
 
     /// Where a backup lies, for evidence.
@@ -276,6 +279,7 @@ impl Database {
             size_bytes: manifest.size_bytes,
             recipients: manifest.recipients.len(),
             from: manifest.from.clone(),
+            snapshot: None,
         }
     }
 }
@@ -291,7 +295,16 @@ macro_rules! step_error_from {
         })+
     };
 }
-step_error_from!(StoreError, VaultError, EngineError, DnsError, DbError, EvidenceError, restore::RestoreError);
+step_error_from!(
+    StoreError,
+    VaultError,
+    EngineError,
+    AwsError,
+    DnsError,
+    DbError,
+    EvidenceError,
+    restore::RestoreError
+);
 
 impl From<KeyError> for StepError {
     fn from(error: KeyError) -> Self {
@@ -347,14 +360,24 @@ fn record(
     kind: &str,
     due_at: Option<Timestamp>,
 ) -> EvidenceRecord {
+    record_of(cx, (name, database.map(|database| database.schedule.as_ref())), kind, due_at)
+}
+
+/// The same of a database by its schedule, whoever runs it.
+fn record_of(
+    cx: &StepContext,
+    (name, schedule): (&DatabaseName, Option<&Loaded<ScheduleConfig>>),
+    kind: &str,
+    due_at: Option<Timestamp>,
+) -> EvidenceRecord {
     EvidenceRecord {
         schema: RECORD_SCHEMA,
         run_id: cx.run_id().to_string(),
         kind: kind.to_owned(),
         subject: name.to_string(),
         daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
-        plan: database.map(Database::plan_file),
-        jurisdiction: database.and_then(Database::jurisdiction),
+        plan: schedule.map(Loaded::plan_file),
+        jurisdiction: schedule.and_then(|schedule| schedule.config.jurisdiction()),
         why: Why::of(due_at, cx.requester()),
         started_at: cx.created_at(),
         finished_at: cx.clock().now(),

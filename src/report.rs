@@ -12,6 +12,7 @@ pub mod figures;
 pub mod forms;
 pub mod groups;
 pub mod html;
+pub mod managed;
 pub mod page;
 pub mod points;
 pub mod status;

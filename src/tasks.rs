@@ -13,6 +13,7 @@ pub mod heartbeat;
 pub mod ledger;
 pub mod lever;
 pub mod locks;
+pub mod managed;
 pub mod presence;
 pub mod prune;
 pub mod reload;
@@ -21,6 +22,7 @@ pub mod running;
 pub mod schedule;
 pub mod slots;
 pub mod stranded;
+pub mod sweep;
 pub mod tails;
 pub mod tier;
 pub mod vault;
@@ -53,10 +55,16 @@ fn protect_one(app: &Arc<App>, database: &Arc<Database>, tasks: &Tasks) {
 }
 
 /// Takes care of tiers and vaults until `tasks` end: what a tier asks for is looked
-/// for; each vault is watched; what they hold of
-/// heartbeats is merged, what is kept is locked, what is superseded goes.
+/// for, how providers have set up what they run, and what tests left there; each vault is
+/// watched; what they hold of heartbeats is merged, what is kept is locked, what is superseded goes.
 pub fn care(app: &Arc<App>, tasks: &Tasks) {
     tasks.spawn(tier::run(Arc::clone(app), tasks.stop().clone()));
+    tasks.spawn(managed::watch(Arc::clone(app), tasks.stop().clone()));
+    tasks.spawn(sweep::run(Arc::clone(app), tasks.stop().clone()));
+    let region = &app.estate.daemon.node.region;
+    for database in app.resources.managed.values().filter(|database| database.placement().allows(region)) {
+        tasks.spawn(heartbeat::managed::run(Arc::clone(app), Arc::clone(database), tasks.stop().clone()));
+    }
     for vault in app.vaults.values() {
         tasks.spawn(vault::run(Arc::clone(app), Arc::clone(vault), tasks.stop().clone()));
     }
@@ -75,6 +83,7 @@ pub fn care(app: &Arc<App>, tasks: &Tasks) {
 /// and keys are rotated. Nodes that ask for the same get one run.
 pub fn ask(app: &Arc<App>, tasks: &Tasks) {
     tasks.spawn(prune::run(Arc::clone(app), tasks.stop().clone()));
+    tasks.spawn(managed::prune(Arc::clone(app), tasks.stop().clone()));
     tasks.spawn(rotate::run(Arc::clone(app), tasks.stop().clone()));
     for database in app.resources.databases.values() {
         for vault in database.vaults.iter().filter(|_| database.vaults.len() > 1) {

@@ -11,6 +11,9 @@ use tracing_subscriber::EnvFilter;
 /// Gauge, labels `database`, `vault`: seconds by which acknowledged commits are
 /// not durable in the vault yet.
 pub const EXPOSURE_SECONDS: &str = "lifeboat_exposure_seconds";
+/// Gauge, labels `database`, `region`: age of the newest instant that the provider of a
+/// database says it can restore there; NaN where it does not tell.
+pub const CLAIMED_EXPOSURE_SECONDS: &str = "lifeboat_claimed_exposure_seconds";
 /// Gauge, labels `database`, `vault`: the longest exposure of the last day, in seconds;
 /// NaN where nobody looked.
 pub const EXPOSURE_DAY_MAX_SECONDS: &str = "lifeboat_exposure_day_max_seconds";
@@ -114,6 +117,11 @@ pub fn upkeep() {
 
 fn describe() {
     describe_gauge!(EXPOSURE_SECONDS, Unit::Seconds, "Age of the oldest acknowledged commit not durable in the vault");
+    describe_gauge!(
+        CLAIMED_EXPOSURE_SECONDS,
+        Unit::Seconds,
+        "Age of the newest instant that a provider claims to restore"
+    );
     describe_gauge!(EXPOSURE_DAY_MAX_SECONDS, Unit::Seconds, "Longest exposure of the last day");
     describe_gauge!(EXPOSURE_DAY_OVER_SECONDS, Unit::Seconds, "Time of the last day with exposure over the objective");
     describe_gauge!(

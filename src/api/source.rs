@@ -8,7 +8,7 @@ use crate::{
     domain::{Attribution, Backup, DatabaseName, Lever, RunId},
     evidence::{Entry, Filter, Month},
     flow::{RunSummary, runner::FlowError},
-    report::{EstateStatus, Report},
+    report::{EstateStatus, Report, managed::ListedSnapshot},
     telemetry,
 };
 
@@ -43,6 +43,11 @@ impl Source for Live {
         }
         backups.sort_by_key(|backup| std::cmp::Reverse(backup.finished_at));
         Ok(backups)
+    }
+
+    async fn snapshots(&self, database: Option<&DatabaseName>) -> Result<Vec<ListedSnapshot>, SourceError> {
+        let listed = self.app().snapshots(database).await.map_err(SourceError::reading("the snapshots"))?;
+        Ok(listed.snapshots.into_iter().rev().collect())
     }
 
     async fn evidence(&self, filter: &Filter) -> Result<Vec<Entry>, SourceError> {

@@ -14,7 +14,10 @@ use crate::{
     domain::{Backup, DatabaseName, RunId},
     evidence::{Entry, Filter, Month},
     flow::RunSummary,
-    report::status::{DatabaseStatus, EstateStatus},
+    report::{
+        managed::ListedSnapshot,
+        status::{DatabaseStatus, EstateStatus},
+    },
 };
 
 /// A list under a name, so that fields can be added beside it.
@@ -69,6 +72,15 @@ pub(super) async fn backups(
 ) -> Answer<Items<Backup>> {
     let Query(query) = query?;
     Ok(Json(Items { items: source.backups(query.database.as_ref()).await? }))
+}
+
+/// What providers keep, as `backups` has what vaults hold.
+pub(super) async fn snapshots(
+    State(source): State<Shared>,
+    query: Result<Query<BackupsQuery>, QueryRejection>,
+) -> Answer<Items<ListedSnapshot>> {
+    let Query(query) = query?;
+    Ok(Json(Items { items: source.snapshots(query.database.as_ref()).await? }))
 }
 
 /// How many items a list has at most.

@@ -25,12 +25,23 @@ pub(super) struct Origin([u8; 32]);
 
 impl Origin {
     pub(super) async fn of(estate: &Estate, schedule: &Loaded<ScheduleConfig>) -> Result<Self, SetUpError> {
-        let DaemonConfig { node, keys, vaults, .. } = &estate.daemon;
+        let DaemonConfig { node, keys, vaults, aws, .. } = &estate.daemon;
         let vaults: Vec<_> = schedule.config.vaults.iter().map(|name| (name, vaults.get(name))).collect();
         // The written form holds references in place of secrets.
         let promised = schedule.config.objectives();
-        let written =
-            (&estate.folder, &schedule.file, &schedule.sha256, promised, &node.region, &node.scratch, keys, vaults);
+        // Of no interest to a database that no provider runs.
+        let aws = schedule.config.managed().map(|_| aws);
+        let written = (
+            &estate.folder,
+            &schedule.file,
+            &schedule.sha256,
+            promised,
+            &node.region,
+            &node.scratch,
+            keys,
+            vaults,
+            aws,
+        );
         let mut digest = Sha256::new_with_prefix(format!("{written:?}"));
         if let Some(password) = secrets::password(&schedule.config).await? {
             digest.update(password.expose_secret());
@@ -73,18 +84,27 @@ impl App {
             }
         }
         let shared = stores::shared(&vaults);
-        let (mut databases, mut origins) = (BTreeMap::new(), BTreeMap::new());
+        let (mut databases, mut managed, mut origins) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for schedule in &estate.schedules {
             let (name, origin) = (&schedule.config.database, Origin::of(&estate, schedule).await?);
-            let same = self.resources.databases.get(name).filter(|_| self.origins.get(name) == Some(&origin));
-            let database = if let Some(same) = same {
-                Arc::clone(same)
+            let is_same = self.origins.get(name) == Some(&origin);
+            if schedule.config.managed().is_some() {
+                let database = match self.resources.managed.get(name).filter(|_| is_same) {
+                    Some(same) => Arc::clone(same),
+                    None => Arc::new(super::managed::open(&estate, schedule).await?),
+                };
+                managed.insert(name.clone(), database);
             } else {
-                let mut database = open_database(&estate, schedule, &shared, &self.signer).await?;
-                self.hand_streaming_to(&mut database);
-                Arc::new(database)
-            };
-            databases.insert(name.clone(), database);
+                let database = match self.resources.databases.get(name).filter(|_| is_same) {
+                    Some(same) => Arc::clone(same),
+                    None => {
+                        let mut database = open_database(&estate, schedule, &shared, &self.signer).await?;
+                        self.hand_streaming_to(&mut database);
+                        Arc::new(database)
+                    }
+                };
+                databases.insert(name.clone(), database);
+            }
             origins.insert(name.clone(), origin);
         }
         let is_same = |(name, vault): (&VaultName, &Arc<Owned>)| {
@@ -99,6 +119,7 @@ impl App {
         };
         let resources = Resources {
             databases,
+            managed,
             agendas: estate.agendas(),
             dns: self.resources.dns.clone(),
             evidence,
@@ -112,6 +133,7 @@ impl App {
             vaults,
             resources: Arc::new(resources),
             runner: Arc::clone(&self.runner),
+            looks: self.looks.clone(),
             origins,
         };
         app.settle().await?;

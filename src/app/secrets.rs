@@ -40,6 +40,13 @@ pub async fn unusable(estate: &Estate, are_asked: bool) -> Vec<String> {
             }
         }
     }
+    if let Some(key) = &estate.daemon.aws.credentials {
+        for reference in [Some(&key.secret_access_key), key.session_token.as_ref()].into_iter().flatten() {
+            if let Err(error) = reference.read().await {
+                problems.push(format!("`aws.credentials` cannot be read: {}", with_causes(&error)));
+            }
+        }
+    }
     for (name, notifier) in estate.daemon.notify.iter().filter(|_| !are_asked) {
         let Some(secret) = notifier.secret() else { continue };
         if let Err(error) = secret.read().await {

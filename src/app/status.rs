@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod held;
+mod managed;
 mod over;
 mod primary;
 mod published;
@@ -92,10 +93,12 @@ impl App {
             primary::publish(&status, &database.schedule.config.all_members().keys().cloned().collect());
             databases.push(status);
         }
+        let managed = self.managed_statuses(&entries, &findings, now).await;
         let findings = findings.into_iter().map(shown).collect();
         let runs = self.runner.list(RUNS_SHOWN).await?;
         let node = &self.estate.daemon.node;
         let status = EstateStatus::new(node.name.clone(), node.region.clone(), now, databases, runs, findings);
+        let status = status.with_managed(managed);
         let (nodes, lever) = (nodes::list(&self.resources.db).await?, self.lever().await?);
         let groups = groups(&entries, &facts, None, now);
         let status = EstateStatus { groups, lever, nodes, ..status };

@@ -87,7 +87,7 @@ fn options(bucket: &S3VaultConfig) -> S3Options {
 
 /// An access key where the operator's references say.
 #[derive(Debug)]
-struct Configured(CredentialsConfig);
+pub(super) struct Configured(pub(super) CredentialsConfig);
 
 #[async_trait]
 impl KeySource for Configured {

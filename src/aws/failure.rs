@@ -1,11 +1,7 @@
 //! What went wrong with a call, decided by status and error code alone; texts of a service
 //! are only shown.
 
-<<<<<<< 63926a33c8971505c8e6b2d6b33968ab19eb6ace
 use std::{error::Error, fmt};
-=======
-use std::error::Error;
->>>>>>> ecb33a7
 
 use aws_config::SdkConfig;
 use aws_credential_types::provider::error::CredentialsError;
@@ -41,11 +37,8 @@ pub enum Kind {
     Credentials,
     /// What was asked for makes no sense to the service.
     Invalid,
-<<<<<<< 63926a33c8971505c8e6b2d6b33968ab19eb6ace
     /// We did not ask: what it would act on is not ours, or not allowed.
     Refused,
-=======
->>>>>>> ecb33a7
 }
 
 impl Kind {
@@ -53,7 +46,6 @@ impl Kind {
     pub fn is_permanent(self) -> bool {
         match self {
             Self::Throttled | Self::Unanswered | Self::Broken | Self::State | Self::Capacity => false,
-<<<<<<< 63926a33c8971505c8e6b2d6b33968ab19eb6ace
             Self::NotFound
             | Self::Exists
             | Self::Quota
@@ -61,9 +53,6 @@ impl Kind {
             | Self::Credentials
             | Self::Invalid
             | Self::Refused => true,
-=======
-            Self::NotFound | Self::Exists | Self::Quota | Self::Denied | Self::Credentials | Self::Invalid => true,
->>>>>>> ecb33a7
         }
     }
 
@@ -121,11 +110,7 @@ impl Kind {
             Self::Quota => "raise the account's quota, or remove what nobody needs".to_owned(),
             Self::Denied => format!("allow `{right}` to the role, on this resource and with its key"),
             Self::Credentials => "renew the credentials that this node has for AWS".to_owned(),
-<<<<<<< 63926a33c8971505c8e6b2d6b33968ab19eb6ace
             Self::Invalid | Self::Refused => "correct what is asked for".to_owned(),
-=======
-            Self::Invalid => "correct what is asked for".to_owned(),
->>>>>>> ecb33a7
         }
     }
 }
@@ -167,10 +152,7 @@ impl Call {
     }
 
     /// The error of a call that failed.
-<<<<<<< 63926a33c8971505c8e6b2d6b33968ab19eb6ace
     #[expect(clippy::needless_pass_by_value, reason = "`map_err` hands it over")]
-=======
->>>>>>> ecb33a7
     pub fn failed<E>(&self, error: SdkError<E, HttpResponse>) -> AwsError
     where
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,
@@ -188,7 +170,6 @@ impl Call {
         }
     }
 
-<<<<<<< 63926a33c8971505c8e6b2d6b33968ab19eb6ace
     /// The error of a call that is not made at all.
     pub fn refused(&self, why: impl fmt::Display, remedy: impl Into<String>) -> AwsError {
         AwsError { remedy: remedy.into(), ..self.error(Kind::Refused, "", format!("it was not asked to, as {why}")) }
@@ -199,8 +180,6 @@ impl Call {
         self.error(kind, "", what.into())
     }
 
-=======
->>>>>>> ecb33a7
     /// An answer that lacks what it should hold.
     pub fn unreadable(&self, absent: &str) -> AwsError {
         self.error(Kind::Broken, "", format!("the answer holds {absent}"))
@@ -214,7 +193,6 @@ impl Call {
 
 /// Whether nothing was sent, as nobody knows as whom.
 fn has_no_credentials(error: &(dyn Error + 'static)) -> bool {
-<<<<<<< 63926a33c8971505c8e6b2d6b33968ab19eb6ace
     let mut cause = Some(error);
     while let Some(error) = cause {
         if error.is::<CredentialsError>() {
@@ -223,10 +201,6 @@ fn has_no_credentials(error: &(dyn Error + 'static)) -> bool {
         cause = error.source();
     }
     false
-=======
-    let causes = std::iter::successors(Some(error), |error| (*error).source());
-    causes.into_iter().any(|error| error.is::<CredentialsError>())
->>>>>>> ecb33a7
 }
 
 #[cfg(test)]

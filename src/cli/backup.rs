@@ -12,30 +12,36 @@ use crate::{
     decide::exposure,
     domain::{Backup, BackupKind, BackupState, ByteSize, DatabaseName, RunId, Verdict, with_causes},
     flow::NewRun,
-    flows::{Database, backup},
+    flows::{Database, ManagedDatabase, backup},
+    report::managed::ListedSnapshot,
     vault::{CatalogEntry, Inventory},
 };
+
+mod snapshots;
 
 #[derive(Debug, Args)]
 pub struct Options {
     /// The database, as its schedule names it.
     database: DatabaseName,
-    /// What it holds.
-    #[arg(long, value_enum, default_value = "full")]
-    kind: Kind,
+    /// What it holds; everything when absent: a full one, or a snapshot of a database that its
+    /// provider runs.
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
     /// Nothing builds upon it; it is counted by the lines that say `standalone: true`.
     #[arg(long)]
     standalone: bool,
 }
 
 /// The kinds that this version takes.
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
     Full,
     /// What has changed since the newest backup; PostgreSQL 17 and later.
     Incremental,
     /// The files that have changed since the newest full backup; any version.
     Differential,
+    /// By the provider that runs the database.
+    Snapshot,
 }
 
 #[derive(Debug, Args)]
@@ -45,16 +51,23 @@ pub struct ListOptions {
 }
 
 pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
-    if options.standalone && !matches!(options.kind, Kind::Full) {
+    if options.standalone && options.kind.is_some_and(|kind| kind != Kind::Full) {
         let what = "only a full backup can stand alone; leave `--standalone` out, or take a full one";
         return Err(UsageError(what.to_owned()).into());
     }
     let app = open(invocation, Role::WithoutDns).await?;
+    if let Some(database) = app.managed(&options.database) {
+        return snapshot(&app, database, &options, invocation).await;
+    }
     let database = app.database(&options.database)?;
     let kind = match options.kind {
-        Kind::Full => BackupKind::Full,
-        Kind::Incremental => BackupKind::Incremental,
-        Kind::Differential => BackupKind::Differential,
+        None | Some(Kind::Full) => BackupKind::Full,
+        Some(Kind::Incremental) => BackupKind::Incremental,
+        Some(Kind::Differential) => BackupKind::Differential,
+        Some(Kind::Snapshot) => {
+            let what = format!("no provider runs `{}`, so none takes a snapshot; leave `--kind` out", options.database);
+            return Err(UsageError(what).into());
+        }
     };
     let id = RunId::new(backup::NAME, database.name.as_str(), "manual", &app.stamp());
     let params = backup::Params {
@@ -80,6 +93,27 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
         figures.insert("nobody_streams".to_owned(), Value::String(database.engine.left_on_server()));
     }
     super::runs::print_conclusion(invocation, &summary)
+}
+
+/// Has the provider take one.
+async fn snapshot(app: &App, database: &ManagedDatabase, options: &Options, invocation: &Invocation) -> Result<u8> {
+    if options.standalone || options.kind.is_some_and(|kind| kind != Kind::Snapshot) {
+        let what = format!(
+            "the provider of `{}` takes snapshots and nothing else; leave `--kind` and `--standalone` out",
+            options.database
+        );
+        return Err(UsageError(what).into());
+    }
+    let id = RunId::new(backup::NAME, database.name.as_str(), "manual", &app.stamp());
+    let params = backup::Params {
+        database: database.name.clone(),
+        kind: BackupKind::Snapshot,
+        standalone: false,
+        manner: backup::Manner::default(),
+        due_at: None,
+    };
+    let run = NewRun::new(id, &database.name, &params, who())?.placed(database.placement());
+    super::runs::print_conclusion(invocation, &progress::drive(app, run).await?)
 }
 
 /// Copies a backup to the further vaults of the schedule. One that cannot be
@@ -111,6 +145,14 @@ struct Listed {
     backup: Backup,
 }
 
+/// A backup in our vaults, or one that a provider keeps.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Row {
+    Own(Listed),
+    Provider(ListedSnapshot),
+}
+
 #[derive(Debug, Serialize)]
 struct HeldIn {
     vault: String,
@@ -119,8 +161,11 @@ struct HeldIn {
 
 pub async fn list(options: ListOptions, invocation: &Invocation) -> Result<u8> {
     let app = open(invocation, Role::WithoutDns).await?;
+    let snapshots = snapshots::listed(&app, options.database.as_ref()).await?;
+    let named = options.database.as_ref();
+    let own = if named.is_some_and(|name| app.managed(name).is_some()) { Vec::new() } else { app.chosen(named)? };
     let mut listed: Vec<Listed> = Vec::new();
-    for database in app.chosen(options.database.as_ref())? {
+    for database in own {
         for vault in &database.vaults {
             let name = vault.store.place().vault.to_string();
             let histories = match database.histories(vault).await {
@@ -149,9 +194,17 @@ pub async fn list(options: ListOptions, invocation: &Invocation) -> Result<u8> {
         }
     }
     let now = app.clock.now();
-    invocation.print(&listed, |listed| {
+    let rows: Vec<Row> = listed.into_iter().map(Row::Own).chain(snapshots.into_iter().map(Row::Provider)).collect();
+    invocation.print(&rows, |rows| {
         let mut table = super::table(["database", "backup", "kind", "state", "size", "stored", "age", "vaults"]);
-        for Listed { vaults, backup, .. } in listed {
+        for row in rows {
+            let Listed { vaults, backup, .. } = match row {
+                Row::Own(listed) => listed,
+                Row::Provider(snapshot) => {
+                    table.add_row(snapshots::cells(snapshot, now));
+                    continue;
+                }
+            };
             let age = now.duration_since(backup.finished_at);
             table.add_row([
                 backup.database.to_string(),
@@ -164,11 +217,7 @@ pub async fn list(options: ListOptions, invocation: &Invocation) -> Result<u8> {
                 vaults.iter().map(|held| held_in(held, backup.state)).collect::<Vec<_>>().join("\n"),
             ]);
         }
-        if listed.is_empty() {
-            "no backup yet; take one with `lifeboat backup DB`".to_owned()
-        } else {
-            table.to_string()
-        }
+        if rows.is_empty() { "no backup yet; take one with `lifeboat backup DB`".to_owned() } else { table.to_string() }
     })?;
     Ok(0)
 }

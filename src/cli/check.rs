@@ -28,6 +28,8 @@ use crate::{
     vault::visit,
 };
 
+mod managed;
+
 #[derive(Debug, Args)]
 pub struct Options {
     /// Look at servers, vaults and notifiers too, without changing anything but a probe
@@ -56,6 +58,7 @@ pub async fn run(
     };
     let mut found = Looked::default();
     found.findings.extend(lacking(&estate, now));
+    found.findings.extend(estate.schedules.iter().flat_map(|schedule| managed::notes(&schedule.config)));
     if !options.files {
         secrets::unusable(&estate, options.connect).await.into_iter().for_each(|problem| found.problem(problem));
     }
@@ -120,6 +123,10 @@ async fn look_at(estate: &Estate, found: &mut Looked) {
         }
     }
     for schedule in &estate.schedules {
+        if schedule.config.managed().is_some() {
+            managed::look_at(estate, &schedule.config, found).await;
+            continue;
+        }
         let (database, unread) = match app::open_to_look(estate, &schedule.config.database).await {
             Ok(ToLook { database, unread }) => (database, unread),
             Err(error) => {
@@ -238,6 +245,10 @@ const NEXT_RUNS: usize = 3;
 
 fn summary(estate: &Estate, now: Timestamp, out: &mut impl Write) -> io::Result<()> {
     for schedule in estate.schedules.iter().map(|schedule| &schedule.config) {
+        if let Some(told) = managed::summary(schedule) {
+            writeln!(out, "{told}")?;
+            continue;
+        }
         let vaults: Vec<&str> = schedule.vaults.iter().map(VaultName::as_str).collect();
         let objectives = schedule.objectives();
         let tier = schedule.tier.map_or_else(String::new, |tier| format!("tier {}, ", tier.as_str()));

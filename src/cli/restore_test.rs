@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::{Invocation, UsageError, open, progress, restore::TargetOptions, who};
 use crate::{
     app::{App, Role},
+    config::ScheduleConfig,
     decide::platform::{self, Platform, Reached},
     domain::{DatabaseName, RecoveryAlgorithm, RecoveryTarget, RunId, Verdict},
     flow::{NewRun, RunSummary},
@@ -81,6 +82,9 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
 
 /// What can be refused before there is a run, and evidence of it.
 async fn look(app: &App, name: &DatabaseName, point: &Point) -> Result<()> {
+    if let Some(database) = app.managed(name) {
+        return refuse_untestable(&database.schedule.config);
+    }
     let database = testable(app, name)?;
     if *point == Point::By(RecoveryAlgorithm::OtherVault) && database.vaults.len() < 2 {
         return Err(UsageError(restore_test::no_further_vault(&database.name)).into());
@@ -98,19 +102,26 @@ async fn look(app: &App, name: &DatabaseName, point: &Point) -> Result<()> {
 
 fn testable<'a>(app: &'a App, name: &DatabaseName) -> Result<&'a Database> {
     let database = app.database(name)?;
-    if database.schedule.config.restore_test.is_none() {
-        let what = format!("`{name}` has no `restore_test` in its schedule; add one with its checks");
-        return Err(UsageError(what).into());
-    }
+    refuse_untestable(&database.schedule.config)?;
     Ok(database)
 }
 
+fn refuse_untestable(schedule: &ScheduleConfig) -> Result<()> {
+    if schedule.restore_test.is_none() {
+        let what = format!("`{}` has no `restore_test` in its schedule; add one with its checks", schedule.database);
+        return Err(UsageError(what).into());
+    }
+    Ok(())
+}
+
 async fn tested(app: &App, name: &DatabaseName, point: Point) -> Result<RunSummary> {
-    let database = app.database(name)?;
-    let id = RunId::new(restore_test::NAME, database.name.as_str(), "manual", &app.stamp());
-    let placement = restore_test::placement(database, &point);
-    let params = restore_test::Params { database: database.name.clone(), point, due_at: None };
-    let run = NewRun::new(id, &database.name, &params, who())?.placed(placement);
+    let id = RunId::new(restore_test::NAME, name.as_str(), "manual", &app.stamp());
+    let placement = match app.managed(name) {
+        Some(database) => database.placement(),
+        None => restore_test::placement(app.database(name)?, &point),
+    };
+    let params = restore_test::Params { database: name.clone(), point, due_at: None };
+    let run = NewRun::new(id, name, &params, who())?.placed(placement);
     progress::drive(app, run).await
 }
 

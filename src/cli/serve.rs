@@ -51,7 +51,7 @@ pub async fn run(invocation: &Invocation) -> Result<u8> {
     }
     tracing::info!(
         node = node.name,
-        databases = app.resources.databases.len(),
+        databases = app.resources.databases.len() + app.resources.managed.len(),
         fingerprint = app.signer.verifier().fingerprint(),
         page = listen.map(|listen| format!("http://{listen}/")),
         "serving"

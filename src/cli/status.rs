@@ -10,8 +10,9 @@ use crate::{
     domain::{Lever, Node, Verdict},
     report::{
         groups::Group,
+        managed::RegionStatus,
         points,
-        status::{DatabaseStatus, EstateStatus, Finding},
+        status::{DatabaseStatus, EstateStatus, Finding, LastRestoreTest},
         words,
     },
 };
@@ -59,10 +60,25 @@ fn databases(status: &EstateStatus) -> String {
                     age(status.generated_at.duration_since(backup.finished_at))
                 )
             }),
-            proven(database),
+            last_proven(database.last_proven.as_ref(), database.last_restore_test.as_ref()),
             database
                 .would_take_seconds
                 .map_or("unknown".to_owned(), |seconds| format!("about {}", words::seconds(&seconds))),
+        ]);
+    }
+    for database in &status.managed {
+        let exposure = |region: &RegionStatus| {
+            let seconds = region.exposure_seconds.map_or("unknown".to_owned(), |seconds| format!("{seconds:.0} s"));
+            format!("{}: {seconds}", region.region)
+        };
+        table.add_row([
+            database.database.to_string(),
+            database.verdict.to_string(),
+            database.recoverable_to.map_or("nothing".to_owned(), |at| format!("{} (claimed)", words::instant(&at))),
+            database.regions.iter().map(exposure).collect::<Vec<_>>().join("\n"),
+            database.newest_snapshot.as_ref().map_or("none".to_owned(), |snapshot| snapshot.id.clone()),
+            last_proven(database.last_proven.as_ref(), database.last_restore_test.as_ref()),
+            "unknown".to_owned(),
         ]);
     }
     table.to_string()
@@ -75,6 +91,12 @@ fn text(status: &EstateStatus) -> String {
     for database in &status.databases {
         let tier = database.tier.map_or_else(String::new, |tier| format!(" (tier {})", tier.as_str()));
         text = format!("{text}\n{}{tier}: {}", database.database, database.headline);
+    }
+    for database in &status.managed {
+        text = format!("{text}\n{}: {}", database.database, database.headline);
+        for region in &database.regions {
+            text = format!("{text}\n{}: {}", database.database, region.in_words());
+        }
     }
     for (database, vault) in status.databases.iter().flat_map(|of| of.exposure.iter().map(move |one| (of, one))) {
         text = format!(
@@ -149,9 +171,9 @@ fn lever_line(lever: &Lever) -> String {
 }
 
 /// When it was last proven, and how a test ended since.
-fn proven(database: &DatabaseStatus) -> String {
-    let proven = database.last_proven.as_ref().map_or("never".to_owned(), |test| test.at.to_string());
-    match &database.last_restore_test {
+fn last_proven(proven: Option<&LastRestoreTest>, last: Option<&LastRestoreTest>) -> String {
+    let proven = proven.map_or("never".to_owned(), |test| test.at.to_string());
+    match last {
         Some(test) if test.verdict != Verdict::Pass => format!("{proven}\nlast test: {} {}", test.verdict, test.at),
         Some(_) | None => proven,
     }

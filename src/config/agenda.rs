@@ -78,7 +78,7 @@ impl Estate {
 
 impl ScheduleConfig {
     /// What of it runs when. The first lines are those of `backups`, in their
-    /// order; the restore test and its self-test follow them.
+    /// order; the restore test and its self-test follow them, where there are vaults.
     pub fn agenda(&self, daemon: &DaemonConfig) -> Result<Agenda, InvalidAgenda> {
         let mut agenda = Agenda::default();
         for entry in &self.backups {
@@ -100,10 +100,14 @@ impl ScheduleConfig {
                 start_window: test.start_window,
                 catch_up: test.catch_up,
             };
-            agenda.lines.push(self.line(HeldFlow::RestoreTest.as_str(), "local", None, &timing)?);
+            let kind = if self.managed().is_some() { "rds" } else { "local" };
+            agenda.lines.push(self.line(HeldFlow::RestoreTest.as_str(), kind, None, &timing)?);
             let SelfTestConfig { cron, jitter, start_window, catch_up } = &test.self_test;
             let timing = Timing { cron, jitter: Some(*jitter), start_window: *start_window, catch_up: *catch_up };
-            agenda.lines.push(self.line(kind::SELF_TEST, "planted_faults", None, &timing)?);
+            // Faults are planted into what vaults hold.
+            if self.managed().is_none() {
+                agenda.lines.push(self.line(kind::SELF_TEST, "planted_faults", None, &timing)?);
+            }
         }
         agenda.holds = self.holds(daemon)?;
         Ok(agenda)

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{EstateObjectivesConfig, SecretRef, notify::NotifierConfig, vault::VaultConfig};
+use super::{AwsConfig, EstateObjectivesConfig, SecretRef, notify::NotifierConfig, vault::VaultConfig};
 use crate::domain::{DatabaseName, NodeRole, NotifierName, Region, Span, VaultName};
 
 /// `lifeboat.yaml`.
@@ -34,6 +34,9 @@ pub struct DaemonConfig {
     #[serde(default)]
     #[schemars(extend("propertyNames" = {"format": "NotifierName"}))]
     pub notify: BTreeMap<NotifierName, NotifierConfig>,
+    /// How Amazon's services are reached.
+    #[serde(default)]
+    pub aws: AwsConfig,
     /// Announced times in which no backup and no restore test begins by schedule, and no
     /// drill. WAL never stops.
     #[serde(default)]

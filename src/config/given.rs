@@ -44,6 +44,7 @@ impl Estate {
             maintenance: Vec::new(),
             objectives: super::EstateObjectivesConfig::default(),
             notify: std::collections::BTreeMap::new(),
+            aws: super::AwsConfig::default(),
         };
         let schedule = Loaded { config: unscheduled(database, name), file: PathBuf::new(), sha256: String::new() };
         Self { daemon, folder: PathBuf::new(), schedules: vec![schedule.into()], runbooks: Vec::new() }
@@ -57,6 +58,12 @@ fn unscheduled(database: &DatabaseName, vault: &VaultName) -> ScheduleConfig {
         engine: EngineKind::Postgres,
         members: std::collections::BTreeMap::new(),
         connection: None,
+        instance: None,
+        cluster: None,
+        region: None,
+        roles: super::managed::RolesConfig::default(),
+        automated_backups: super::managed::AutomatedBackupsConfig::default(),
+        snapshot_copies: Vec::new(),
         // Who may become whom in the restored copy: every cluster has that role.
         login: LoginConfig {
             user: "postgres".to_owned(),
@@ -76,12 +83,7 @@ fn unscheduled(database: &DatabaseName, vault: &VaultName) -> ScheduleConfig {
         backups: Vec::new(),
         backup_from: BackupFrom::default(),
         backup_rate_max: None,
-        wal: WalConfig {
-            stream: false,
-            window: Span::from_secs(0),
-            flush_every: Span::from_secs(1),
-            room_on_primary: None,
-        },
+        wal: WalConfig::default(),
         verify: super::schedule::VerifyConfig::default(),
         restore_test: None,
         blackouts: Vec::new(),

@@ -43,6 +43,9 @@ pub(super) fn refuse(kind: &str, text: &str) -> Option<(String, String)> {
         "endpoint" => endpoint(text),
         "hook" => hook(text),
         "mailbox" => mailbox(text),
+        "role" => role(text),
+        "account" => (!is_account(text)).then(|| said(text, "an account", "write its 12 digits, in quotes")),
+        "utc-window" => utc_window(text),
         "filled" => text.trim().is_empty().then(|| ("an empty text says nothing".to_owned(), "write it".to_owned())),
         "program" => (!Path::new(text).is_absolute())
             .then(|| said(text, "an absolute path", "name the program by its full path; no shell looks for it")),
@@ -162,6 +165,48 @@ fn hook(text: &str) -> Option<(String, String)> {
         || host.starts_with("localhost:");
     (scheme == "http" && !is_here)
         .then(|| said(text, "encrypted", "write `https://…`; `http://` may go to this machine alone"))
+}
+
+/// The ARN of a role, of any partition.
+fn role(text: &str) -> Option<(String, String)> {
+    let is_role = || {
+        let rest = text.strip_prefix("arn:")?;
+        let (partition, rest) = rest.split_once(":iam::")?;
+        let (account, name) = rest.split_once(":role/")?;
+        let is_partition = partition == "aws" || partition.starts_with("aws-");
+        (is_partition && is_account(account) && !name.is_empty() && !name.contains(char::is_whitespace)).then_some(())
+    };
+    is_role()
+        .is_none()
+        .then(|| said(text, "the ARN of a role", "write it in full: `arn:aws:iam::123456789012:role/NAME`"))
+}
+
+fn is_account(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|digit| digit.is_ascii_digit())
+}
+
+/// `hh:mm-hh:mm`; one that ends before it begins goes past midnight.
+fn utc_window(text: &str) -> Option<(String, String)> {
+    let time = |time: &str| {
+        let (hour, minute) = time.split_once(':')?;
+        let number = |digits: &str, below: u8| {
+            let number = digits.parse::<u8>().ok().filter(|_| digits.len() == 2 && !digits.starts_with('+'))?;
+            (number < below).then_some(u32::from(number))
+        };
+        Some(number(hour, 24)? * 60 + number(minute, 60)?)
+    };
+    let minutes = text.split_once('-').and_then(|(from, to)| {
+        let (from, to) = (time(from)?, time(to)?);
+        Some((to + 24 * 60 - from) % (24 * 60))
+    });
+    match minutes {
+        None => Some(said(text, "a window", "write two times of day in UTC, such as `02:00-03:00`")),
+        // What the provider takes.
+        Some(minutes) if minutes < 30 => {
+            Some(said(text, "a window of at least 30 minutes", "write a longer one, such as `02:00-03:00`"))
+        }
+        Some(_) => None,
+    }
 }
 
 /// `NAME@HOST`: what every mail server takes.

@@ -266,6 +266,7 @@ fn anchor_daemon(daemon: &mut DaemonConfig, folder: &Path) {
     for notifier in daemon.notify.values_mut() {
         notifier.anchor(folder);
     }
+    daemon.aws.anchor(folder);
 }
 
 fn anchor_schedule(schedule: &mut ScheduleConfig, folder: &Path) {

@@ -5,11 +5,16 @@ use std::{collections::BTreeMap, num::NonZeroU32};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{SecretRef, check::CheckConfig, point::RecoveryPointConfig};
+use super::{
+    SecretRef,
+    check::CheckConfig,
+    managed::{AutomatedBackupsConfig, RdsTargetConfig, RolesConfig, SnapshotCopyConfig},
+    point::RecoveryPointConfig,
+};
 use crate::decide::{agenda::CatchUp, tier};
 use crate::domain::{
-    BackupFrom, BackupKind, ByteSize, DatabaseName, KeepPeriod, MemberName, NotifierName, Objectives, Residency, Share,
-    SiteName, Span, Tier, VaultName, record::kind,
+    BackupFrom, BackupKind, ByteSize, DatabaseName, KeepPeriod, MemberName, NotifierName, Objectives, Placement,
+    Region, Residency, Share, SiteName, Span, Tier, VaultName, record::kind,
 };
 
 /// One protected database.
@@ -26,6 +31,23 @@ pub struct ScheduleConfig {
     pub members: BTreeMap<MemberName, MemberConfig>,
     /// The only server, when there is no standby.
     pub connection: Option<ConnectionConfig>,
+    /// The name of its instance at the provider, for `engine: rds`.
+    #[schemars(extend("format" = "filled"))]
+    pub instance: Option<String>,
+    /// The name of its cluster at the provider, for `engine: aurora`.
+    #[schemars(extend("format" = "filled"))]
+    pub cluster: Option<String>,
+    /// Where the provider runs it, for `engine: rds` and `aurora`.
+    pub region: Option<Region>,
+    /// As whom the provider is called.
+    #[serde(default)]
+    pub roles: RolesConfig,
+    /// How the provider's own backups should be set up.
+    #[serde(default)]
+    pub automated_backups: AutomatedBackupsConfig,
+    /// Where its snapshots are copied to.
+    #[serde(default)]
+    pub snapshot_copies: Vec<SnapshotCopyConfig>,
     /// How to log in.
     pub login: LoginConfig,
     /// How soon it has to be back: what it promises where `objectives` says nothing, and
@@ -36,7 +58,9 @@ pub struct ScheduleConfig {
     pub(super) objectives: ObjectivesConfig,
     /// Where its data may be; anywhere when absent.
     pub residency: Option<Residency>,
-    /// WAL goes to all of them; backups to the first, and are copied to the rest.
+    /// WAL goes to all of them; backups to the first, and are copied to the rest. None where the
+    /// provider keeps its backups.
+    #[serde(default)]
     pub vaults: Vec<VaultName>,
     /// How the copies to the further vaults are watched.
     #[serde(default)]
@@ -56,7 +80,8 @@ pub struct ScheduleConfig {
     pub runs_max: Option<NonZeroU32>,
     /// When to take backups; at least one.
     pub backups: Vec<BackupScheduleConfig>,
-    /// How WAL is kept.
+    /// How WAL is kept; said of every database that no provider runs.
+    #[serde(default)]
     pub wal: WalConfig,
     /// How the vaults are verified.
     #[serde(default)]
@@ -90,6 +115,31 @@ impl ScheduleConfig {
         }
     }
 
+    /// Where a run over it that works on these vaults may be driven.
+    pub fn placement<'a>(&self, vaults: impl IntoIterator<Item = &'a VaultName>) -> Placement {
+        Placement {
+            regions: self.residency.as_ref().map(|residency| residency.regions.clone()).unwrap_or_default(),
+            vaults: vaults.into_iter().cloned().collect(),
+            database: Some(self.database.clone()),
+        }
+    }
+
+    /// Where the law of its data is made.
+    pub fn jurisdiction(&self) -> Option<String> {
+        self.residency.as_ref().map(|residency| residency.jurisdiction.clone())
+    }
+
+    /// Refuses a region that its data may not be in, with the reason.
+    pub fn refuse_outside_residency(&self, region: &Region) -> Result<(), String> {
+        match &self.residency {
+            Some(residency) if !residency.allows(region) => Err(format!(
+                "the data of `{}` may not go to {region}: the jurisdiction {} does not allow it",
+                self.database, residency.jurisdiction
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Its servers by name, also where there is one `connection` only.
     pub fn all_members(&self) -> BTreeMap<MemberName, MemberConfig> {
         let only = self.connection.as_ref().and_then(|connection| {
@@ -120,6 +170,10 @@ const ONLY: &str = "connection";
 pub enum EngineKind {
     /// A self-managed PostgreSQL cluster.
     Postgres,
+    /// An instance of Amazon RDS for PostgreSQL.
+    Rds,
+    /// A cluster of Amazon Aurora PostgreSQL.
+    Aurora,
 }
 
 /// One server of a database.
@@ -317,6 +371,13 @@ pub struct WalConfig {
     pub room_on_primary: Option<ByteSize>,
 }
 
+/// Of a database whose WAL we never see: no rule reads it.
+impl Default for WalConfig {
+    fn default() -> Self {
+        Self { stream: false, window: Span::from_secs(0), flush_every: one_second(), room_on_primary: None }
+    }
+}
+
 fn one_second() -> Span {
     Span::from_secs(1)
 }
@@ -378,7 +439,8 @@ pub struct RestoreTestConfig {
     pub target: RestoreTargetConfig,
     /// What is asked of the copy; at least one check.
     pub checks: Vec<CheckConfig>,
-    /// How long recovery may take before the test fails.
+    /// How long recovery may take before the test fails; at a provider, how long it may take
+    /// to make the instance, and as long again to remove it.
     #[serde(default = "one_hour")]
     pub limit: Span,
     /// When faults are planted into a restore test, each of which has to turn red; every
@@ -427,11 +489,13 @@ fn one_hour() -> Span {
 }
 
 /// Where a test restores to.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum RestoreTargetConfig {
     /// An isolated instance on this machine.
     Local(LocalTargetConfig),
+    /// An isolated instance of the provider that runs the database.
+    Rds(Box<RdsTargetConfig>),
 }
 
 impl Default for RestoreTargetConfig {

@@ -89,8 +89,7 @@ impl VaultConfig {
             Self::Directory(directory) => directory.path = folder.join(&directory.path),
             Self::S3(s3) => {
                 for key in [&mut s3.credentials, &mut s3.delete_credentials].into_iter().flatten() {
-                    key.secret_access_key.anchor(folder);
-                    key.session_token.iter_mut().for_each(|token| token.anchor(folder));
+                    key.anchor(folder);
                 }
             }
         }
@@ -175,6 +174,13 @@ pub struct CredentialsConfig {
     pub secret_access_key: SecretRef,
     /// Where the token of a temporary key is found.
     pub session_token: Option<SecretRef>,
+}
+
+impl CredentialsConfig {
+    pub(super) fn anchor(&mut self, folder: &Path) {
+        self.secret_access_key.anchor(folder);
+        self.session_token.iter_mut().for_each(|token| token.anchor(folder));
+    }
 }
 
 /// How the store encrypts what it is given, which is encrypted already.

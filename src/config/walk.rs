@@ -193,6 +193,12 @@ impl<'a> Walk<'a> {
                 self.number(shape, text, node)
             }
             (Some("integer"), _) => self.mismatch(node, "a number", "write digits only, without quotes"),
+            (Some("number"), Content::Scalar { text, quoted: false }) if is_decimal(text) => {
+                text.parse::<f64>().ok().map(Value::from)
+            }
+            (Some("number"), _) => {
+                self.mismatch(node, "a number", "write digits, and a point if need be, without quotes")
+            }
             // The types have no other shapes; the types themselves will refuse what comes here.
             _ => Some(Value::Null),
         }
@@ -314,6 +320,12 @@ impl<'a> Walk<'a> {
         };
         self.problem(entry.key_place, format!("unknown key `{}`", shortened(&entry.key)), remedy);
     }
+}
+
+/// Digits with one point at most: neither an exponent nor what is no number.
+fn is_decimal(text: &str) -> bool {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    [whole, part].iter().all(|digits| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
 fn type_of(shape: Shape<'_>) -> Option<&str> {

@@ -48,18 +48,21 @@ pub enum Outcome {
     Read,
     /// What could not be read, without any of its content.
     Failed(String),
+    /// Why it was not read, or not all of it, though nothing says that it cannot be.
+    Unread(String),
     /// It takes no connections.
     Closed,
 }
 
 /// The check's name and what it expects.
-pub const FULL_READ: (&str, &str) = ("full_read", "a dump reads every database to its end");
+pub const FULL_READ: (&str, &str) = ("full_read", "every database is read to its end");
 
 /// FAIL where a database could not be read to its end, INCONCLUSIVE where one was not read.
 pub fn judge_read(databases: &[ReadThrough]) -> Check {
     let told = |read: &ReadThrough| match &read.outcome {
         Outcome::Read => None,
         Outcome::Failed(what) => Some((Verdict::Fail, format!("`{}`: {what}", read.dbname))),
+        Outcome::Unread(why) => Some((Verdict::Inconclusive, format!("`{}`: {why}", read.dbname))),
         Outcome::Closed => Some((Verdict::Inconclusive, format!("`{}` takes no connections", read.dbname))),
     };
     let troubles: Vec<(Verdict, String)> = databases.iter().filter_map(told).collect();
@@ -100,10 +103,12 @@ mod tests {
             outcome: trouble.map_or(Outcome::Read, |what| Outcome::Failed(what.to_owned())),
         };
         let closed = ReadThrough { dbname: "c".to_owned(), outcome: Outcome::Closed };
+        let unread = ReadThrough { dbname: "d".to_owned(), outcome: Outcome::Unread("not allowed".to_owned()) };
         for (databases, verdict, told) in [
             (vec![read("a", None), read("b", None)], Verdict::Pass, "2 databases were read through"),
             (vec![read("a", None), read("b", Some("table \"bets\""))], Verdict::Fail, "`b`: table \"bets\""),
             (vec![read("a", None), closed.clone()], Verdict::Inconclusive, "`c` takes no connections"),
+            (vec![read("a", None), unread], Verdict::Inconclusive, "`d`: not allowed"),
             (vec![read("a", Some("it")), closed], Verdict::Fail, "`a`: it"),
             (vec![], Verdict::Inconclusive, "no database was read"),
         ] {

@@ -28,6 +28,7 @@ mod doubt;
 pub mod locks;
 mod needs;
 mod outcome;
+pub mod snapshots;
 mod sound;
 pub mod tails;
 mod wal;

@@ -103,13 +103,26 @@ pub struct Source {
     pub region_verified: bool,
     pub backup_id: String,
     pub backup_kind: String,
-    /// SHA-256 of the signed manifest, as hex.
+    /// SHA-256 of the signed manifest, as hex; empty where the provider keeps the backup.
     pub manifest_sha256: String,
     pub size_bytes: u64,
     pub recipients: usize,
     /// Which member sent it; older backups do not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<TakenFrom>,
+    /// What the provider keeps in place of what a vault would; its `vault` is the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotSource>,
+}
+
+/// A snapshot as its provider names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotSource {
+    pub arn: String,
+    /// The key that it is encrypted with; none where it is not encrypted.
+    pub kms_key: Option<String>,
+    /// The state of the database that it holds.
+    pub taken_at: Option<Timestamp>,
 }
 
 /// Where it was restored to.

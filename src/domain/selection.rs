@@ -90,13 +90,14 @@ pub struct Selection {
     pub seed: Option<String>,
     /// None where the test ended before it was made, or there was nothing to choose.
     pub choice: Option<String>,
-    /// What it is restored from.
-    pub vault: VaultName,
+    /// What it is restored from; none where a provider keeps the backups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vault: Option<VaultName>,
 }
 
 impl Selection {
     /// Nothing chosen yet.
-    pub fn of(algorithm: RecoveryAlgorithm, turns: Vec<Turn>, vault: VaultName) -> Self {
+    pub fn of(algorithm: RecoveryAlgorithm, turns: Vec<Turn>, vault: Option<VaultName>) -> Self {
         Self { algorithm, turns, candidates: Vec::new(), candidates_total: 0, seed: None, choice: None, vault }
     }
 
@@ -134,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_record_stays_small_and_tells_how_many_there_were() {
-        let vault: VaultName = "primary".parse().unwrap();
+        let vault: Option<VaultName> = Some("primary".parse().unwrap());
         let all = (0..400).map(|nth| nth.to_string()).collect();
         let selection = Selection::of(RecoveryAlgorithm::Oldest, Vec::new(), vault).among(all);
         assert_eq!((selection.candidates.len(), selection.candidates_total), (CANDIDATES_MAX, 400));

@@ -17,12 +17,8 @@ pub struct Snapshot {
     pub state: SnapshotState,
     /// How much of it is made, of 100.
     pub progress_percent: u8,
-<<<<<<< 63926a33c8971505c8e6b2d6b33968ab19eb6ace
     /// The state of the database that it holds; none while it is being made, and where the
     /// provider does not tell.
-=======
-    /// The state of the database that it holds; none while it is being made.
->>>>>>> ecb33a7
     pub taken_at: Option<Timestamp>,
     /// What the database may take, as allocated.
     pub size_bytes: u64,

@@ -12,18 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     aws::{AwsError, Identity},
-<<<<<<< 63926a33c8971505c8e6b2d6b33968ab19eb6ace
     decide::promotion::{AcceptedLoss, Lag},
     domain::{Region, Snapshot},
 };
 
 pub use crate::domain::InstanceSettings;
 
-=======
-    domain::{Region, Snapshot},
-};
-
->>>>>>> ecb33a7
 /// What a call is made for. Each duty may have a role of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -54,39 +48,6 @@ pub struct SourceFacts {
     pub earliest_restorable: Option<Timestamp>,
 }
 
-<<<<<<< 63926a33c8971505c8e6b2d6b33968ab19eb6ace
-=======
-/// How an instance is set up: what a policy asks of the source, and what a restored one is
-/// held against.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InstanceSettings {
-    /// `postgres`, `aurora-postgresql` …
-    pub engine: String,
-    pub engine_version: String,
-    pub instance_class: String,
-    pub storage_type: String,
-    pub allocated_bytes: u64,
-    pub iops: Option<u32>,
-    /// None where it is not encrypted.
-    pub kms_key: Option<String>,
-    /// Days of automated backups; 0 where there are none.
-    pub backup_retention_days: u32,
-    /// As the provider writes it, in UTC: `02:00-03:00`.
-    pub backup_window: String,
-    pub is_multi_az: bool,
-    pub is_protected_from_deletion: bool,
-    pub is_publicly_accessible: bool,
-    pub has_iam_login: bool,
-    pub vpc: Option<String>,
-    pub subnet_group: Option<String>,
-    pub security_groups: Vec<String>,
-    pub parameter_groups: Vec<String>,
-    pub option_groups: Vec<String>,
-    pub ca_certificate: Option<String>,
-    pub tags: BTreeMap<String, String>,
-}
-
->>>>>>> ecb33a7
 /// Where a snapshot is copied to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotCopy {
@@ -191,7 +152,6 @@ pub trait Instances: Send + Sync {
 pub trait Managed: Snapshots + Instances + fmt::Debug {}
 impl<T: Snapshots + Instances + fmt::Debug> Managed for T {}
 
-<<<<<<< 63926a33c8971505c8e6b2d6b33968ab19eb6ace
 /// Moving the primary of what a provider replicates. What it does acts on production, and
 /// cannot be undone: these alone do, and the lag is looked at right before. Each is a success
 /// where it was done before.
@@ -225,8 +185,6 @@ pub trait Handover: Send + Sync {
     ) -> Result<(), AwsError>;
 }
 
-=======
->>>>>>> ecb33a7
 /// What the names of all that is made begin with.
 pub const PREFIX: &str = "lifeboat-";
 
@@ -238,9 +196,6 @@ pub mod tag {
     pub const RUN: &str = "lifeboat:run_id";
     /// When it may be removed though its run did not; RFC 3339.
     pub const EXPIRES: &str = "lifeboat:expires_at";
-<<<<<<< 63926a33c8971505c8e6b2d6b33968ab19eb6ace
     /// On copies of snapshots: the state of the database that they hold; RFC 3339.
     pub const TAKEN: &str = "lifeboat:taken_at";
-=======
->>>>>>> ecb33a7
 }

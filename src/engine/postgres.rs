@@ -10,6 +10,7 @@ use crate::{
     process::Account,
 };
 
+mod asked;
 mod catalogs;
 pub mod cluster;
 mod failure;
@@ -18,6 +19,7 @@ pub mod isolated;
 pub mod promote;
 pub mod protect;
 pub mod recover;
+pub mod remote;
 mod restored;
 pub mod settings;
 pub mod sql;

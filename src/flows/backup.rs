@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Database, Resources, Vault, guarded::guarded, locks, output, stream};
+use super::{Database, Resources, Vault, guarded::guarded, locks, output, snapshot, stream};
 use crate::{
     config::vault::Durability,
     db::findings,
@@ -76,6 +76,11 @@ impl Flow for BackupFlow {
 
     fn steps(&self, params: &Value) -> Result<Vec<Box<dyn Step>>, StepError> {
         let params: Params = read("parameters", params)?;
+        // Its provider takes the backup.
+        if params.kind == BackupKind::Snapshot {
+            let database = self.resources.managed_database(&params.database)?;
+            return Ok(snapshot::steps(&database, params.due_at.is_none()));
+        }
         let database = self.resources.database(&params.database)?;
         let check = Check {
             resources: Arc::clone(&self.resources),
@@ -234,6 +239,9 @@ impl Step for AwaitWal {
 
 async fn conclude(resources: &Resources, cx: &StepContext, ending: &Ending) -> Result<Conclusion, StepError> {
     let params: Params = cx.params()?;
+    if params.kind == BackupKind::Snapshot {
+        return snapshot::conclude(resources, cx, ending, (&params.database, params.due_at)).await;
+    }
     // It may have left the schedules since; the run ends all the same.
     let database = resources.database(&params.database).ok();
     let uploaded: Option<Uploaded> = cx.output_if_any(upload::NAME)?;

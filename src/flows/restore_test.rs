@@ -34,18 +34,22 @@ mod account;
 mod catalog;
 mod checks;
 mod choose;
+mod findings;
+mod managed;
 mod pick;
 mod prove;
+mod reached;
 mod target;
 mod trial;
 mod turn;
 mod window;
 mod witness;
 
-pub(super) use account::{BEATS_WINDOW, HEARTBEAT};
+use checks::Questions;
 use choose::Choose;
 use pick::Picked;
 use prove::{Proof, Prove};
+pub(super) use reached::{BEATS_WINDOW, HEARTBEAT};
 use target::{Exhausted, Failed, Outcome, Target};
 pub(super) use trial::{Disaster, Told, Trial, tear_down};
 use turn::TakeTurn;
@@ -131,12 +135,22 @@ impl Flow for RestoreTestFlow {
 
     fn steps(&self, params: &Value) -> Result<Vec<Box<dyn Step>>, StepError> {
         let params: Params = read("parameters", params)?;
+        if let Some(database) = self.resources.managed.get(&params.database) {
+            return managed::steps(&self.resources, database, params.point);
+        }
         let database = self.resources.database(&params.database)?;
         let config = config_of(&database)?;
-        let target = target::of(&database, &config);
+        let target = target::of(&database, &config)?;
+        let turn = TakeTurn {
+            resources: Arc::clone(&self.resources),
+            database: params.database,
+            config: config.clone(),
+            point: params.point.clone(),
+            vaults: Some(database.vaults.iter().map(|vault| vault.store.place().vault.clone()).collect()),
+        };
         let test = Arc::new(Test { resources: Arc::clone(&self.resources), database, config, target });
         Ok(vec![
-            Box::new(TakeTurn { test: Arc::clone(&test), point: params.point.clone() }),
+            Box::new(turn),
             Box::new(Choose { test: Arc::clone(&test), point: params.point }),
             Box::new(Fetch(Arc::clone(&test))),
             Box::new(Prove(Arc::clone(&test))),
@@ -145,6 +159,9 @@ impl Flow for RestoreTestFlow {
     }
 
     async fn conclude(&self, cx: &StepContext, ending: &Ending) -> Result<Conclusion, StepError> {
+        if managed::is_of_provider(&self.resources, cx)? {
+            return managed::conclude(&self.resources, cx, ending).await;
+        }
         account::conclude(&self.resources, cx, ending).await
     }
 }
@@ -173,6 +190,10 @@ fn vault_of<'a>(database: &'a Database, name: Option<&VaultName>) -> Result<&'a 
 }
 
 impl Test {
+    fn questions(&self) -> Questions<'_> {
+        Questions { config: &self.config, database: &self.database.name, db: &self.resources.db }
+    }
+
     /// Removes the copy and everything of it. Idempotent.
     async fn tear_down(&self, folder: &Path) -> Result<(), StepError> {
         self.target.tear_down(folder).await
@@ -242,7 +263,7 @@ impl Chosen {
 
     /// Which vault it is restored from; the first one where none is named.
     fn vault(&self) -> Option<&VaultName> {
-        self.selection.as_ref().map(|selection| &selection.vault)
+        self.selection.as_ref().and_then(|selection| selection.vault.as_ref())
     }
 
     fn listing_file(&self) -> PathBuf {

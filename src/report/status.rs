@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{groups::Group, points::TestedPoint, words};
+use super::{groups::Group, managed::ManagedStatus, points::TestedPoint, words};
 use crate::{
     decide::{forecast::Forecast, severity::Severity},
     domain::{
@@ -31,6 +31,8 @@ pub struct EstateStatus {
     /// The estate, and its jurisdictions; exposure is of the last day.
     pub groups: Vec<Group>,
     pub databases: Vec<DatabaseStatus>,
+    /// Those that a provider runs.
+    pub managed: Vec<ManagedStatus>,
     /// Newest first.
     pub runs: Vec<RunSummary>,
     pub findings: Vec<Finding>,
@@ -302,12 +304,27 @@ impl EstateStatus {
         findings: Vec<Finding>,
     ) -> Self {
         let databases: Vec<_> = databases.into_iter().map(|database| database.judged(generated_at)).collect();
-        let verdict = Verdict::worst(databases.iter().map(|database| database.verdict));
-        let of = |wanted| databases.iter().filter(|database| database.verdict == wanted).count();
-        let headline = match databases.len() {
+        let (nodes, lever, groups) = (Vec::new(), Lever::default(), Vec::new());
+        let (verdict, headline, managed) = (Verdict::Inconclusive, String::new(), Vec::new());
+        Self { node, region, generated_at, verdict, headline, groups, databases, managed, runs, findings, lever, nodes }
+            .summed()
+    }
+
+    /// The same with those that a provider runs.
+    #[must_use]
+    pub fn with_managed(self, managed: Vec<ManagedStatus>) -> Self {
+        Self { managed, ..self }.summed()
+    }
+
+    fn summed(mut self) -> Self {
+        let own = self.databases.iter().map(|database| database.verdict);
+        let verdicts: Vec<Verdict> = own.chain(self.managed.iter().map(|database| database.verdict)).collect();
+        let of = |wanted| verdicts.iter().filter(|verdict| **verdict == wanted).count();
+        self.verdict = Verdict::worst(verdicts.iter().copied());
+        self.headline = match verdicts.len() {
             0 => "No database is protected yet.".to_owned(),
-            1 if verdict == Verdict::Pass => "The database is recoverable, and it was proven.".to_owned(),
-            n if verdict == Verdict::Pass => format!("All {n} databases are recoverable, and it was proven."),
+            1 if self.verdict == Verdict::Pass => "The database is recoverable, and it was proven.".to_owned(),
+            n if self.verdict == Verdict::Pass => format!("All {n} databases are recoverable, and it was proven."),
             n => format!(
                 "{} of {} recoverable and proven; {} not proven, {} in danger.",
                 of(Verdict::Pass),
@@ -316,8 +333,7 @@ impl EstateStatus {
                 n - of(Verdict::Pass) - of(Verdict::Inconclusive)
             ),
         };
-        let (nodes, lever, groups) = (Vec::new(), Lever::default(), Vec::new());
-        Self { node, region, generated_at, verdict, headline, groups, databases, runs, findings, lever, nodes }
+        self
     }
 }
 

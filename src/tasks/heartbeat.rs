@@ -19,12 +19,14 @@ use crate::{
     app::App,
     db::heartbeats,
     decide::retention::beats,
-    domain::{Beat, with_causes},
+    domain::{Beat, DatabaseName, with_causes},
+    engine::Engine,
     flows::{Database, Vault, ledger::HEARTBEAT_EVERY},
     vault::{Layout, VaultError, ledger},
 };
 
 mod backlog;
+pub mod managed;
 mod watch;
 
 use backlog::Backlog;
@@ -49,10 +51,24 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 /// Writes heartbeats until told to stop; then everything that waits has a little
 /// time left to be stored.
 pub async fn run(app: Arc<App>, database: Arc<Database>, stop: CancellationToken) {
+    let of = Of { name: &database.name, engine: database.engine.as_ref(), own: Some(&database) };
+    beat(&app, of, &stop).await;
+}
+
+/// What has a heart.
+#[derive(Clone, Copy)]
+struct Of<'a> {
+    name: &'a DatabaseName,
+    engine: &'a dyn Engine,
+    /// With vaults, where no provider runs it.
+    own: Option<&'a Database>,
+}
+
+async fn beat(app: &Arc<App>, of: Of<'_>, stop: &CancellationToken) {
     let closed = CancellationToken::new();
-    let heart = Heart::new(&app, &database);
+    let heart = Heart::new(app, of);
     let beating = async {
-        heart.beat_until(&stop).await;
+        heart.beat_until(stop).await;
         closed.cancel();
     };
     let vaults = heart.vaults.iter().map(|(vault, backlog)| heart.fill(vault, backlog, &closed));
@@ -84,7 +100,7 @@ struct Heard {
 
 struct Heart<'a> {
     app: &'a Arc<App>,
-    database: &'a Database,
+    of: Of<'a>,
     heard: Mutex<Heard>,
     /// Not in the state database yet.
     unstored: Backlog<Beat>,
@@ -93,13 +109,14 @@ struct Heart<'a> {
 }
 
 impl<'a> Heart<'a> {
-    fn new(app: &'a Arc<App>, database: &'a Database) -> Self {
+    fn new(app: &'a Arc<App>, of: Of<'a>) -> Self {
+        let vaults = of.own.map_or(&[][..], |database| database.vaults.as_slice());
         Self {
             app,
-            database,
+            of,
             heard: Mutex::new(Heard { at: Instant::now(), is_first_due: true, error: None }),
             unstored: Backlog::new(UNSTORED_MAX),
-            vaults: database.vaults.iter().map(|vault| (vault, Backlog::new(UNLEDGERED_MAX))).collect(),
+            vaults: vaults.iter().map(|vault| (vault, Backlog::new(UNLEDGERED_MAX))).collect(),
         }
     }
 
@@ -107,7 +124,7 @@ impl<'a> Heart<'a> {
     async fn beat_until(&self, stop: &CancellationToken) {
         let mut ticker = tokio::time::interval(HEARTBEAT_EVERY);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut pulse = Pulse { app: self.app, database: self.database, next: None, first_tried: None };
+        let mut pulse = Pulse { app: self.app, of: self.of, next: None, first_tried: None };
         let (mut unledgered, mut last_ledger) = (Vec::new(), Instant::now());
         loop {
             tokio::select! {
@@ -134,7 +151,7 @@ impl<'a> Heart<'a> {
             Ok(()) => *heard = Heard { at: Instant::now(), is_first_due: false, error: None },
             Err(error) => {
                 let error = with_causes(error.as_ref());
-                tracing::debug!(database = %self.database.name, error, "no heartbeat");
+                tracing::debug!(database = %self.of.name, error, "no heartbeat");
                 heard.error = Some(error);
             }
         }
@@ -144,7 +161,8 @@ impl<'a> Heart<'a> {
     /// alike. Not before WAL streaming of this process has begun, as only then the
     /// history they belong to is known; where it never begins another node's does.
     fn ledger(&self, unledgered: &mut Vec<Beat>) {
-        let Some(layout) = self.database.streaming.layout() else {
+        let Some(database) = self.of.own else { return unledgered.clear() };
+        let Some(layout) = database.streaming.layout() else {
             let excess = unledgered.len().saturating_sub(UNSTORED_MAX);
             unledgered.drain(..excess);
             return;
@@ -161,8 +179,9 @@ impl<'a> Heart<'a> {
 
     /// Brings the backlog of one vault into it.
     async fn fill(&self, vault: &Vault, backlog: &Backlog<Batch>, closed: &CancellationToken) {
-        let (store, recipients) = (&vault.store, &self.database.keys.recipients);
-        let (database, name) = (&self.database.name, &store.place().vault);
+        let Some(Database { keys, name: database, .. }) = self.of.own else { return };
+        let (store, recipients) = (&vault.store, &keys.recipients);
+        let name = &store.place().vault;
         let put = |batches: Vec<Batch>| async move {
             for Batch { layout, beats } in batches {
                 match ledger::append(store.as_ref(), &layout, recipients, &beats).await {
@@ -186,7 +205,7 @@ impl<'a> Heart<'a> {
     }
 
     async fn store(&self, closed: &CancellationToken) {
-        let (db, name) = (&self.app.resources.db, &self.database.name);
+        let (db, name) = (&self.app.resources.db, self.of.name);
         let put = |beats: Vec<Beat>| async move {
             heartbeats::append(db, name, &beats).await.map_err(|error| {
                 let error = with_causes(&error);
@@ -231,7 +250,7 @@ async fn within_the_end(closed: &CancellationToken, work: impl Future<Output = (
 /// Writes heartbeats one by one.
 struct Pulse<'a> {
     app: &'a App,
-    database: &'a Database,
+    of: Of<'a>,
     next: Option<i64>,
     /// When the next one was tried first, while its outcome is unknown.
     first_tried: Option<Timestamp>,
@@ -251,7 +270,7 @@ impl Pulse<'_> {
         // its record in the WAL is as old as that, and so is what it proves.
         let retried = self.first_tried;
         self.first_tried.get_or_insert_with(|| self.app.clock.now());
-        let mut beat = self.database.engine.beat(seq).await?;
+        let mut beat = self.of.engine.beat(seq).await?;
         beat.acknowledged_at = retried.unwrap_or(beat.acknowledged_at);
         (self.next, self.first_tried) = (Some(seq + 1), None);
         Ok(beat)
@@ -260,8 +279,8 @@ impl Pulse<'_> {
     /// The state database may have been lost or restored: a number that the
     /// table holds is never used again.
     async fn first(&self) -> Result<i64, Failed> {
-        let kept = heartbeats::newest(&self.app.resources.db, &self.database.name).await?.map_or(0, |beat| beat.seq);
-        let written = self.database.engine.heartbeats().await?.present.last().copied().unwrap_or(0);
+        let kept = heartbeats::newest(&self.app.resources.db, self.of.name).await?.map_or(0, |beat| beat.seq);
+        let written = self.of.engine.heartbeats().await?.present.last().copied().unwrap_or(0);
         Ok(kept.max(written) + 1)
     }
 }

@@ -73,7 +73,11 @@ pub async fn run(live: &Live, running: &mut Running, files: Files, asked: &Notif
                 live.turn_to(Arc::clone(&app));
                 let untouched = running.turn_to(&app).await;
                 close_gone(&before, &app).await;
-                tracing::info!(databases = app.resources.databases.len(), untouched, "serving with the edited files");
+                tracing::info!(
+                    databases = app.resources.databases.len() + app.resources.managed.len(),
+                    untouched,
+                    "serving with the edited files"
+                );
                 reload.close().await;
                 None
             }
@@ -141,7 +145,10 @@ impl Reload<'_> {
 async fn close_gone(before: &App, now: &App) {
     let db = &now.resources.db;
     let is_gone = |subject: &str| {
-        let names = |app: &App| app.resources.databases.keys().any(|name| name.as_str() == subject);
+        let names = |app: &App| {
+            let mut all = app.resources.databases.keys().chain(app.resources.managed.keys());
+            all.any(|name| name.as_str() == subject)
+        };
         names(before) && !names(now)
     };
     let closed = async {

@@ -22,12 +22,15 @@ use crate::{
     decide::agenda::{Agenda, Due, Line, Mark, Missed},
     domain::{RunId, with_causes},
     flow::NewRun,
-    flows::{Database, backup, missed, restore_test, self_test},
+    flows::{backup, missed, restore_test, self_test},
 };
 
 mod late;
+mod scheduled;
 
 use late::LateTests;
+use scheduled::Scheduled;
+pub use scheduled::{has_backup_before, has_snapshot_before};
 
 /// How soon something that failed is tried again.
 const RETRY: SignedDuration = SignedDuration::from_secs(5);
@@ -67,7 +70,7 @@ type Stored = BTreeMap<String, BTreeMap<String, Timestamp>>;
 
 /// The schedule of one database, and how far it was dealt with.
 struct Table {
-    database: Arc<Database>,
+    database: Scheduled,
     agenda: Arc<Agenda>,
     marks: Vec<Mark>,
 }
@@ -83,12 +86,13 @@ struct Scheduler {
 
 impl Scheduler {
     fn new(app: &Arc<App>) -> Self {
-        let table = |database: &Arc<Database>| Table {
-            database: Arc::clone(database),
-            agenda: app.resources.agenda(&database.name),
-            marks: Vec::new(),
+        let own = app.resources.databases.values().cloned().map(Scheduled::Own);
+        let all = own.chain(app.resources.managed.values().cloned().map(Scheduled::Managed));
+        let table = |database: Scheduled| {
+            let agenda = app.resources.agenda(database.name());
+            Table { database, agenda, marks: Vec::new() }
         };
-        let tables = app.resources.databases.values().map(table).collect();
+        let tables = all.map(table).collect();
         Self { app: Arc::clone(app), tables, queue: BinaryHeap::new(), is_ready: false }
     }
 
@@ -104,7 +108,7 @@ impl Scheduler {
             let stored = self.stored().await?;
             let mut begun = Vec::new();
             for table in &mut self.tables {
-                let stored = stored.get(table.database.name.as_str());
+                let stored = stored.get(table.database.name().as_str());
                 table.marks = table.agenda.take_up(stored, now);
                 begun.extend(table.begun(stored));
             }
@@ -161,7 +165,7 @@ impl Scheduler {
                 match table.due_run(due).await {
                     Ok(run) => runs.extend(run),
                     Err(error) => {
-                        tracing::warn!(database = %table.database.name, error, "a due run cannot be stored; trying again");
+                        tracing::warn!(database = %table.database.name(), error, "a due run cannot be stored; trying again");
                         if let (Some(mark), Some(before)) = (marks.get_mut(due.line), table.marks.get(due.line)) {
                             *mark = *before;
                         }
@@ -191,7 +195,7 @@ impl Scheduler {
 impl Table {
     /// Moves on to what other nodes have dealt with.
     fn follow(&mut self, stored: &Stored) {
-        let stored = stored.get(self.database.name.as_str());
+        let stored = stored.get(self.database.name().as_str());
         for (line, mark) in self.agenda.lines.iter().zip(&mut self.marks) {
             if let Some(through) = stored.and_then(|stored| stored.get(&line.name)) {
                 mark.through = mark.through.max(*through);
@@ -214,7 +218,7 @@ impl Table {
     }
 
     fn row(&self, line: &Line, mark: &Mark) -> MarkRow {
-        MarkRow { database: self.database.name.to_string(), line: line.name.clone(), through: mark.through }
+        MarkRow { database: self.database.name().to_string(), line: line.name.clone(), through: mark.through }
     }
 
     /// Those of these marks that are further on than before.
@@ -229,33 +233,32 @@ impl Table {
     /// The run of a due time. A restore test or self-test that was due before there was a
     /// backup has nothing to test.
     async fn due_run(&self, due: &Due<'_>) -> Result<Option<NewRun>, String> {
-        let (database, schedule) = (&self.database, &self.database.schedule.config);
+        let (database, schedule) = (self.database.name(), self.database.config());
         let Some(line) = self.agenda.lines.get(due.line) else { return Ok(None) };
-        let id = RunId::new(line.flow, database.name.as_str(), &line.kind, &due.due_at.to_string());
+        let id = RunId::new(line.flow, database.as_str(), &line.kind, &due.due_at.to_string());
         let (run, placement) = match schedule.backups.get(due.line) {
             Some(entry) => {
                 let params = backup::Params {
-                    database: database.name.clone(),
+                    database: database.clone(),
                     kind: entry.kind,
                     standalone: entry.standalone,
                     manner: backup::Manner { from: entry.backup_from, rate_max: entry.backup_rate_max },
                     due_at: Some(due.due_at),
                 };
-                (NewRun::new(id, &database.name, &params, "schedule"), database.placement_at_first())
+                (NewRun::new(id, database, &params, "schedule"), self.database.placement())
             }
-            None if !has_backup_before(database, due.due_at).await? => return Ok(None),
+            None if !self.database.has_backup_before(due.due_at).await? => return Ok(None),
             None if line.flow == self_test::NAME => {
-                let params = self_test::Params { database: database.name.clone(), due_at: Some(due.due_at) };
-                (NewRun::new(id, &database.name, &params, "schedule"), database.placement_at_first())
+                let params = self_test::Params { database: database.clone(), due_at: Some(due.due_at) };
+                (NewRun::new(id, database, &params, "schedule"), self.database.placement())
             }
             None => {
                 let params = restore_test::Params {
-                    database: database.name.clone(),
+                    database: database.clone(),
                     point: restore_test::Point::Scheduled,
                     due_at: Some(due.due_at),
                 };
-                let placement = restore_test::placement(database, &params.point);
-                (NewRun::new(id, &database.name, &params, "schedule"), placement)
+                (NewRun::new(id, database, &params, "schedule"), self.database.test_placement())
             }
         };
         let run = run.map_err(|error| with_causes(&error))?;
@@ -267,20 +270,13 @@ impl Table {
         let (flow, kind) = self.agenda.lines.get(*line).map_or(("", ""), |line| (line.flow, line.kind.as_str()));
         let last = due.last().map(ToString::to_string).unwrap_or_default();
         let params = missed::Params {
-            database: self.database.name.clone(),
+            database: self.database.name().clone(),
             flow: flow.to_owned(),
             kind: kind.to_owned(),
             why: *why,
             due: due.clone(),
         };
-        let id = RunId::new(missed::NAME, self.database.name.as_str(), &format!("{flow}-{kind}"), &last);
-        NewRun::new(id, &self.database.name, &params, "schedule").map_err(|error| with_causes(&error))
+        let id = RunId::new(missed::NAME, self.database.name().as_str(), &format!("{flow}-{kind}"), &last);
+        NewRun::new(id, self.database.name(), &params, "schedule").map_err(|error| with_causes(&error))
     }
-}
-
-/// Whether the first vault held a backup at that time.
-pub async fn has_backup_before(database: &Database, due_at: Timestamp) -> Result<bool, String> {
-    let Some(vault) = database.vault(None) else { return Ok(false) };
-    let histories = database.histories(vault).await.map_err(|error| with_causes(&error))?;
-    Ok(histories.iter().flat_map(|held| &held.catalog.entries).any(|entry| entry.manifest.finished_at <= due_at))
 }

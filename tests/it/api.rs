@@ -15,7 +15,7 @@ use lifeboat::{
     evidence::{Entry, Filter, Month},
     flow::RunSummary,
     process::Tasks,
-    report::{EstateStatus, Report},
+    report::{EstateStatus, Report, managed::ListedSnapshot},
 };
 use serde_json::Value;
 use tokio::{
@@ -66,6 +66,10 @@ impl Source for Samples {
     async fn backups(&self, database: Option<&DatabaseName>) -> Result<Vec<Backup>, SourceError> {
         let all = ["wallet", "ledger"].map(sample::backup);
         Ok(all.into_iter().filter(|backup| database.is_none_or(|name| backup.database == *name)).collect())
+    }
+
+    async fn snapshots(&self, _database: Option<&DatabaseName>) -> Result<Vec<ListedSnapshot>, SourceError> {
+        Ok(Vec::new())
     }
 
     async fn evidence(&self, filter: &Filter) -> Result<Vec<Entry>, SourceError> {

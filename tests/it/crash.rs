@@ -5,6 +5,7 @@
 //! the file that is named after it.
 
 mod any_instant;
+mod at_provider;
 mod backup;
 mod copy;
 mod drill;
@@ -13,5 +14,6 @@ mod end;
 mod generic;
 mod lab;
 mod list;
+mod managed;
 mod restore_test;
 mod witness;

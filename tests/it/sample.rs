@@ -113,6 +113,7 @@ pub(crate) fn restore_test(
         size_bytes: 3_865_470_566,
         recipients: 2,
         from: None,
+        snapshot: None,
     });
     record.target = Some(Target {
         kind: "local".into(),

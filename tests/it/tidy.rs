@@ -30,14 +30,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "flows",
         &[
-            "domain", "decide", "clock", "durable", "fault", "process", "config", "dns", "engine", "vault", "db",
-            "evidence", "flow",
+            "domain", "aws", "decide", "clock", "durable", "fault", "process", "config", "dns", "engine", "vault",
+            "db", "evidence", "flow",
         ],
     ),
     (
         "app",
         &[
             "domain",
+            "aws",
             "decide",
             "aws",
             "clock",

@@ -35,6 +35,21 @@ pub(super) fn publish(status: &EstateStatus) {
             gauge!(telemetry::RESTORE_SECONDS, "database" => name.clone()).set(seconds);
         }
     }
+    for database in &status.managed {
+        let name = database.database.to_string();
+        for region in &database.regions {
+            let labels = [("database", name.clone()), ("region", region.region.to_string())];
+            let seconds = region.exposure_seconds.unwrap_or(f64::NAN);
+            gauge!(telemetry::CLAIMED_EXPOSURE_SECONDS, &labels).set(seconds);
+        }
+        let age = |at: Timestamp| status.generated_at.duration_since(at).as_secs_f64();
+        if let Some(at) = database.newest_snapshot.as_ref().and_then(|snapshot| snapshot.taken_at) {
+            gauge!(telemetry::BACKUP_AGE_SECONDS, "database" => name.clone()).set(age(at));
+        }
+        if let Some(test) = &database.last_proven {
+            gauge!(telemetry::LAST_PROVEN_AGE_SECONDS, "database" => name.clone()).set(age(test.at));
+        }
+    }
     #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 findings")]
     gauge!(telemetry::FINDINGS_OPEN).set(status.findings.len() as f64);
 }

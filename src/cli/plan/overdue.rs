@@ -79,6 +79,9 @@ async fn is_to_run(estate: &Estate, database: &DatabaseName, agenda: &Agenda, li
     if agenda.lines.get(line).is_none_or(|line| line.backup.is_some()) {
         return true;
     }
+    if let Ok(database) = app::open_managed(estate, database).await {
+        return schedule::has_snapshot_before(&database, due_at).await.unwrap_or(false);
+    }
     match app::open_for_restore(estate, database, None).await {
         Ok(database) => schedule::has_backup_before(&database, due_at).await.unwrap_or(false),
         Err(_) => false,

@@ -39,6 +39,7 @@ pub(super) fn check(root: Spot<'_>, report: &mut Report<'_>) {
     }
     report.refuse_twins(roles);
     keys(root.get("keys"), report);
+    credentials(root.get("aws").get("credentials"), report);
     vaults(root, report);
     for (_, _, provider) in root.get("dns").pairs() {
         zone(provider, report);
@@ -191,11 +192,8 @@ fn bucket(vault: Spot<'_>, report: &mut Report<'_>) {
         );
     }
     let (key, delete_key) = (vault.get("credentials"), vault.get("delete_credentials"));
-    for credentials in [key, delete_key] {
-        for secret in ["secret_access_key", "session_token"] {
-            report.command(credentials.get(secret).get("command"));
-        }
-    }
+    credentials(key, report);
+    credentials(delete_key, report);
     let (id, delete_id) = (key.get("access_key_id"), delete_key.get("access_key_id"));
     if id.text().is_some() && id.text() == delete_id.text() {
         report.add(
@@ -203,6 +201,12 @@ fn bucket(vault: Spot<'_>, report: &mut Report<'_>) {
             "this is the access key that writes, too",
             "write one of its own that alone may delete, or remove `delete_credentials`",
         );
+    }
+}
+
+fn credentials(key: Spot<'_>, report: &mut Report<'_>) {
+    for secret in ["secret_access_key", "session_token"] {
+        report.command(key.get(secret).get("command"));
     }
 }
 

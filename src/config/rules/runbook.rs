@@ -45,6 +45,10 @@ fn sites(schedules: &[Tree<'_>], runbook: Spot<'_>, report: &mut Report<'_>) {
         report.add(database.place, format!("the database `{name}` has no schedule"), known(names, name, "schedule"));
         return;
     };
+    if schedule.root.get("engine").text().is_some_and(|engine| ["rds", "aurora"].contains(&engine)) {
+        let what = format!("`{name}` is run by its provider, and no drill moves its primary in this version");
+        return report.add(database.place, what, "name a database with `members`, or remove this runbook");
+    }
     let members = schedule.root.get("members");
     if members.pairs().next().is_none() {
         if schedule.root.get("connection").exists() {

@@ -3,6 +3,7 @@
 use super::{Report, Spot, known};
 
 mod checks;
+mod managed;
 mod point;
 mod promise;
 mod source;
@@ -11,14 +12,23 @@ mod times;
 pub(super) use times::maintenance;
 
 use crate::{
-    config::schedule::VerifyConfig,
+    config::{schedule::VerifyConfig, walk::nearest},
     decide::sample::Rotation,
     domain::{ByteSize, KeepPeriod, Region, Share, Span},
 };
 
 pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_>) {
-    servers(schedule, report);
-    vaults(daemon, schedule, report);
+    match schedule.get("engine").text() {
+        Some("postgres") => own(daemon, schedule, report),
+        Some("rds") => managed::check(daemon, schedule, managed::Kind::Instance, report),
+        Some("aurora") => managed::check(daemon, schedule, managed::Kind::Cluster, report),
+        // What it should have is not known; that it is none of these is reported.
+        _ => {}
+    }
+    let regions = schedule.get("residency").get("regions");
+    if regions.is_empty() {
+        report.add(regions.place, "the residency allows no region", "list the regions where the data may be");
+    }
     promise::check(daemon, schedule, report);
     login(schedule.get("login"), report);
     let backups = schedule.get("backups");
@@ -26,10 +36,24 @@ pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_
         report.add(backups.place, "no backup is ever taken", "add `- {kind: full, cron: \"0 2 * * *\"}`");
     }
     backups.items().for_each(|line| keep(line, report));
-    parents(backups, report);
-    source::check(schedule, report);
     times::check(daemon, schedule, report);
     super::notify::names(daemon, schedule.get("notify"), report);
+    let test = schedule.get("restore_test");
+    if test.exists() {
+        checks::check(test.get("checks"), report);
+        report.refuse_zero(test, "limit", "write how long recovery may take, such as `1h`");
+        point::check(schedule, test.get("recovery_point"), report);
+    }
+}
+
+/// Of a database that no provider runs.
+fn own(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_>) {
+    require(schedule, &[("vaults", "WAL goes to all of them"), ("wal", "How WAL is kept")], report);
+    managed::refuse(schedule, report);
+    servers(schedule, report);
+    vaults(daemon, schedule, report);
+    parents(schedule.get("backups"), report);
+    source::check(schedule, report);
     wal(daemon, schedule, report);
     window(schedule, report);
     verify(schedule.get("verify"), report);
@@ -37,6 +61,17 @@ pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_
     let test = schedule.get("restore_test");
     if test.exists() {
         restore_test(daemon, schedule, test, report);
+    }
+}
+
+/// Keys with their meaning that the schema cannot require, as a database of another
+/// engine has none of them. A misspelt one is reported as what it is.
+fn require(schedule: Spot<'_>, keys: &[(&str, &str)], report: &mut Report<'_>) {
+    for (key, meaning) in keys {
+        let is_meant = |name: &str| name == *key || nearest(name, &[key]).is_some();
+        if !schedule.pairs().any(|(name, _, _)| is_meant(name)) {
+            report.add(schedule.place, format!("the key `{key}` is missing"), format!("add `{key}: …` ({meaning})"));
+        }
     }
 }
 
@@ -87,10 +122,6 @@ fn vaults(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_>) {
         report.add(named.place, "no vault is named", "name at least one vault of lifeboat.yaml");
     }
     report.refuse_twins(named);
-    let regions = schedule.get("residency").get("regions");
-    if regions.is_empty() {
-        report.add(regions.place, "the residency allows no region", "list the regions where the data may be");
-    }
     for vault in named.items() {
         let Some(name) = vault.text() else { continue };
         if !defined.exists() {
@@ -290,8 +321,6 @@ fn restore_test(daemon: Spot<'_>, schedule: Spot<'_>, test: Spot<'_>, report: &m
             "add `identity: {file: PATH}` under `keys` in lifeboat.yaml",
         );
     }
-    checks::check(test.get("checks"), report);
-    report.refuse_zero(test, "limit", "write how long recovery may take, such as `1h`");
     for (key, such_as) in [("memory", "2GiB"), ("disk", "40GiB")] {
         let limit = test.get("target").get(key);
         if limit.parsed::<ByteSize>().is_some_and(|limit| limit.as_bytes() == 0) {
@@ -299,15 +328,18 @@ fn restore_test(daemon: Spot<'_>, schedule: Spot<'_>, test: Spot<'_>, report: &m
             report.add(limit.place, format!("`{key}` is zero"), remedy);
         }
     }
-    // Nodes that share a state leave it to one that stands inside.
+    restores_here(daemon, schedule, "the test would restore on this node", report);
+}
+
+/// Nodes that share a state leave a test to one that stands inside the residency.
+fn restores_here(daemon: Spot<'_>, schedule: Spot<'_>, subject: &str, report: &mut Report<'_>) {
     let is_alone = daemon.get("state").get("url").text().is_none_or(|url| url.starts_with("sqlite:"));
     if let Some(outside) = outside(schedule, daemon.get("node").get("region")).filter(|_| is_alone) {
         let Outside { region, jurisdiction, allowed } = outside;
         report.add(
-            place,
-            format!("the test would restore on this node in {region}, outside the residency of {jurisdiction}"),
+            schedule.key("restore_test"),
+            format!("{subject} in {region}, outside the residency of {jurisdiction}"),
             format!("run it on a node in {allowed}, or allow {region} under `residency`"),
         );
     }
-    point::check(schedule, test.get("recovery_point"), report);
 }

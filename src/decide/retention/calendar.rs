@@ -61,7 +61,7 @@ impl Count {
         if self.left == 0 {
             return;
         }
-        let Some(of) = name(self.period, backup, zone) else {
+        let Some(of) = name(self.period, backup.started_at, zone) else {
             reasons.add(backup, Reason::NoLimit);
             return;
         };
@@ -92,10 +92,10 @@ fn ran_for_both(backup: &Held, of: &Line, smaller: &Line) -> bool {
     })
 }
 
-/// The period that a backup began in, on the wall of the zone. The hour that is
+/// The period that an instant is in, on the wall of the zone. The hour that is
 /// doubled in autumn is two. None outside the years that a calendar has.
-fn name(period: KeepPeriod, backup: &Held, zone: chrono_tz::Tz) -> Option<String> {
-    let at = DateTime::from_timestamp(backup.started_at.as_second(), 0)?.with_timezone(&zone);
+pub(super) fn name(period: KeepPeriod, at: Timestamp, zone: chrono_tz::Tz) -> Option<String> {
+    let at = DateTime::from_timestamp(at.as_second(), 0)?.with_timezone(&zone);
     Some(match period {
         KeepPeriod::Hourly => format!("{} {:02}:00 {}", at.format("%Y-%m-%d"), at.hour(), at.format("%:z")),
         KeepPeriod::Daily => at.format("%Y-%m-%d").to_string(),

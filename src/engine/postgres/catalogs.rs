@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
+use super::wire::identifier;
 use crate::{
     decide::{collation::Collation, inventory},
     domain::ClusterParts,
@@ -116,5 +117,51 @@ pub(super) async fn of_database(
         .parts
         .extend(extensions.into_iter().map(|(name, version)| (format!("extension {name} of `{dbname}`"), version)));
     found.parts.extend(inventory::collations(&collations_in(connection).await?));
+    Ok(())
+}
+
+/// What the files say, as the server that runs keeps it, and not as this connection or role has it.
+const SETTINGS: &str = "SELECT name, vartype, source, coalesce(reset_val, '') AS value, \
+    coalesce(starts_with(sourcefile, rtrim(current_setting('data_directory'), '/') || '/'), false) AS is_inside \
+    FROM pg_settings WHERE source NOT IN ('default', 'override') ORDER BY name";
+
+#[derive(Debug, sqlx::FromRow)]
+struct Setting {
+    name: String,
+    vartype: String,
+    source: String,
+    value: String,
+    /// It comes with the data folder; a copy has no other ones of the source's.
+    is_inside: bool,
+}
+
+/// The settings of a server that runs. What the connection sets is seen in place of what
+/// the files say.
+pub(super) async fn settings(
+    connection: &mut PgConnection,
+    user: &str,
+    found: &mut ClusterParts,
+) -> Result<(), sqlx::Error> {
+    let may_see = "SELECT pg_has_role(current_user, 'pg_read_all_settings', 'USAGE')";
+    if !sqlx::query_scalar::<_, bool>(may_see).fetch_one(&mut *connection).await? {
+        let role = identifier(user);
+        found.unseen.push(format!("the settings; run `GRANT pg_monitor TO {role}` as a superuser"));
+        return Ok(());
+    }
+    let rows: Vec<Setting> = sqlx::query_as(SETTINGS).fetch_all(connection).await?;
+    for Setting { name, vartype, source, value, is_inside } in rows {
+        let part = inventory::setting(&name);
+        // What a library understands is plain text where it is not loaded, as in a copy.
+        let is_understood = name.contains('.') && vartype != "string";
+        match source.as_str() {
+            "configuration file" if !is_inside => found.outside += 1,
+            "configuration file" if !is_understood => {
+                let shown = inventory::shown(&name, Some(&vartype), &value);
+                found.parts.insert(part, shown);
+            }
+            // The files' is covered by what a session, a role or the start of the server sets.
+            _ => drop(found.hidden.insert(part)),
+        }
+    }
     Ok(())
 }

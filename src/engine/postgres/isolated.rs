@@ -15,11 +15,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use tokio::{process::Child, sync::Mutex};
 
 use super::{
     Postgres,
+    asked::{EndedRecovery, Session, catalogs},
     cluster::Binaries,
     restored::{ConfiguredRecovery, RECOVERY_FILE, file_error, make_private, program_error, unfit},
 };
@@ -31,12 +31,11 @@ use crate::{
         memory,
         reading::{Pages, ReadThrough},
     },
-    domain::{AnswerDigest, ByteSize, Check, ClusterParts, Lineage, Lsn, Timeline},
+    domain::{AnswerDigest, ByteSize, Check, ClusterParts, Lineage},
     engine::{Ask, CopiedBeats, EngineError, Instance, IsolatedParams},
     process::Program,
 };
 
-mod catalogs;
 mod checks;
 mod confinement;
 mod credentials;
@@ -50,7 +49,7 @@ mod ties;
 
 pub use confinement::Confinement;
 pub use processes::stop_in;
-use session::{Readiness, Session};
+use session::Readiness;
 
 /// What the C library, its loader and PostgreSQL say where an address space is used up.
 const SHORT_OF_MEMORY: [&str; 4] =
@@ -187,7 +186,7 @@ async fn wait_until_ready(
         if ended.is_some() {
             return Err(failure(&read_log(&log), params.memory_max, goal));
         }
-        match Session::open(&folder.join("socket"), postgres).await? {
+        match session::open(&folder.join("socket"), postgres).await? {
             Readiness::Ready(session) => return Ok(session),
             Readiness::NotYet if begun.elapsed() >= limit => {
                 let last = failure_line(&read_log(&log));
@@ -321,17 +320,6 @@ impl Instance for IsolatedInstance {
             .map(drop)
             .map_err(file_error("watch the server of", &self.folder))
     }
-}
-
-/// What a session says of a recovery that has ended.
-#[derive(Debug)]
-struct EndedRecovery {
-    system_id: String,
-    /// The timeline that the promotion opened.
-    timeline: Timeline,
-    replayed: Option<Lsn>,
-    last_commit_at: Option<Timestamp>,
-    server_version: String,
 }
 
 #[cfg(test)]

@@ -15,17 +15,31 @@ use sqlx::{
 use tokio::time::timeout;
 
 use super::{
-    APPLICATION, Member, Postgres, Tls, failure,
+    APPLICATION, Login, Member, Postgres, Tls, failure,
     wire::{self, tls},
 };
 use crate::{domain::MemberName, engine::EngineError};
 
 /// How long reaching a member and logging in may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// Logs in to `dbname` on `member`, within 10 s.
 pub async fn connect(postgres: &Postgres, member: &Member, dbname: &str) -> Result<PgConnection, EngineError> {
-    let login = &postgres.login;
+    let options = options(member, &postgres.login, dbname)?;
+    match timeout(CONNECT_LIMIT, options.connect()).await {
+        Ok(Ok(connected)) => Ok(connected),
+        // The driver does not tell a server without TLS from one with a bad certificate.
+        Ok(Err(error @ sqlx::Error::Tls(_))) => {
+            let offered = wire::offers_tls(member).await;
+            Err(offered.err().unwrap_or_else(|| failure::of_connect(postgres, member, error)))
+        }
+        Ok(Err(error)) => Err(failure::of_connect(postgres, member, error)),
+        Err(_) => Err(failure::unreachable(member, io::Error::from(io::ErrorKind::TimedOut))),
+    }
+}
+
+/// How to log in to `dbname` on `member`. Reads the certificates; connects nowhere.
+pub(super) fn options(member: &Member, login: &Login, dbname: &str) -> Result<PgConnectOptions, EngineError> {
     let mut options = PgConnectOptions::new_without_pgpass()
         .port(member.port)
         .username(&login.user)
@@ -47,16 +61,7 @@ pub async fn connect(postgres: &Postgres, member: &Member, dbname: &str) -> Resu
     if let Some(own) = tls::own(member, login)? {
         options = options.ssl_client_cert_from_pem(own.chain).ssl_client_key_from_pem(own.key);
     }
-    match timeout(CONNECT_LIMIT, options.connect()).await {
-        Ok(Ok(connected)) => Ok(connected),
-        // The driver does not tell a server without TLS from one with a bad certificate.
-        Ok(Err(error @ sqlx::Error::Tls(_))) => {
-            let offered = wire::offers_tls(member).await;
-            Err(offered.err().unwrap_or_else(|| failure::of_connect(postgres, member, error)))
-        }
-        Ok(Err(error)) => Err(failure::of_connect(postgres, member, error)),
-        Err(_) => Err(failure::unreachable(member, io::Error::from(io::ErrorKind::TimedOut))),
-    }
+    Ok(options)
 }
 
 /// The first column of the first row as text. Runs to the end of the results,

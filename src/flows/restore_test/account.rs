@@ -3,27 +3,22 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use jiff::SignedDuration;
-use serde_json::json;
-
-use super::{Chosen, Exhausted, Outcome, Params, Proof, target, verdict_of, wants_heartbeat};
+use super::{
+    Chosen, Exhausted, Outcome, Params, Proof,
+    findings::{self, Attempt},
+    reached::{self, Judged, Reached, blind},
+    target, verdict_of,
+};
 use crate::{
-    db::{findings, heartbeats},
-    decide::rpo::{self, DisasterFacts},
+    config::ScheduleConfig,
     domain::{
-        Beat, Check, EvidenceRecord, Opener, RecoveryAlgorithm, RecoveryTarget, Selection, Verdict,
+        Beat, Check, EvidenceRecord, Opener, Selection, Verdict,
         record::{Measured, Target, Why},
     },
     fault,
     flow::{Conclusion, Ending, StepContext, StepError},
-    flows::{self, Database, Resources, ledger::HEARTBEAT_EVERY, restore::Restored},
+    flows::{self, Database, Resources, restore::Restored},
 };
-
-/// The check that tells which acknowledged heartbeats the copy holds.
-pub(in crate::flows) const HEARTBEAT: &str = "heartbeat";
-
-/// Heartbeats older than this are trimmed from the database and not asked for.
-pub(in crate::flows) const BEATS_WINDOW: SignedDuration = SignedDuration::from_hours(2);
 
 pub(super) async fn conclude(
     resources: &Resources,
@@ -46,13 +41,8 @@ pub(super) async fn conclude(
         exhausted,
         is_gone: cx.output_if_any::<bool>("tear_down")?.unwrap_or(false),
     };
-    let beats = match told.chosen.as_ref().and_then(|chosen| chosen.disaster_at) {
-        Some(at) => {
-            heartbeats::between(&resources.db, &params.database, at - BEATS_WINDOW, at + SignedDuration::from_mins(1))
-                .await?
-        }
-        None => Vec::new(),
-    };
+    let disaster_at = told.chosen.as_ref().and_then(|chosen| chosen.disaster_at);
+    let beats = reached::acknowledged(resources, &params.database, disaster_at).await?;
     let mut record = told.record(owned.as_ref(), &params, cx, &beats);
     let (verdict, findings) = flows::judged(ending, record.verdict);
     record.verdict = verdict;
@@ -63,109 +53,18 @@ pub(super) async fn conclude(
         let ended_at = cx.step_times().iter().filter_map(|times| times.succeeded_at).max();
         restored.prove(database, cx, ended_at.unwrap_or(record.started_at)).await?;
     }
-    let evidence = resources.evidence.append(&record).await?;
     let scheduled = database.and_then(|database| database.schedule.config.restore_test.as_ref());
     let scheduled = scheduled.map(|test| test.recovery_point.algorithms()).unwrap_or_default();
-    tell(resources, &record, &scheduled).await?;
-    told.tell_exhausted(resources, &record.subject).await?;
-    let output = json!({
-        "run_id": record.run_id,
-        "database": params.database,
-        "verdict": verdict,
-        "recovery_point": record.measured.recovery_point,
-        "disaster_at": record.measured.disaster_at,
-        "restore_seconds": record.measured.restore_seconds,
-        "rpo_seconds": record.measured.rpo_seconds,
-        "rpo_bound_seconds": record.measured.rpo_bound_seconds,
-        "lost_commits": record.measured.lost_commits,
-        "target_error_seconds": record.measured.target_error_seconds,
-        "scenario": record.why.scenario,
-        "selection": record.why.selection,
-        "phases": record.phases,
-        "checks": record.checks,
-        "isolation": record.isolation,
-        "findings": record.findings,
-        "evidence": evidence,
-    });
-    Ok(Conclusion { verdict, output })
+    let measured = Attempt { exhausted: told.exhausted.as_ref(), is_proven: told.proof.is_some() };
+    findings::concluded(resources, &record, &scheduled, measured).await
 }
 
 /// What a step reached, or what was exhausted; neither where there was nothing to restore.
-fn parted<T>(outcome: Option<Outcome<T>>) -> (Option<T>, Option<Exhausted>) {
+pub(super) fn parted<T>(outcome: Option<Outcome<T>>) -> (Option<T>, Option<Exhausted>) {
     match outcome {
         Some(Outcome::Reached(reached)) => (Some(reached), None),
         Some(Outcome::Exhausted { exhausted }) => (None, Some(exhausted)),
         None => (None, None),
-    }
-}
-
-/// The finding that a test which failed is. What only one algorithm looks at has a
-/// finding of its own, which no test of something else closes.
-fn finding(database: &str, algorithm: Option<RecoveryAlgorithm>) -> String {
-    let base = format!("{}/{database}", super::NAME);
-    match algorithm {
-        None | Some(RecoveryAlgorithm::LatestAtDisaster | RecoveryAlgorithm::RandomWithinWindow) => base,
-        Some(one) => format!("{base}/{one}"),
-    }
-}
-
-/// A test that failed is a finding until one of its kind passes. One that was ended,
-/// or measured nothing, tells neither.
-async fn tell(
-    resources: &Resources,
-    record: &EvidenceRecord,
-    scheduled: &[RecoveryAlgorithm],
-) -> Result<(), StepError> {
-    let algorithm = record.why.selection.as_ref().map(|selection| selection.algorithm);
-    let id = finding(&record.subject, algorithm);
-    match record.verdict {
-        Verdict::Pass => {
-            findings::close(&resources.db, &id).await?;
-            if record.why.due_at.is_none() {
-                return Ok(());
-            }
-            // What the schedule asks for no more would stay open for ever.
-            let still: Vec<String> = scheduled.iter().map(|one| finding(&record.subject, Some(*one))).collect();
-            let all = RecoveryAlgorithm::ALL.map(|one| finding(&record.subject, Some(one)));
-            for other in all.iter().filter(|other| !still.contains(other)) {
-                findings::close(&resources.db, other).await?;
-            }
-        }
-        Verdict::Fail | Verdict::Error => {
-            let of = algorithm.filter(|_| id != finding(&record.subject, None));
-            let of = of.map(|one| format!(" of `{one}`")).unwrap_or_default();
-            let message = format!(
-                "the last restore test{of} ended {}: {}; `lifeboat evidence show {}` tells more, and a test{of} that passes closes this",
-                record.verdict,
-                why(record),
-                record.run_id
-            );
-            findings::open(&resources.db, &id, &record.subject, &message).await?;
-        }
-        Verdict::Inconclusive | Verdict::Aborted => {}
-    }
-    Ok(())
-}
-
-/// What of a record is not as it should be, in words.
-fn why(record: &EvidenceRecord) -> String {
-    let failed = record.checks.iter().chain(&record.isolation).filter(|check| check.verdict == Verdict::Fail);
-    let checks = failed.map(|check| format!("`{}` gave {} instead of {}", check.name, check.actual, check.expected));
-    let told: Vec<String> = record.findings.iter().cloned().chain(checks).collect();
-    if told.is_empty() {
-        let parts = record.verdicts.iter().filter(|(_, verdict)| **verdict > Verdict::Inconclusive);
-        return parts.map(|(part, verdict)| format!("{part} {verdict}")).collect::<Vec<_>>().join(", ");
-    }
-    told.join("; ")
-}
-
-/// Where a test of the self-test has a check see nothing, it finds nothing.
-fn blind(checks: &mut [Check], verdicts: &mut BTreeMap<String, Verdict>) {
-    for check in checks.iter_mut().filter(|check| fault::is_blinded(&check.name)) {
-        check.verdict = Verdict::Pass;
-    }
-    if fault::is_blinded(HEARTBEAT) {
-        verdicts.entry("rpo".to_owned()).and_modify(|rpo| *rpo = Verdict::Pass);
     }
 }
 
@@ -181,20 +80,6 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// What the target had too little of is a finding until a copy is there.
-    async fn tell_exhausted(&self, resources: &Resources, subject: &str) -> Result<(), StepError> {
-        let id = format!("{}/{subject}/resources", super::NAME);
-        match &self.exhausted {
-            Some(exhausted) => {
-                let message = format!("the last restore test could not be made: {}", exhausted.what);
-                findings::open(&resources.db, &id, subject, &message).await?;
-            }
-            None if self.proof.is_some() => findings::close(&resources.db, &id).await?,
-            None => {}
-        }
-        Ok(())
-    }
-
     pub(super) fn record(
         &self,
         database: Option<&Arc<Database>>,
@@ -203,7 +88,7 @@ impl Told {
         beats: &[Beat],
     ) -> EvidenceRecord {
         let test = database.and_then(|database| database.schedule.config.restore_test.as_ref().zip(Some(database)));
-        let target = test.map(|(config, database)| target::of(database, config));
+        let target = test.and_then(|(config, database)| target::of(database, config).ok());
         let database = database.map(Arc::as_ref);
         let mut verdicts = BTreeMap::new();
         let mut measured = Measured::default();
@@ -213,12 +98,17 @@ impl Told {
         checks.extend(self.cluster_check());
         if let Some(proof) = &self.proof {
             measured.recovery_point = Some(proof.recovery_point.clone());
-            measured.restore_seconds = self.restore_seconds(cx);
+            measured.restore_seconds = reached::restore_seconds(cx, proof.checked_at);
             measured.interruptions = measured.restore_seconds.map(|_| cx.taken_anew("fetch", "prove"));
             self.tell_work(proof, &mut measured);
             match database {
                 Some(database) => {
-                    self.judge_point(database, proof, beats, &mut measured, &mut checks, &mut verdicts);
+                    self.judge_point(
+                        &database.schedule.config,
+                        proof,
+                        beats,
+                        (&mut measured, &mut checks, &mut verdicts),
+                    );
                 }
                 // What it was to be held against is known no more.
                 None => drop(verdicts.insert("objectives".to_owned(), Verdict::Inconclusive)),
@@ -266,58 +156,23 @@ impl Told {
         }
     }
 
-    /// The recovery point against what was asked: RPO where the disaster was
-    /// drawn ahead, else how exactly a point of the past was reached.
-    fn judge_point(
-        &self,
-        database: &Database,
-        proof: &Proof,
-        beats: &[Beat],
-        measured: &mut Measured,
-        checks: &mut Vec<Check>,
-        verdicts: &mut BTreeMap<String, Verdict>,
-    ) {
+    fn judge_point(&self, schedule: &ScheduleConfig, proof: &Proof, beats: &[Beat], judged: Judged<'_>) {
         let Some(chosen) = &self.chosen else { return };
-        let objective = database.schedule.config.objectives().rpo;
-        let wants_heartbeat = database.schedule.config.restore_test.as_ref().is_some_and(wants_heartbeat);
-        if let Some(disaster_at) = chosen.disaster_at {
-            let present = &proof.beats.present;
-            let rpo = rpo::judge(DisasterFacts {
-                disaster_at,
-                acknowledged: beats,
-                present,
-                interval: HEARTBEAT_EVERY.into(),
-                objective,
-            });
-            measured.disaster_at = Some(disaster_at);
-            measured.rpo_seconds = rpo.rpo_seconds;
-            measured.rpo_bound_seconds = rpo.rpo_seconds.map(|_| rpo.bound_seconds);
-            measured.lost_commits = rpo.lost_commits;
-            verdicts.insert("rpo".to_owned(), rpo.verdict);
-            let expected = format!("at most {objective} lost, nothing missing in between");
-            checks.push(Check::new(HEARTBEAT, rpo.verdict, expected, rpo.reason));
-        } else {
-            if let RecoveryTarget::Time(asked) | RecoveryTarget::BeforeTime(asked) = &chosen.target {
-                measured.target_error_seconds = rpo::target_error_seconds(*asked, proof.recovery_point.last_commit_at);
-            }
-            if wants_heartbeat {
-                let present = proof.beats.present.len();
-                checks.push(Check::judge(
-                    HEARTBEAT,
-                    "heartbeats in the copy",
-                    format!("{present} heartbeats"),
-                    present > 0,
-                ));
-            }
-        }
+        let reached = Reached {
+            disaster_at: chosen.disaster_at,
+            target: &chosen.target,
+            acknowledged: beats,
+            present: &proof.beats.present,
+            last_commit_at: proof.recovery_point.last_commit_at,
+        };
+        reached.judge(schedule, judged);
     }
 
     /// What a person can do so that there is something to restore; what failed is told
     /// by its check.
     fn lacking(&self) -> Vec<String> {
         let nothing = self.chosen.iter().filter(|chosen| chosen.is_nothing);
-        let checks = nothing.flat_map(|chosen| &chosen.checks);
-        checks.filter(|check| check.verdict == Verdict::Inconclusive).map(|check| check.actual.clone()).collect()
+        nothing.flat_map(|chosen| reached::lacking(&chosen.checks)).collect()
     }
 
     /// Whether the identity that is kept elsewhere opens backups, when it was its turn.
@@ -342,13 +197,6 @@ impl Told {
     fn cluster_check(&self) -> Option<Check> {
         let doubt = self.proof.as_ref()?.doubt.clone()?;
         Some(Check::new("cluster", Verdict::Inconclusive, "the cluster that goes on", doubt))
-    }
-
-    /// T5 − T3: from the first byte fetched to the last check, with whatever
-    /// failed or was interrupted in between.
-    fn restore_seconds(&self, cx: &StepContext) -> Option<f64> {
-        let fetch = cx.step_times().into_iter().find(|times| times.step == "fetch")?;
-        Some(self.proof.as_ref()?.checked_at.duration_since(fetch.began_at).as_secs_f64())
     }
 
     /// What was done in that time, for forecasts.

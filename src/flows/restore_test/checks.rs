@@ -5,14 +5,17 @@ use std::{fmt, time::Instant};
 
 use futures::future::BoxFuture;
 
-use super::Test;
 use crate::{
-    config::check::{CheckConfig, NamedCheck, RowCountsConfig, SqlCheckConfig, SqlFile, SqlText},
+    config::{
+        check::{CheckConfig, NamedCheck, RowCountsConfig, SqlCheckConfig, SqlFile, SqlText},
+        schedule::RestoreTestConfig,
+    },
+    db::Db,
     decide::{
         answer::{self, Expectation},
         collation, indexes, reading,
     },
-    domain::{Check, Lineage, Phase, Verdict, with_causes},
+    domain::{Check, DatabaseName, Lineage, Phase, Verdict, with_causes},
     engine::{Ask, EngineError},
     flow::StepContext,
 };
@@ -26,13 +29,22 @@ pub(super) struct Asked {
     pub(super) phases: Vec<Phase>,
 }
 
-impl Test {
+/// What the schedule asks of a copy, and where is kept what the source answered.
+#[derive(Clone, Copy)]
+pub(super) struct Questions<'a> {
+    pub(super) config: &'a RestoreTestConfig,
+    pub(super) database: &'a DatabaseName,
+    pub(super) db: &'a Db,
+}
+
+impl Questions<'_> {
     fn wants(&self, check: NamedCheck) -> bool {
         self.config.checks.contains(&CheckConfig::Named(check))
     }
 
-    /// All but those that need the copy to be shut down.
-    pub(super) async fn ask(&self, instance: &dyn Ask, copy: &Lineage, cx: &StepContext) -> Asked {
+    /// All but those that need the copy to be shut down. `copy` is none where it does not
+    /// tell where it came from.
+    pub(super) async fn ask(&self, instance: &dyn Ask, copy: Option<&Lineage>, cx: &StepContext) -> Asked {
         cx.progress("checking the data", None, None);
         let begun = Instant::now();
         let mut checks = Vec::new();

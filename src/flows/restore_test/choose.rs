@@ -91,7 +91,7 @@ impl Choose {
         turn: Option<Selection>,
         cx: &StepContext,
     ) -> Result<(Chosen, Option<Listing>), StepError> {
-        let vault = super::vault_of(&self.test.database, turn.as_ref().map(|turn| &turn.vault))?;
+        let vault = super::vault_of(&self.test.database, turn.as_ref().and_then(|turn| turn.vault.as_ref()))?;
         let chosen = |picked: Picked| Chosen::of(folder.clone(), turn.clone(), picked);
         // Found before the disaster, so that freezing is one listing and no more.
         let held = match restore::newest(&self.test.database, vault).await {

@@ -92,9 +92,9 @@ impl Test {
         cx: &StepContext,
     ) -> Result<Picked, StepError> {
         match algorithm {
-            RecoveryAlgorithm::LatestAtDisaster => drawn_ahead("", cx).await,
+            RecoveryAlgorithm::LatestAtDisaster => drawn_ahead("", LISTING, cx).await,
             RecoveryAlgorithm::OtherVault => {
-                drawn_ahead(&format!(" of vault `{}` alone", vault.store.place().vault), cx).await
+                drawn_ahead(&format!(" of vault `{}` alone", vault.store.place().vault), LISTING, cx).await
             }
             RecoveryAlgorithm::RandomWithinWindow => self.random((vault, held), cx).await,
             RecoveryAlgorithm::Oldest => self.oldest((vault, held), cx).await,
@@ -172,8 +172,11 @@ impl Test {
     }
 }
 
+/// What is frozen when the disaster is there.
+const LISTING: &str = "the vault's listing";
+
 /// Waits for a disaster that is drawn ahead: when this returns it is there.
-async fn drawn_ahead(of: &str, cx: &StepContext) -> Result<Picked, StepError> {
+pub(super) async fn drawn_ahead(of: &str, frozen: &str, cx: &StepContext) -> Result<Picked, StepError> {
     let seed = rand::random();
     let (least, most) = (*DISASTER_MS.start(), *DISASTER_MS.end());
     let delay = drawn(seed, least, most);
@@ -185,7 +188,7 @@ async fn drawn_ahead(of: &str, cx: &StepContext) -> Result<Picked, StepError> {
         cx.sleep(left).await?;
     }
     let scenario = format!(
-        "latest state{of} at a disaster instant drawn {delay} ms ahead (seed {seed}); the vault's listing was frozen then"
+        "latest state{of} at a disaster instant drawn {delay} ms ahead (seed {seed}); {frozen} was frozen then"
     );
     Ok(Picked {
         is_disaster: true,
@@ -207,7 +210,7 @@ async fn known(vault: &Vault, held: &Inventory, now: Timestamp) -> Result<(Facts
 }
 
 /// A number from `least` to `most` that the seed determines.
-fn drawn(seed: u64, least: u64, most: u64) -> u64 {
+pub(super) fn drawn(seed: u64, least: u64, most: u64) -> u64 {
     use rand::{Rng, SeedableRng};
     rand::rngs::StdRng::seed_from_u64(seed).random_range(least..=most.max(least))
 }

@@ -122,13 +122,13 @@ impl Prove {
 
     async fn ask(&self, instance: &dyn Instance, cx: &StepContext) -> Result<Proof, StepError> {
         let beats = instance.heartbeats().await?;
-        let mut asked = self.0.ask(instance, &instance.lineage(), cx).await;
+        let mut asked = self.0.questions().ask(instance, Some(&instance.lineage()), cx).await;
         let mut checked_at = cx.clock().now();
         cx.progress("probing the isolation", None, None);
         let begun = std::time::Instant::now();
         let isolation = instance.isolation().await?;
         asked.phases.push(Phase { name: "probe_isolation".to_owned(), seconds: begun.elapsed().as_secs_f64() });
-        if self.0.ask_files(instance, cx, &mut asked).await {
+        if self.0.questions().ask_files(instance, cx, &mut asked).await {
             checked_at = cx.clock().now();
         }
         let Asked { checks, phases } = asked;
@@ -184,6 +184,7 @@ mod tests {
             size_bytes: 1,
             recipients: 1,
             from: None,
+            snapshot: None,
         };
         let fetched = Restored {
             vault: "primary".to_owned(),

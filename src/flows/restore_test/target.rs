@@ -1,5 +1,6 @@
-//! Where a test restores to. A kind of target is one file here and one line in `of`; the
-//! word in the schedule is its variant of `RestoreTargetConfig`.
+//! Where a test restores to what a vault holds. A kind of target is one file here and one
+//! line in `of`; the word in the schedule is its variant of `RestoreTargetConfig`. What a
+//! provider keeps only the provider restores: those tests are in `managed`.
 //!
 //! A target that has too little of something for the copy says so as `Exhausted`: then
 //! nothing was measured, and nothing is said of the backup.
@@ -57,9 +58,13 @@ pub(super) trait Target: Send + Sync {
 }
 
 /// The target that the schedule names.
-pub(super) fn of(database: &Arc<Database>, config: &RestoreTestConfig) -> Box<dyn Target> {
+pub(super) fn of(database: &Arc<Database>, config: &RestoreTestConfig) -> Result<Box<dyn Target>, StepError> {
     match &config.target {
-        RestoreTargetConfig::Local(local) => Box::new(local::Local::new(database, local, config.limit)),
+        RestoreTargetConfig::Local(local) => Ok(Box::new(local::Local::new(database, local, config.limit))),
+        RestoreTargetConfig::Rds(_) => Err(StepError::permanent(format!(
+            "a provider restores what it keeps itself, and `{}` has vaults; use `target: {{kind: local}}`",
+            database.name
+        ))),
     }
 }
 

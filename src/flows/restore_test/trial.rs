@@ -28,7 +28,7 @@ pub(in crate::flows) async fn tear_down(
     config: &RestoreTestConfig,
     folder: &Path,
 ) -> Result<(), StepError> {
-    target::of(database, config).tear_down(folder).await
+    target::of(database, config)?.tear_down(folder).await
 }
 
 /// A restore test under way, in a folder of its own.
@@ -58,7 +58,7 @@ impl Trial {
         (folder, point, backup): (PathBuf, RecoveryTarget, Option<BackupId>),
         cx: &StepContext,
     ) -> Result<Self, StepError> {
-        let target = target::of(&database, &config);
+        let target = target::of(&database, &config)?;
         let test = Arc::new(Test { resources, database, config, target });
         let choose = Choose { test: Arc::clone(&test), point: Point::Asked(point) };
         let chosen = Chosen { backup, ..choose.begin(folder, None, cx).await? };

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{NAME as FLOW, Point, Test};
+use super::{NAME as FLOW, Point};
 use crate::{
+    config::schedule::RestoreTestConfig,
     decide::recovery_turn::{Past, Standing, in_turn},
-    domain::{RecoveryAlgorithm, Selection, Turn, VaultName},
+    domain::{DatabaseName, RecoveryAlgorithm, Selection, Turn, VaultName},
     evidence::{Entry, Filter},
     flow::{Step, StepContext, StepError},
-    flows::output,
+    flows::{Resources, output},
 };
 
 /// The step's name.
@@ -21,8 +22,12 @@ pub(super) const NAME: &str = "turn";
 
 /// Takes the turn. Reads evidence alone.
 pub(super) struct TakeTurn {
-    pub(super) test: Arc<Test>,
+    pub(super) resources: Arc<Resources>,
+    pub(super) database: DatabaseName,
+    pub(super) config: RestoreTestConfig,
     pub(super) point: Point,
+    /// Those that hold its backups, the first one first; none where a provider keeps them.
+    pub(super) vaults: Option<Vec<VaultName>>,
 }
 
 #[async_trait]
@@ -42,16 +47,15 @@ impl TakeTurn {
         let algorithms = match &self.point {
             Point::Asked(_) | Point::Along(..) => return Ok(None),
             Point::By(algorithm) => vec![*algorithm],
-            Point::Scheduled => self.test.config.recovery_point.algorithms(),
+            Point::Scheduled => self.config.recovery_point.algorithms(),
         };
-        let Test { database, resources, .. } = &*self.test;
-        let (kind, subject) = (Some(FLOW.to_owned()), Some(database.name.to_string()));
-        let records = resources.evidence.records(&Filter { kind, subject, ..Filter::default() }).await?;
+        let (kind, subject) = (Some(FLOW.to_owned()), Some(self.database.to_string()));
+        let records = self.resources.evidence.records(&Filter { kind, subject, ..Filter::default() }).await?;
         let standing = standing(&algorithms, &records);
         let Some(algorithm) = standing.first().map(|first| first.of) else {
             return Err(StepError::permanent("`recovery_point` names no algorithm to take by turns"));
         };
-        let vault = self.vault(algorithm, &records)?;
+        let vault = self.vaults.as_deref().map(|vaults| self.vault(vaults, algorithm, &records)).transpose()?;
         let turn =
             |Standing { of: algorithm, last_at, last_passed_at, .. }| Turn { algorithm, last_at, last_passed_at };
         let turns = if standing.len() > 1 { standing.into_iter().map(turn).collect() } else { Vec::new() };
@@ -59,17 +63,19 @@ impl TakeTurn {
     }
 
     /// The first vault, or the further one that was restored from longest ago.
-    fn vault(&self, algorithm: RecoveryAlgorithm, records: &[Entry]) -> Result<VaultName, StepError> {
-        let database = &self.test.database;
-        let mut vaults = database.vaults.iter().map(|vault| vault.store.place().vault.clone());
-        let first = vaults.next().ok_or_else(|| StepError::permanent("the database has no vault"))?;
+    fn vault(
+        &self,
+        vaults: &[VaultName],
+        algorithm: RecoveryAlgorithm,
+        records: &[Entry],
+    ) -> Result<VaultName, StepError> {
+        let (first, further) = vaults.split_first().ok_or_else(|| StepError::permanent("the database has no vault"))?;
         if algorithm != RecoveryAlgorithm::OtherVault {
-            return Ok(first);
+            return Ok(first.clone());
         }
-        let further: Vec<VaultName> = vaults.collect();
-        let from = |selection: &Selection| (selection.algorithm == algorithm).then(|| selection.vault.clone());
-        let next = in_turn(&further, &past(records, from)).into_iter().next();
-        next.map(|next| next.of).ok_or_else(|| StepError::permanent(super::no_further_vault(&database.name)))
+        let from = |selection: &Selection| selection.vault.clone().filter(|_| selection.algorithm == algorithm);
+        let next = in_turn(further, &past(records, from)).into_iter().next();
+        next.map(|next| next.of).ok_or_else(|| StepError::permanent(super::no_further_vault(&self.database)))
     }
 }
 

@@ -2,10 +2,7 @@
 
 use std::time::Instant;
 
-use super::{
-    Test,
-    checks::{failed, not_asked},
-};
+use super::checks::{Questions, failed, not_asked};
 use crate::{
     config::check::{CheckConfig, WitnessConfig},
     db::{DbError, samples},
@@ -18,12 +15,15 @@ use crate::{
     flow::StepContext,
 };
 
-impl Test {
+/// Of a copy that does not tell where its recovery ended.
+const UNPLACED: &str = "the copy does not tell where its recovery ended, so that no sample is known to be of its past";
+
+impl Questions<'_> {
     /// The witness's answer of then.
     pub(super) async fn ask_witness(
         &self,
         config: &WitnessConfig,
-        (instance, copy): (&dyn Ask, &Lineage),
+        (instance, copy): (&dyn Ask, Option<&Lineage>),
         cx: &StepContext,
     ) -> Check {
         let (begun, name) = (Instant::now(), format!("witness: {}", config.witness));
@@ -48,7 +48,12 @@ impl Test {
     }
 
     /// What the copy is made of beside its data, where that is wanted.
-    pub(super) async fn ask_parts(&self, instance: &dyn Ask, copy: &Lineage, cx: &StepContext) -> Option<Check> {
+    pub(super) async fn ask_parts(
+        &self,
+        instance: &dyn Ask,
+        copy: Option<&Lineage>,
+        cx: &StepContext,
+    ) -> Option<Check> {
         let begun = Instant::now();
         let is_parts = |check: &CheckConfig| check.question().filter(|(question, _)| *question == Question::Parts);
         let (question, every) = self.config.checks.iter().find_map(is_parts)?;
@@ -72,18 +77,16 @@ impl Test {
     }
 
     /// The sample that the copy is held against; why there is none.
-    async fn sample(&self, question: &Question, every: Span, copy: &Lineage) -> Result<Sample, String> {
+    async fn sample(&self, question: &Question, every: Span, copy: Option<&Lineage>) -> Result<Sample, String> {
+        let copy = copy.ok_or_else(|| UNPLACED.to_owned())?;
         let unread = |error: DbError| with_causes(&error);
-        let (name, key) = (&self.database.name, witness::key(question));
+        let (db, name, key) = (self.db, self.database, witness::key(question));
         let (taken, moments): (Vec<_>, Vec<_>) =
-            samples::moments(&self.resources.db, name, &key).await.map_err(unread)?.into_iter().unzip();
+            samples::moments(db, name, &key).await.map_err(unread)?.into_iter().unzip();
         let absent = |absent: Absent| absent.told(&every.to_string());
         let place = witness::choose(&moments, copy).map_err(absent)?;
         let at = taken.get(place).copied().unwrap_or_default();
         // It may have been trimmed since it was chosen.
-        samples::taken_at(&self.resources.db, name, &key, at)
-            .await
-            .map_err(unread)?
-            .ok_or_else(|| absent(Absent::Never))
+        samples::taken_at(db, name, &key, at).await.map_err(unread)?.ok_or_else(|| absent(Absent::Never))
     }
 }

@@ -20,8 +20,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 impl Heart<'_> {
     /// Looks until `closed`.
     pub(super) async fn watch(&self, closed: &CancellationToken) {
-        let mut silence = Finding::new("heartbeat", self.app, &self.database.name);
-        let behind = |name| Finding::new(&format!("heartbeats-to-{name}"), self.app, &self.database.name);
+        let mut silence = Finding::new("heartbeat", self.app, self.of.name);
+        let behind = |name| Finding::new(&format!("heartbeats-to-{name}"), self.app, self.of.name);
         let mut behind: Vec<Finding> =
             self.vaults.iter().map(|(vault, _)| behind(&vault.store.place().vault)).collect();
         let looking = async {

@@ -10,7 +10,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{super::finding::Finding, Table, has_backup_before};
+use super::{super::finding::Finding, Table};
 use crate::{
     app::App,
     db::runs,
@@ -53,7 +53,7 @@ impl LateTests {
 
     /// Looks at one database, and answers when to look again.
     async fn look_at(&mut self, app: &Arc<App>, table: &Table, now: Timestamp) -> Timestamp {
-        let name = &table.database.name;
+        let name = table.database.name();
         let next = || table.agenda.worrying_next(restore_test::NAME, now).unwrap_or(Timestamp::MAX);
         let worrying = table.agenda.worrying(restore_test::NAME, now);
         let Some(due) = worrying.filter(|due| self.settled.get(name) != Some(&due.due_at)) else { return next() };
@@ -76,12 +76,12 @@ impl LateTests {
 
 /// Whether a test has begun since, whoever asked for it, or there was nothing to test.
 async fn is_settled(app: &App, table: &Table, due: &Due<'_>) -> Result<bool, String> {
-    let (db, name) = (&app.resources.db, &table.database.name);
+    let (db, name) = (&app.resources.db, table.database.name());
     let begun = runs::has_begun_since(db, restore_test::NAME, name.as_str(), due.due_at.as_millisecond()).await;
     if begun.map_err(|error| with_causes(&error))? {
         return Ok(true);
     }
-    Ok(!has_backup_before(&table.database, due.due_at).await?)
+    Ok(!table.database.has_backup_before(due.due_at).await?)
 }
 
 fn told(name: &DatabaseName, due: &Due<'_>, now: Timestamp) -> String {

@@ -1,13 +1,14 @@
 //! One spoilt example per rule. `‸` marks where the problem must be reported:
 //! at exactly this line and column, and nothing else anywhere.
 
-use super::Written;
+pub(super) use super::Written;
 
 mod buckets;
 mod checks;
+mod managed;
 mod points;
 
-const MARK: char = '‸';
+pub(super) const MARK: char = '‸';
 pub(super) const D: &str = "lifeboat.yaml";
 pub(super) const S: &str = "schedules/wallet.yaml";
 const R: &str = "runbooks/wallet-switchover.yaml";
@@ -609,7 +610,6 @@ fn vocabulary_that_is_not_built_is_refused_by_name() {
     assert_each(&[
         (&[(D, "\"127.0.0.1:8080\"", "\"127.0.0.1:8080\", ‸tls: {}")], "`tls` is not built", "proxy"),
         (&[(D, "\"127.0.0.1:8080\"", "\"127.0.0.1:8080\", ‸tokens: {file: t}")], "`tokens` is not built", "loopback"),
-        (&[(S, "{kind: local}", "{kind: ‸rds, ttl: 8h}")], "`rds` is not built", "kind: local"),
         (&[(R, "approvals:", "‸notify: [dba]\napprovals:")], "`notify` is not built", "findings"),
         (&[(R, "mode: switchover", "mode: ‸failover")], "`failover` is not built", "switchover"),
         (&[(R, "path: control_plane", "path: ‸data_plane")], "`data_plane` is not built", "control_plane"),
@@ -623,7 +623,7 @@ fn vocabulary_that_is_not_built_is_refused_by_name() {
         (&[(R, "approvals:", "‸stop_when: []\napprovals:")], "`stop_when` is not built", "lifeboat abort"),
         (&[(R, "  - {observe", "  - {‸handover: back}\n  - {observe")], "`handover` is not built", "rejoin"),
     ]);
-    for engine in ["rds", "aurora", "mysql", "oracle"] {
+    for engine in ["mysql", "oracle"] {
         assert_each(&[(&[(S, "engine: postgres", &format!("engine: ‸{engine}"))], "is not built", "engine: postgres")]);
     }
     for kind in ["route53", "rfc2136"] {

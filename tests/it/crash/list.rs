@@ -21,10 +21,12 @@ use nix::{
 use serde_json::{Value, json};
 
 use super::{
+    at_provider::RestoreTestAtProvider,
     copy::{backups_in, copy, with_two_vaults},
     end::{End, VAULTS, linked},
     generic::{self, Ordeal, Part},
     lab::{Lab, edit, swapped, wallet},
+    managed::{PruneSnapshots, Snapshot},
 };
 use crate::torture;
 
@@ -117,12 +119,17 @@ flows! {
     differential: Backup(BackupKind::Differential), { borne: [Trouble, Kills(Part(1, 1))] };
     increment: Backup(BackupKind::Incremental), { borne: [Trouble, Kills(Part(1, 1))] };
     copied: Copy, { borne: [Trouble, Kills(Part(1, 1))] };
+    restore_tested_at_provider: RestoreTestAtProvider::default(), {
+        borne: [Trouble], killed: [Kills(Part(1, 2))], killed_later: [Kills(Part(2, 2))]
+    };
     restore_tested: RestoreTest, { borne: [Trouble, Kills(Part(1, 2))], borne_later: [Kills(Part(2, 2))] };
     self_tested: SelfTest, { troubled: [Trouble], killed: [Kills(Part(1, 2))], killed_later: [Kills(Part(2, 2))] };
     switchover: Drill, { troubled: [Trouble], killed: [Kills(Part(1, 1))] };
     expiry: Prune, { borne: [Trouble, Kills(Part(1, 1))] };
     verification: Verify, { borne: [Trouble, Kills(Part(1, 1))] };
     rotation_of_keys: RotateKeys, { borne: [Trouble, Kills(Part(1, 1))] };
+    snapshot: Snapshot::default(), { borne: [Trouble, Kills(Part(1, 1))] };
+    expiry_of_snapshots: PruneSnapshots::default(), { borne: [Trouble, Kills(Part(1, 1))] };
     missed_runs: Missed, { borne: [Trouble, Kills(Part(1, 1))] };
 }
 

@@ -37,13 +37,20 @@ fn lacking(schedule: Spot<'_>, algorithm: Spot<'_>, report: &mut Report<'_>) {
             "`other_vault` restores from a further vault, and there is one only",
             "name a further vault under `vaults`, or choose another recovery point",
         ),
-        Some("increment_chain") if backups.exists() && !backups.items().any(is_built_upon_another) => report.add(
+        // Of a database that a provider runs it is refused for what it is.
+        Some("increment_chain")
+            if vaults.exists() && backups.exists() && !backups.items().any(is_built_upon_another) => report.add(
             algorithm.place,
             "`increment_chain` restores backups that are built upon each other, and no line takes any",
             "add a line with `kind: incremental` (PostgreSQL 17 and later) or `kind: differential`, or choose another recovery point",
         ),
         _ => {}
     }
+}
+
+/// Whether a provider runs the database: it keeps neither vault nor chain of ours.
+fn is_managed(schedule: Spot<'_>) -> bool {
+    matches!(schedule.get("engine").text(), Some("rds" | "aurora"))
 }
 
 fn is_built_upon_another(line: Spot<'_>) -> bool {
@@ -53,7 +60,8 @@ fn is_built_upon_another(line: Spot<'_>) -> bool {
 fn window(schedule: Spot<'_>, point: Spot<'_>, (all, rotates): (&[Spot<'_>], bool), report: &mut Report<'_>) {
     let window = point.get("window");
     let is_random = all.iter().any(|one| one.text() == Some("random_within_window"));
-    if is_random && !rotates && !window.exists() {
+    // A provider tells from when on it restores.
+    if is_random && !rotates && !window.exists() && !is_managed(schedule) {
         report.add(point.place, "`random_within_window` needs a window", "add `window: 30d`, within `wal.window`");
     }
     // One that is misspelt may have meant it.
@@ -64,14 +72,18 @@ fn window(schedule: Spot<'_>, point: Spot<'_>, (all, rotates): (&[Spot<'_>], boo
         report.add(point.key("window"), format!("`{algorithm}` has no window"), remedy);
     }
     report.refuse_zero(point, "window", "write how far back the test may reach, such as `30d`");
-    let kept = schedule.get("wal").get("window").parsed::<Span>();
-    if let (Some(wanted), Some(kept)) = (window.parsed::<Span>(), kept)
-        && wanted > kept
-    {
-        report.add(
-            window.place,
-            format!("the test reaches back {wanted}, and WAL is kept for {kept}"),
-            "make it at most `wal.window`",
-        );
+    for (kept, key) in [
+        (schedule.get("wal").get("window"), "wal.window"),
+        (schedule.get("automated_backups").get("retention"), "automated_backups.retention"),
+    ] {
+        if let (Some(wanted), Some(kept)) = (window.parsed::<Span>(), kept.parsed::<Span>())
+            && wanted > kept
+        {
+            report.add(
+                window.place,
+                format!("the test reaches back {wanted}, and WAL is kept for {kept}"),
+                format!("make it at most `{key}`"),
+            );
+        }
     }
 }

@@ -93,7 +93,7 @@ fn never(schedule: Spot<'_>, zone: &str, holds: Vec<Hold>, report: &mut Report<'
     let (mut agenda, mut places) = (Agenda { lines: Vec::new(), holds }, Vec::new());
     for line in schedule.get("backups").items() {
         let kind = line.get("kind").text();
-        let kind = [BackupKind::Full, BackupKind::Differential, BackupKind::Incremental]
+        let kind = [BackupKind::Full, BackupKind::Differential, BackupKind::Incremental, BackupKind::Snapshot]
             .into_iter()
             .find(|known| kind == Some(known.as_str()));
         let Some(kind) = kind else { continue };

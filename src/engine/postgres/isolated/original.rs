@@ -9,13 +9,14 @@ use std::{
     time::Duration,
 };
 
-use super::{IsolatedInstance, session::failed};
+use super::IsolatedInstance;
 use crate::{
     decide::inventory,
     domain::ClusterParts,
     engine::{
         EngineError,
         postgres::{
+            asked::failed,
             catalogs,
             cluster::Binaries,
             restored::{file_error, make_private, of_source, original, program_error, write_owned},

@@ -3,16 +3,13 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{
-    IsolatedInstance, catalogs,
-    session::{Session, failed},
-    stop_in,
-};
+use super::{IsolatedInstance, stop_in};
 use crate::{
     decide::reading::{Outcome, Pages, ReadThrough},
     engine::{
         EngineError,
         postgres::{
+            asked::{Session, catalogs, failed},
             cluster::Binaries,
             restored::program_error,
             settings::{self, ISOLATED_PORT},
@@ -54,7 +51,7 @@ fn dump(instance: &IsolatedInstance, dbname: &str) -> Result<Program, EngineErro
         .env("PGPASSFILE", "/dev/null")
         .env("PGOPTIONS", &settings::FOR_CHECKS.map(|(name, value)| format!("-c {name}={value}")).join(" "))
         .args(["--host", "/proc/self/cwd", "--port", &ISOLATED_PORT.to_string(), "--no-password"])
-        .args(["--username", instance.session.superuser(), "--file", "/dev/null", "--dbname"])
+        .args(["--username", instance.session.user(), "--file", "/dev/null", "--dbname"])
         .arg(connection_to(dbname)))
 }
 

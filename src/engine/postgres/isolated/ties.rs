@@ -2,19 +2,23 @@
 //! servers. They come with the source's catalogs; what is shown is that nothing acts on
 //! them, and that the server itself gets nowhere when it tries.
 
+use std::path::Path;
+
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row, postgres::PgRow};
 use tokio::net::TcpListener;
 
 use super::{
-    IsolatedInstance, catalogs,
+    IsolatedInstance,
     confinement::{Address, Confinement},
-    session::failed,
 };
 use crate::{
     domain::{Check, Verdict},
     engine::{
         EngineError,
-        postgres::restored::{file_error, unfit},
+        postgres::{
+            asked::{self, failed, ties::told},
+            restored::{file_error, unfit},
+        },
     },
 };
 
@@ -32,16 +36,6 @@ const SETTINGS: &str = "select current_setting('archive_mode'), current_setting(
     current_setting('shared_preload_libraries'), current_setting('listen_addresses'), \
     (select format('%s in the catalog, %s enabled', count(*), count(*) filter (where subenabled)) from pg_subscription)";
 
-/// Tables in which schedulers keep their jobs: who they are, and two queries.
-const JOBS: [(&str, &str, &str); 3] = [
-    ("pg_cron", "select to_regclass('cron.job') is not null", "select count(*) from cron.job"),
-    ("pg_timetable", "select to_regclass('timetable.chain') is not null", "select count(*) from timetable.chain"),
-    ("pgAgent", "select to_regclass('pgagent.pga_job') is not null", "select count(*) from pgagent.pga_job"),
-];
-
-const FOREIGN: &str = "select format('%s of %s', srvname, fdwname) from pg_foreign_server \
-    join pg_foreign_data_wrapper w on w.oid = srvfdw order by srvname";
-
 /// Class 08, connection exceptions: the attempt was made, and came to nothing.
 const NO_CONNECTION: &str = "08";
 
@@ -55,10 +49,10 @@ pub(super) async fn checks(instance: &IsolatedInstance) -> Result<Vec<Check>, En
     }
     let mut subscriptions = is("subscriptions", &[(8, "0"), (9, "0")])?;
     subscriptions.actual = format!("{}; {}", subscriptions.actual, text(&row, 13)?);
-    let (jobs, servers) = listed(instance).await?;
+    let (jobs, servers) = asked::ties::listed(&instance.session).await?;
     let mut background = is("background_jobs", &[(10, "")])?;
     background.actual = format!("{}; {}", background.actual, told(&jobs, "no scheduler's jobs"));
-    let mode = instance.session.mode()?;
+    let mode = mode(&instance.folder.join("socket"))?;
     Ok(vec![
         is("archive", &[(0, "off"), (1, "(disabled)"), (2, ""), (3, "0")])?,
         is("replication", &[(4, ""), (5, ""), (6, "0"), (7, "0")])?,
@@ -69,6 +63,12 @@ pub(super) async fn checks(instance: &IsolatedInstance) -> Result<Vec<Check>, En
         Check::judge("private_socket", "mode 700", format!("mode {mode:o}"), mode == 0o700),
         foreign_servers(instance, &servers).await?,
     ])
+}
+
+/// Of a folder: it must stay ours alone.
+fn mode(folder: &Path) -> Result<u32, EngineError> {
+    let found = std::fs::metadata(folder).map_err(file_error("look at", folder))?;
+    Ok(std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o777)
 }
 
 fn text(row: &PgRow, column: usize) -> Result<String, EngineError> {
@@ -83,34 +83,6 @@ fn of_columns(row: &PgRow, name: &str, parts: &[(usize, &str)]) -> Result<Check,
     let expected: Vec<String> = parts.iter().map(|(_, value)| format!("`{value}`")).collect();
     let holds = expected == actual;
     Ok(Check::judge(name, expected.join(", "), actual.join(", "), holds))
-}
-
-fn told(found: &[String], none: &str) -> String {
-    if found.is_empty() { none.to_owned() } else { found.join(", ") }
-}
-
-/// The jobs and the foreign servers that the catalogs of all databases hold.
-async fn listed(instance: &IsolatedInstance) -> Result<(Vec<String>, Vec<String>), EngineError> {
-    let (mut jobs, mut servers) = (Vec::new(), Vec::new());
-    for dbname in catalogs::databases(&instance.session).await? {
-        let mut connection = instance.session.connect(&dbname).await.map_err(|error| failed(&error))?;
-        for (who, exists, count) in JOBS {
-            if sqlx::query_scalar(exists).fetch_one(&mut connection).await.map_err(|error| failed(&error))? {
-                let found: i64 =
-                    sqlx::query_scalar(count).fetch_one(&mut connection).await.map_err(|error| failed(&error))?;
-                jobs.push(format!("{found} jobs of {who} in `{dbname}`"));
-            }
-        }
-        let found: Vec<String> =
-            sqlx::query_scalar(FOREIGN).fetch_all(&mut connection).await.map_err(|error| failed(&error))?;
-        servers.extend(found.into_iter().map(|server| format!("{server} in `{dbname}`")));
-    }
-    for dbname in catalogs::closed(&instance.session).await? {
-        let unseen = format!("`{dbname}` takes no connections and was not looked into");
-        jobs.push(unseen.clone());
-        servers.push(unseen);
-    }
-    Ok((jobs, servers))
 }
 
 /// The server itself tries to connect, as `dblink` and `postgres_fdw` would, to a listener

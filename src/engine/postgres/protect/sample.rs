@@ -14,7 +14,7 @@ use super::{
     INSPECT_LIMIT,
 };
 use crate::{
-    decide::{inventory, statement},
+    decide::statement,
     domain::{ClusterParts, Lsn, MemberName, Moment, Question, Timeline, Told},
     engine::{EngineError, MemberFacts},
 };
@@ -146,7 +146,11 @@ async fn parts(postgres: &Postgres, member: &Member, facts: MemberFacts) -> Resu
     let from = position(&mut session, &member.name).await?;
     let mut found = ClusterParts::default();
     catalogs::of_cluster(&mut session, &mut found).await.map_err(failed)?;
-    settings(postgres, member, &mut found).await?;
+    // Over a connection of its own, as what a session sets is seen there in place of what
+    // the files say.
+    let mut unset = sql::connect(postgres, member, &postgres.login.dbname).await?;
+    catalogs::settings(&mut unset, &postgres.login.user, &mut found).await.map_err(failed)?;
+    unset.close().await.map_err(failed)?;
     for dbname in catalogs::databases(&mut session).await.map_err(failed)? {
         match connect(postgres, member, &dbname).await {
             Ok(mut inside) => {
@@ -167,49 +171,4 @@ async fn parts(postgres: &Postgres, member: &Member, facts: MemberFacts) -> Resu
     let moment = snapshot(&mut session, (member, facts), from, Duration::ZERO).await?;
     session.close().await.map_err(failed)?;
     Ok((moment, Told::Parts(found)))
-}
-
-/// What the files say, as the server that runs keeps it, and not as this connection or role has it.
-const SETTINGS: &str = "SELECT name, vartype, source, coalesce(reset_val, '') AS value, \
-    coalesce(starts_with(sourcefile, rtrim(current_setting('data_directory'), '/') || '/'), false) AS is_inside \
-    FROM pg_settings WHERE source NOT IN ('default', 'override') ORDER BY name";
-
-#[derive(Debug, sqlx::FromRow)]
-struct Setting {
-    name: String,
-    vartype: String,
-    source: String,
-    value: String,
-    /// It comes with the data folder; a copy has no other ones of the source's.
-    is_inside: bool,
-}
-
-/// Asked over a connection of its own, as what a session sets is seen there in place of
-/// what the files say.
-async fn settings(postgres: &Postgres, member: &Member, found: &mut ClusterParts) -> Result<(), EngineError> {
-    let failed = |error| sql::failed(&member.name, ACTION, error);
-    let mut session = sql::connect(postgres, member, &postgres.login.dbname).await?;
-    let may_see = "SELECT pg_has_role(current_user, 'pg_read_all_settings', 'USAGE')";
-    if !sqlx::query_scalar::<_, bool>(may_see).fetch_one(&mut session).await.map_err(failed)? {
-        let role = identifier(&postgres.login.user);
-        found.unseen.push(format!("the settings; run `GRANT pg_monitor TO {role}` as a superuser"));
-        return Ok(());
-    }
-    let rows: Vec<Setting> = sqlx::query_as(SETTINGS).fetch_all(&mut session).await.map_err(failed)?;
-    session.close().await.map_err(failed)?;
-    for Setting { name, vartype, source, value, is_inside } in rows {
-        let part = inventory::setting(&name);
-        // What a library understands is plain text where it is not loaded, as in a copy.
-        let is_understood = name.contains('.') && vartype != "string";
-        match source.as_str() {
-            "configuration file" if !is_inside => found.outside += 1,
-            "configuration file" if !is_understood => {
-                let shown = inventory::shown(&name, Some(&vartype), &value);
-                found.parts.insert(part, shown);
-            }
-            // The files' is covered by what a session, a role or the start of the server sets.
-            _ => drop(found.hidden.insert(part)),
-        }
-    }
-    Ok(())
 }

@@ -15,9 +15,12 @@ const CLOSED: &str = "select datname::text from pg_database \
      where not datallowconn and datname <> 'template0' and datconnlimit <> -2 order by datname";
 
 /// Stronger than what the source may have set per role or database; the step that
-/// waits for the answer has a limit of its own. Triggers on what is made here do nothing.
-const FREE: &str = "set statement_timeout = 0; set default_transaction_read_only = off; \
-     set session_replication_role = replica; set search_path = pg_catalog";
+/// waits for the answer has a limit of its own.
+const FREE: &str = "set statement_timeout = 0; set default_transaction_read_only = off; set search_path = pg_catalog";
+/// Triggers on what is made here do nothing. Only a superuser may say so, and a provider gives none away.
+const NO_TRIGGERS: &str = "set session_replication_role = replica";
+/// SQLSTATE `insufficient_privilege`.
+const DENIED: &str = "42501";
 
 /// The extension as new as it is installed, in a schema of its own where it is not there yet.
 const MAKE_AMCHECK: &str = "create schema if not exists lifeboat_amcheck; \
@@ -29,7 +32,7 @@ const INDEXES: &str = "select format('`%s` of `%s`', c.oid::regclass, current_da
      (select nspname from pg_extension join pg_namespace n on n.oid = extnamespace where extname = 'amcheck') e \
      where amname = 'btree' and relkind = 'i' and indisvalid and indisready and relpersistence <> 't' order by c.oid";
 
-pub(super) async fn collations(session: &Session) -> Result<Vec<Collation>, EngineError> {
+pub(in super::super) async fn collations(session: &Session) -> Result<Vec<Collation>, EngineError> {
     let mut connection = session.connect(session.dbname()).await.map_err(|error| failed(&error))?;
     let mut found = shared::collations_of_databases(&mut connection).await.map_err(|error| failed(&error))?;
     for dbname in databases(session).await? {
@@ -39,19 +42,22 @@ pub(super) async fn collations(session: &Session) -> Result<Vec<Collation>, Engi
     Ok(found)
 }
 
-pub(super) async fn databases(session: &Session) -> Result<Vec<String>, EngineError> {
+/// Those that somebody can look into.
+pub(in super::super) async fn databases(session: &Session) -> Result<Vec<String>, EngineError> {
     let mut connection = session.connect(session.dbname()).await.map_err(|error| failed(&error))?;
-    shared::databases(&mut connection).await.map_err(|error| failed(&error))
+    let mut found = shared::databases(&mut connection).await.map_err(|error| failed(&error))?;
+    found.retain(|dbname| !session.is_providers(dbname));
+    Ok(found)
 }
 
 /// Databases that nobody can look into.
-pub(super) async fn closed(session: &Session) -> Result<Vec<String>, EngineError> {
+pub(in super::super) async fn closed(session: &Session) -> Result<Vec<String>, EngineError> {
     let mut connection = session.connect(session.dbname()).await.map_err(|error| failed(&error))?;
     sqlx::query_scalar(CLOSED).fetch_all(&mut connection).await.map_err(|error| failed(&error))
 }
 
 /// The rows of a table; none where there is no such table.
-pub(super) async fn count(session: &Session, dbname: &str, table: &str) -> Result<Option<u64>, EngineError> {
+pub(in super::super) async fn count(session: &Session, dbname: &str, table: &str) -> Result<Option<u64>, EngineError> {
     let counted = async {
         let mut connection = session.connect(dbname).await?;
         sqlx::raw_sql("set statement_timeout = 0").execute(&mut connection).await?;
@@ -68,7 +74,7 @@ pub(super) async fn count(session: &Session, dbname: &str, table: &str) -> Resul
 }
 
 /// Every B-tree index of every database.
-pub(super) async fn indexes(session: &Session) -> Result<Vec<LookedAt>, EngineError> {
+pub(in super::super) async fn indexes(session: &Session) -> Result<Vec<LookedAt>, EngineError> {
     let mut looked = Vec::new();
     for dbname in databases(session).await? {
         let mut connection = session.connect(&dbname).await.map_err(|error| failed(&error))?;
@@ -82,6 +88,10 @@ pub(super) async fn indexes(session: &Session) -> Result<Vec<LookedAt>, EngineEr
 async fn indexes_of(connection: &mut PgConnection, dbname: &str) -> Result<LookedAt, sqlx::Error> {
     let mut looked = LookedAt::default();
     sqlx::raw_sql(FREE).execute(&mut *connection).await?;
+    match sqlx::raw_sql(NO_TRIGGERS).execute(&mut *connection).await {
+        Err(sqlx::Error::Database(answer)) if answer.code().as_deref() == Some(DENIED) => {}
+        done => drop(done?),
+    }
     let installed = "select exists (select from pg_available_extensions where name = 'amcheck')";
     if !sqlx::query_scalar::<_, bool>(installed).fetch_one(&mut *connection).await? {
         let remedy = "install the server's contrib package on the machine that tests restores";
