@@ -12,9 +12,9 @@ use futures::future::join_all;
 use crate::{
     clock::Clock,
     config::{
-        self, SecretError,
+        self,
         daemon::DnsConfig,
-        schedule::{MemberConfig, SslMode},
+        schedule::{LoginUser, MemberConfig},
     },
     db::{Db, DbError},
     decide::placement::Limits,
@@ -23,7 +23,7 @@ use crate::{
     engine::{
         EngineError,
         postgres::{
-            ClientCertificate, Login, Member, Postgres, Tls,
+            Member, Postgres,
             protect::{BeatSession, Patience},
         },
     },
@@ -35,6 +35,7 @@ use crate::{
         rotate_keys::RotateKeysFlow, self_test::SelfTestFlow, verify::VerifyFlow,
     },
     process::{Account, ProcessError},
+    secrets::Secrets,
     vault::{
         self, Known, Owned, SharedStore, StoreError, VaultError, VaultIdentity,
         signature::{SignatureError, Signer, Verifier},
@@ -45,6 +46,7 @@ use crate::{
 pub mod control;
 mod known;
 pub mod live;
+mod login;
 pub mod looks;
 mod managed;
 pub mod notifiers;
@@ -81,7 +83,7 @@ pub enum SetUpError {
     Password {
         database: DatabaseName,
         #[source]
-        source: SecretError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     #[error("{what} cannot change while the daemon runs; write it as it was, or restart the daemon")]
     Fixed { what: String },
@@ -126,6 +128,8 @@ pub struct App {
     pub runner: Arc<Runner>,
     /// What providers told last.
     pub looks: Looks,
+    /// Where secrets are read; outlives edits of the files.
+    pub secrets: Secrets,
     /// What each database was opened from.
     origins: BTreeMap<DatabaseName, Origin>,
 }
@@ -133,7 +137,8 @@ pub struct App {
 impl App {
     /// Opens all that the files name. Connects to no database server.
     pub async fn open(estate: config::Estate, clock: Clock, role: Role) -> Result<Arc<Self>, SetUpError> {
-        let opened = open_stores(&estate, &clock).await;
+        let secrets = Secrets::open(&estate.daemon);
+        let opened = open_stores(&estate, &secrets, &clock).await;
         refuse_lost_key(&estate.daemon.keys.signing.file, &opened).await?;
         let (signer, is_new) = Signer::load_or_create(&estate.daemon.keys.signing.file)?;
         if is_new {
@@ -149,11 +154,12 @@ impl App {
         let (mut databases, mut managed) = (BTreeMap::new(), BTreeMap::new());
         let mut origins = BTreeMap::new();
         for schedule in &estate.schedules {
-            let (name, origin) = (schedule.config.database.clone(), Origin::of(&estate, schedule).await?);
+            let (name, origin) = (schedule.config.database.clone(), Origin::of(&estate, schedule));
+            login::look_here(&schedule.config, &secrets).await?;
             if schedule.config.managed().is_some() {
-                managed.insert(name.clone(), Arc::new(managed::open(&estate, schedule).await?));
+                managed.insert(name.clone(), Arc::new(managed::open(&estate, schedule, &secrets)?));
             } else {
-                let database = open_database(&estate, schedule, &stores, &signer).await?;
+                let database = open_database(&estate, schedule, (&stores, &secrets), &signer)?;
                 databases.insert(name.clone(), Arc::new(database));
             }
             origins.insert(name, origin);
@@ -175,9 +181,9 @@ impl App {
             estate.daemon.node.lease.as_duration(),
         );
         let resources = Arc::new(Resources { databases, managed, agendas: estate.agendas(), dns, evidence, db });
-        let notifiers = open_notifiers(&estate, &clock);
+        let notifiers = open_notifiers(&estate, &secrets, &clock);
         let looks = Looks::default();
-        let app = Self { estate, clock, signer, vaults, notifiers, resources, runner, looks, origins };
+        let app = Self { estate, clock, signer, vaults, notifiers, resources, runner, looks, secrets, origins };
         app.take_charge();
         Ok(Arc::new(app))
     }
@@ -335,24 +341,37 @@ pub async fn open_for_restore(
         None if path.exists() => Signer::load_or_create(path)?.0.verifier(),
         None => return Err(SetUpError::NoSigningKey { path: path.clone() }),
     };
-    let mut schedule = scheduled(estate, name)?.clone();
-    Arc::make_mut(&mut schedule).config.login.password = None;
-    let mut database =
-        open_database(estate, &schedule, &open_stores(estate, &Clock::system()).await, &Signer::ephemeral()).await?;
+    let schedule = without_login(scheduled(estate, name)?);
+    let secrets = Secrets::open(&estate.daemon);
+    let stores = open_stores(estate, &secrets, &Clock::system()).await;
+    let mut database = open_database(estate, &schedule, (&stores, &secrets), &Signer::ephemeral())?;
     database.keys.verifier = verifier;
     Ok(database)
 }
 
-/// A database that its provider runs, to look at it there. Its password is not read.
-pub async fn open_managed(estate: &config::Estate, name: &DatabaseName) -> Result<ManagedDatabase, SetUpError> {
+/// A database that its provider runs, to look at it there. Its login is not read.
+pub fn open_managed(
+    estate: &config::Estate,
+    secrets: &Secrets,
+    name: &DatabaseName,
+) -> Result<ManagedDatabase, SetUpError> {
     let named = |schedule: &&Arc<config::Loaded<config::ScheduleConfig>>| schedule.config.database == *name;
     let Some(schedule) = estate.schedules.iter().find(named) else {
         let known = listed(estate.schedules.iter().map(|schedule| &schedule.config.database), "schedules");
         return Err(SetUpError::NoDatabase { name: name.to_string(), known });
     };
+    managed::open(estate, &without_login(schedule), secrets)
+}
+
+/// The same for who never asks a server: nothing of the login is read.
+fn without_login(
+    schedule: &Arc<config::Loaded<config::ScheduleConfig>>,
+) -> Arc<config::Loaded<config::ScheduleConfig>> {
     let mut schedule = Arc::clone(schedule);
-    Arc::make_mut(&mut schedule).config.login.password = None;
-    managed::open(estate, &schedule).await
+    let login = &mut Arc::make_mut(&mut schedule).config.login;
+    login.user = LoginUser::Written(login.role().to_owned());
+    login.password = None;
+    schedule
 }
 
 /// A database to look at.
@@ -365,21 +384,23 @@ pub struct ToLook {
 
 /// The same to look at its servers and vaults. Neither a signing key nor a state
 /// database is made for it; a vault is made ours where there is a key.
-pub async fn open_to_look(estate: &config::Estate, name: &DatabaseName) -> Result<ToLook, SetUpError> {
+pub async fn open_to_look(
+    estate: &config::Estate,
+    secrets: &Secrets,
+    name: &DatabaseName,
+) -> Result<ToLook, SetUpError> {
     let path = &estate.daemon.keys.signing.file;
     let signer = if path.exists() { Some(Signer::load_or_create(path)?.0) } else { None };
     let url = &estate.daemon.state.url;
     let is_there = url.strip_prefix("sqlite:").is_none_or(|path| Path::new(path).exists());
     let known: Arc<dyn Known> =
         if is_there { Arc::new(KnownVaults(Db::open(url).await?)) } else { Arc::new(NothingKnown) };
-    let vaults = owned(open_stores(estate, &Clock::system()).await, signer.as_ref(), &known);
+    let vaults = owned(open_stores(estate, secrets, &Clock::system()).await, signer.as_ref(), &known);
     let signer = signer.unwrap_or_else(Signer::ephemeral);
-    let mut schedule = scheduled(estate, name)?.clone();
-    let unread = secrets::password(&schedule.config).await.err();
-    if unread.is_some() {
-        Arc::make_mut(&mut schedule).config.login.password = None;
-    }
-    Ok(ToLook { database: open_database(estate, &schedule, &shared(&vaults), &signer).await?, unread })
+    let schedule = scheduled(estate, name)?;
+    let unread = login::look(&schedule.config, secrets).await.err();
+    let schedule = if unread.is_some() { without_login(schedule) } else { Arc::clone(schedule) };
+    Ok(ToLook { database: open_database(estate, &schedule, (&shared(&vaults), secrets), &signer)?, unread })
 }
 
 fn scheduled<'a>(
@@ -398,10 +419,10 @@ fn scheduled<'a>(
     Ok(scheduled)
 }
 
-async fn open_database(
+fn open_database(
     estate: &config::Estate,
     schedule: &Arc<config::Loaded<config::ScheduleConfig>>,
-    stores: &BTreeMap<VaultName, SharedStore>,
+    (stores, secrets): (&BTreeMap<VaultName, SharedStore>, &Secrets),
     signer: &Signer,
 ) -> Result<Database, SetUpError> {
     let daemon = &estate.daemon;
@@ -419,13 +440,13 @@ async fn open_database(
         .collect();
     let keys = Keys {
         recipients: vault::recipients_from(&daemon.keys.recipients)?,
-        identity: daemon.keys.identity.clone(),
-        escrow: daemon.keys.escrow.clone(),
+        identity: daemon.keys.identity.as_ref().map(|identity| secrets.referred(identity, "`keys.identity`")),
+        escrow: daemon.keys.escrow.as_ref().map(|escrow| secrets.referred(escrow, "`keys.escrow`")),
         signer: signer.clone(),
         verifier: signer.verifier(),
     };
     Ok(Database::new(Parts {
-        engine: Arc::new(open_postgres(&schedule.config).await?),
+        engine: Arc::new(open_postgres(&schedule.config, secrets)?),
         schedule: Arc::clone(schedule),
         vaults,
         keys,
@@ -435,36 +456,14 @@ async fn open_database(
 }
 
 /// The PostgreSQL of a schedule; `check --connect` looks at it through this too.
-async fn open_postgres(schedule: &config::ScheduleConfig) -> Result<Postgres, SetUpError> {
+fn open_postgres(schedule: &config::ScheduleConfig, secrets: &Secrets) -> Result<Postgres, SetUpError> {
     Ok(Postgres {
         database: schedule.database.clone(),
         members: schedule.all_members().into_iter().map(member).collect(),
-        login: login(schedule).await?,
+        login: login::of(schedule, secrets),
         account: Account::for_postgres()?,
         beats: BeatSession::default(),
         patience: Patience::default(),
-    })
-}
-
-/// How to log in to the servers of a schedule, or to those of its provider.
-async fn login(schedule: &config::ScheduleConfig) -> Result<Login, SetUpError> {
-    let login = &schedule.login;
-    let tls = match login.sslmode {
-        SslMode::Disable => Tls::Disable,
-        SslMode::Require => Tls::Require,
-        SslMode::VerifyFull => Tls::VerifyFull { root_certificate: login.sslrootcert.clone() },
-    };
-    let certificate = match (&login.sslcert, &login.sslkey) {
-        (Some(chain), Some(key)) => Some(ClientCertificate { chain: chain.clone(), key: key.clone() }),
-        // The rules of the configuration have refused one without the other.
-        _ => None,
-    };
-    Ok(Login {
-        user: login.user.clone(),
-        password: secrets::password(schedule).await?,
-        tls,
-        certificate,
-        dbname: login.dbname.clone(),
     })
 }
 

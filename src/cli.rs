@@ -18,6 +18,7 @@ use crate::{
     config::{self, Problems},
     domain::with_causes,
     flows::{KeyError, restore::RestoreError},
+    secrets,
     vault::signature::Signer,
 };
 
@@ -163,7 +164,9 @@ impl UsageError {
 /// Runs what the arguments ask for.
 pub async fn run(arguments: Arguments) -> ExitCode {
     let invocation = Invocation { config: file_of(arguments.config), json: arguments.json };
-    match Box::pin(dispatch(arguments.command, &invocation)).await {
+    let ended = Box::pin(dispatch(arguments.command, &invocation)).await;
+    secrets::give_back_all().await;
+    match ended {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let text = with_causes(error.as_ref());

@@ -21,6 +21,7 @@ pub mod headroom;
 pub mod hold;
 pub mod indexes;
 pub mod inventory;
+pub mod lease;
 pub mod lever;
 pub mod lineage;
 pub mod managed;

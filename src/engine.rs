@@ -47,7 +47,23 @@ pub enum EngineError {
         source: std::io::Error,
     },
     #[error("member `{member}` at {address} refused the login of `{user}`: {reason}; {remedy}")]
-    Login { member: MemberName, address: String, user: String, reason: String, remedy: String },
+    Login {
+        member: MemberName,
+        address: Box<str>,
+        user: String,
+        reason: String,
+        remedy: String,
+        /// Whether it is the password, or the role, that the server does not know.
+        is_password: bool,
+    },
+    /// Nothing to log in with; the cause is the source's own error.
+    #[error("there is nothing to log in with as `{role}`")]
+    Credentials {
+        role: String,
+        is_permanent: bool,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("member `{member}`: {what}; {remedy}")]
     Unfit { member: MemberName, what: String, remedy: String },
     /// The server answered with an error.
@@ -111,7 +127,9 @@ impl EngineError {
     /// Whether the same call can only fail again until a person acts.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Sink { is_permanent, .. } | Self::Parent { is_permanent, .. } => *is_permanent,
+            Self::Sink { is_permanent, .. }
+            | Self::Parent { is_permanent, .. }
+            | Self::Credentials { is_permanent, .. } => *is_permanent,
             Self::Login { .. }
             | Self::Unfit { .. }
             | Self::MissingProgram { .. }

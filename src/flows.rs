@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     aws::AwsError,
-    config::{Loaded, ScheduleConfig, SecretError, SecretRef, vault::Durability},
+    config::{Loaded, ScheduleConfig, vault::Durability},
     db::{Db, DbError},
     decide::{agenda::Agenda, retention::locks::Reach},
     dns::{Dns, DnsError},
@@ -22,6 +22,7 @@ use crate::{
     evidence::{EvidenceError, EvidenceLog},
     flow::{Ending, StepContext, StepError},
     process::ProcessError,
+    secrets::{Secret, SecretError},
     vault::{
         self, Inventory, Manifest, Receipts, Remembered, SharedStore, StoreError, VaultError,
         signature::{Signer, Verifier},
@@ -124,9 +125,9 @@ pub struct Vault {
 pub struct Keys {
     pub recipients: Vec<Recipient>,
     /// Only on nodes that restore; read when it is needed and kept no longer.
-    pub identity: Option<SecretRef>,
+    pub identity: Option<Secret>,
     /// The identity that is kept elsewhere, for the tests that prove it.
-    pub escrow: Option<SecretRef>,
+    pub escrow: Option<Secret>,
     pub signer: Signer,
     /// Whose signatures count.
     pub verifier: Verifier,
@@ -140,14 +141,14 @@ impl Keys {
 
     /// The age identities of the node, or those that are kept elsewhere.
     pub async fn identities_of(&self, opener: Opener) -> Result<Vec<Identity>, KeyError> {
-        let (name, reference) = match opener {
+        let (name, secret) = match opener {
             Opener::Node => ("identity", self.identity.as_ref().ok_or(KeyError::NoIdentity)?),
             Opener::Escrow => ("escrow", self.escrow.as_ref().ok_or(KeyError::NoEscrow)?),
         };
-        let secret = reference.read().await.map_err(|source| KeyError::Secret { name, source })?;
-        vault::identities_from(secret.expose_secret()).map_err(|source| KeyError::Unfit {
+        let text = secret.read().await.map_err(|source| KeyError::Secret { name, source })?;
+        vault::identities_from(text.expose_secret()).map_err(|source| KeyError::Unfit {
             name,
-            origin: reference.origin(),
+            origin: secret.origin(),
             source: source.into(),
         })
     }
@@ -176,6 +177,16 @@ pub enum KeyError {
         #[source]
         source: Box<VaultError>,
     },
+}
+
+impl KeyError {
+    /// Whether it stays so until a person acts.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Secret { source, .. } => source.is_permanent(),
+            Self::NoIdentity | Self::NoEscrow | Self::Unfit { .. } => true,
+        }
+    }
 }
 
 /// What a database is put together from.
@@ -308,7 +319,8 @@ step_error_from!(
 
 impl From<KeyError> for StepError {
     fn from(error: KeyError) -> Self {
-        StepError::from_error(error, true)
+        let is_permanent = error.is_permanent();
+        StepError::from_error(error, is_permanent)
     }
 }
 

@@ -20,6 +20,7 @@ pub mod telemetry;
 
 pub mod aws;
 pub mod config;
+pub mod secrets;
 
 pub mod dns;
 pub mod engine;

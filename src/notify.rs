@@ -40,14 +40,32 @@ pub trait Notify: Send + Sync + fmt::Debug {
 /// Where a secret is found; asked each time, so that a rotated one is found.
 #[async_trait]
 pub trait SecretSource: Send + Sync + fmt::Debug {
-    async fn read(&self) -> Result<SecretString, Box<dyn Error + Send + Sync>>;
+    async fn read(&self) -> Result<SecretString, Unread>;
+}
+
+/// Why a secret was not read.
+#[derive(Debug)]
+pub struct Unread {
+    /// Whether it stays so until a person acts.
+    pub is_permanent: bool,
+    pub source: Box<dyn Error + Send + Sync>,
+}
+
+impl From<Unread> for NotifyError {
+    fn from(Unread { is_permanent, source }: Unread) -> Self {
+        Self::Secret { is_permanent, source }
+    }
 }
 
 /// Why a notice was not handed over.
 #[derive(Debug, thiserror::Error)]
 pub enum NotifyError {
     #[error("its secret cannot be had")]
-    Secret(#[source] Box<dyn Error + Send + Sync>),
+    Secret {
+        is_permanent: bool,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// What was configured is of no use.
     #[error("{what}; {remedy}")]
     Unfit { what: String, remedy: &'static str },
@@ -74,9 +92,9 @@ impl NotifyError {
     /// Whether it stays so until a person acts.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Secret(_) | Self::Unfit { .. } => true,
+            Self::Unfit { .. } => true,
             Self::Unreachable { .. } | Self::Silent { .. } => false,
-            Self::Refused { is_permanent, .. } => *is_permanent,
+            Self::Secret { is_permanent, .. } | Self::Refused { is_permanent, .. } => *is_permanent,
         }
     }
 

@@ -3,9 +3,9 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{SetUpError, login, stores::Configured};
+use super::{SetUpError, login};
 use crate::{
-    aws::{Access, KeySource, Role},
+    aws::{Access, Role},
     config::{self, managed::RolesConfig, schedule::RestoreTargetConfig},
     domain::{DatabaseName, Region},
     engine::{
@@ -13,6 +13,7 @@ use crate::{
         rds::{Form, Rds, RdsOptions},
     },
     flows::ManagedDatabase,
+    secrets::Secrets,
 };
 
 /// What a session tag calls the duty that it is for.
@@ -21,9 +22,10 @@ const DUTY_TAG: &str = "lifeboat:duty";
 const SESSION_NAME_LEN_MAX: usize = 64;
 
 /// One database of a provider.
-pub(super) async fn open(
+pub(super) fn open(
     estate: &config::Estate,
     schedule: &Arc<config::Loaded<config::ScheduleConfig>>,
+    secrets: &Secrets,
 ) -> Result<ManagedDatabase, SetUpError> {
     let name = schedule.config.database.clone();
     // Only those with a source are opened here.
@@ -35,7 +37,7 @@ pub(super) async fn open(
         region: source.region.clone(),
         endpoint: estate.daemon.aws.endpoint.clone(),
         use_fips: estate.daemon.aws.fips,
-        keys: estate.daemon.aws.credentials.clone().map(|key| Arc::new(Configured(key)) as Arc<dyn KeySource>),
+        keys: estate.daemon.aws.credentials.as_ref().map(|key| secrets.access_key(key, &format!("calls for `{name}`"))),
         role: None,
     };
     let provider = Rds::new(RdsOptions {
@@ -50,7 +52,7 @@ pub(super) async fn open(
     });
     Ok(ManagedDatabase {
         provider: Arc::new(provider),
-        login: login(&schedule.config).await?,
+        login: login::of(&schedule.config, secrets),
         schedule: Arc::clone(schedule),
         region: estate.daemon.node.region.clone(),
         name,

@@ -1,7 +1,7 @@
 //! The notifiers, from what the operator wrote. Connects nowhere, and reads no secret
 //! before a notice is sent.
 
-use std::{collections::BTreeMap, error::Error, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use secrecy::SecretString;
@@ -14,9 +14,10 @@ use crate::{
     },
     domain::NotifierName,
     notify::{
-        Email, Notify, PagerDuty, SecretSource, Slack, Webhook,
+        Email, Notify, PagerDuty, SecretSource, Slack, Unread, Webhook,
         email::{Login, Protection},
     },
+    secrets::{Secret, Secrets},
 };
 
 /// A way to tell people, as it is open.
@@ -28,8 +29,9 @@ pub struct Notifier {
 }
 
 /// All of them, by name.
-pub fn open_notifiers(estate: &Estate, clock: &Clock) -> BTreeMap<NotifierName, Notifier> {
-    let open = |notifier: &NotifierConfig| -> Arc<dyn Notify> {
+pub fn open_notifiers(estate: &Estate, secrets: &Secrets, clock: &Clock) -> BTreeMap<NotifierName, Notifier> {
+    let open = |name: &NotifierName, notifier: &NotifierConfig| -> Arc<dyn Notify> {
+        let referred = |secret: &SecretRef| referred(secrets, name, secret);
         match notifier {
             NotifierConfig::Webhook(webhook) => Arc::new(Webhook {
                 url: webhook.url.clone(),
@@ -43,14 +45,16 @@ pub fn open_notifiers(estate: &Estate, clock: &Clock) -> BTreeMap<NotifierName, 
                 url: pagerduty.url.clone(),
                 source: format!("lifeboat on {}", estate.daemon.node.name),
             }),
-            NotifierConfig::Email(mail) => Arc::new(email(mail)),
+            NotifierConfig::Email(mail) => Arc::new(email(mail, name, secrets)),
         }
     };
     let notifiers = estate.daemon.notify.iter();
-    notifiers.map(|(name, notifier)| (name.clone(), Notifier { kind: notifier.kind(), to: open(notifier) })).collect()
+    notifiers
+        .map(|(name, notifier)| (name.clone(), Notifier { kind: notifier.kind(), to: open(name, notifier) }))
+        .collect()
 }
 
-fn email(mail: &EmailConfig) -> Email {
+fn email(mail: &EmailConfig, name: &NotifierName, secrets: &Secrets) -> Email {
     let (protection, usual_port) = match mail.tls {
         MailTls::Starttls => (Protection::Starttls, 587),
         MailTls::Implicit => (Protection::Implicit, 465),
@@ -62,23 +66,23 @@ fn email(mail: &EmailConfig) -> Email {
         port: mail.port.unwrap_or(usual_port),
         protection,
         ca_file: mail.ca_file.clone(),
-        login: login.map(|(user, password)| Login { user, password: referred(password) }),
+        login: login.map(|(user, password)| Login { user, password: referred(secrets, name, password) }),
         from: mail.from.clone(),
         to: mail.to.clone(),
     }
 }
 
-fn referred(secret: &SecretRef) -> Arc<dyn SecretSource> {
-    Arc::new(Referred(secret.clone()))
+fn referred(secrets: &Secrets, name: &NotifierName, secret: &SecretRef) -> Arc<dyn SecretSource> {
+    Arc::new(Referred(secrets.referred(secret, format!("notifier `{name}`"))))
 }
 
 /// A secret where the operator's reference says.
 #[derive(Debug)]
-struct Referred(SecretRef);
+struct Referred(Secret);
 
 #[async_trait]
 impl SecretSource for Referred {
-    async fn read(&self) -> Result<SecretString, Box<dyn Error + Send + Sync>> {
-        Ok(self.0.read().await?)
+    async fn read(&self) -> Result<SecretString, Unread> {
+        self.0.read().await.map_err(|error| Unread { is_permanent: error.is_permanent(), source: Box::new(error) })
     }
 }

@@ -6,10 +6,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
-use super::{App, SetUpError, notifiers::open_notifiers, open_database, secrets, stores};
+use super::{App, SetUpError, login, notifiers::open_notifiers, open_database, stores};
 use crate::{
     config::{DaemonConfig, Estate, Loaded, ScheduleConfig},
     domain::VaultName,
@@ -19,39 +18,27 @@ use crate::{
 };
 
 /// A digest of all that a database is opened from: its schedule, what is promised of it
-/// by whichever file, the password that it names, the vaults, the keys, and where this node stands and works.
+/// by whichever file, the vaults, the keys, and where this node stands and works. Not the
+/// secrets themselves: they are read when they are needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Origin([u8; 32]);
 
 impl Origin {
-    pub(super) async fn of(estate: &Estate, schedule: &Loaded<ScheduleConfig>) -> Result<Self, SetUpError> {
+    pub(super) fn of(estate: &Estate, schedule: &Loaded<ScheduleConfig>) -> Self {
         let DaemonConfig { node, keys, vaults, aws, .. } = &estate.daemon;
         let vaults: Vec<_> = schedule.config.vaults.iter().map(|name| (name, vaults.get(name))).collect();
         // The written form holds references in place of secrets.
         let promised = schedule.config.objectives();
         // Of no interest to a database that no provider runs.
         let aws = schedule.config.managed().map(|_| aws);
-        let written = (
-            &estate.folder,
-            &schedule.file,
-            &schedule.sha256,
-            promised,
-            &node.region,
-            &node.scratch,
-            keys,
-            vaults,
-            aws,
-        );
-        let mut digest = Sha256::new_with_prefix(format!("{written:?}"));
-        if let Some(password) = secrets::password(&schedule.config).await? {
-            digest.update(password.expose_secret());
-        }
-        Ok(Self(digest.finalize().into()))
+        let (file, digest) = (&schedule.file, &schedule.sha256);
+        let written = (&estate.folder, file, digest, promised, &node.region, &node.scratch, keys, vaults, aws);
+        Self(Sha256::digest(format!("{written:?}")).into())
     }
 }
 
 /// What is bound, taken or told others when the daemon starts, as it is written.
-fn fixed(daemon: &DaemonConfig) -> [(&'static str, String); 5] {
+fn fixed(daemon: &DaemonConfig) -> [(&'static str, String); 7] {
     let node = &daemon.node;
     [
         (
@@ -62,6 +49,9 @@ fn fixed(daemon: &DaemonConfig) -> [(&'static str, String); 5] {
         ("`keys.signing`", format!("{:?}", daemon.keys.signing)),
         ("`dns`", format!("{:?}", daemon.dns)),
         ("`api`", format!("{:?}", daemon.api)),
+        ("`aws`", format!("{:?}", daemon.aws)),
+        // Leases go on with who granted them.
+        ("`secret_stores`", format!("{:?}", daemon.secret_stores)),
     ]
 }
 
@@ -77,7 +67,8 @@ impl App {
     pub async fn reopened(&self, estate: Estate) -> Result<Arc<Self>, SetUpError> {
         refuse_fixed(&self.estate.daemon, &estate.daemon)?;
         let known: Arc<dyn Known> = Arc::new(super::KnownVaults(self.resources.db.clone()));
-        let mut vaults = stores::owned(stores::open_stores(&estate, &self.clock).await, Some(&self.signer), &known);
+        let mut vaults =
+            stores::owned(stores::open_stores(&estate, &self.secrets, &self.clock).await, Some(&self.signer), &known);
         for (name, vault) in &mut vaults {
             if let Some(same) = self.same_vault(name, &estate) {
                 *vault = same;
@@ -86,19 +77,22 @@ impl App {
         let shared = stores::shared(&vaults);
         let (mut databases, mut managed, mut origins) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for schedule in &estate.schedules {
-            let (name, origin) = (&schedule.config.database, Origin::of(&estate, schedule).await?);
+            let (name, origin) = (&schedule.config.database, Origin::of(&estate, schedule));
             let is_same = self.origins.get(name) == Some(&origin);
+            if !is_same {
+                login::look_here(&schedule.config, &self.secrets).await?;
+            }
             if schedule.config.managed().is_some() {
                 let database = match self.resources.managed.get(name).filter(|_| is_same) {
                     Some(same) => Arc::clone(same),
-                    None => Arc::new(super::managed::open(&estate, schedule).await?),
+                    None => Arc::new(super::managed::open(&estate, schedule, &self.secrets)?),
                 };
                 managed.insert(name.clone(), database);
             } else {
                 let database = match self.resources.databases.get(name).filter(|_| is_same) {
                     Some(same) => Arc::clone(same),
                     None => {
-                        let mut database = open_database(&estate, schedule, &shared, &self.signer).await?;
+                        let mut database = open_database(&estate, schedule, (&shared, &self.secrets), &self.signer)?;
                         self.hand_streaming_to(&mut database);
                         Arc::new(database)
                     }
@@ -126,7 +120,8 @@ impl App {
             db: self.resources.db.clone(),
         };
         let app = Self {
-            notifiers: open_notifiers(&estate, &self.clock),
+            notifiers: open_notifiers(&estate, &self.secrets, &self.clock),
+            secrets: self.secrets.clone(),
             estate,
             clock: self.clock.clone(),
             signer: self.signer.clone(),

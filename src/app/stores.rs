@@ -2,18 +2,16 @@
 //! limits, and what passes is asked again. Connects nowhere, and reads no secret
 //! before a store needs it.
 
-use std::{collections::BTreeMap, error::Error, sync::Arc, time::Duration};
-
-use async_trait::async_trait;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
-    aws::{AccessKey, KeySource},
     clock::Clock,
     config::{
         Estate,
         vault::{Addressing, CredentialsConfig, LimitsConfig, LockMode, S3VaultConfig, VaultConfig},
     },
     domain::VaultName,
+    secrets::Secrets,
     vault::{
         DirectoryStore, Known, Limited, Limits, Owned, Retrying, S3Store, SharedStore,
         s3::{self, S3Options},
@@ -26,14 +24,16 @@ const STORE_ATTEMPTS: u32 = 5;
 const STORE_PAUSE: Duration = Duration::from_millis(200);
 
 /// The stores of all vaults, by name.
-pub(super) async fn open_stores(estate: &Estate, clock: &Clock) -> BTreeMap<VaultName, SharedStore> {
+pub(super) async fn open_stores(estate: &Estate, secrets: &Secrets, clock: &Clock) -> BTreeMap<VaultName, SharedStore> {
     let mut stores: BTreeMap<VaultName, SharedStore> = BTreeMap::new();
     for (name, vault) in &estate.daemon.vaults {
         let mut store: SharedStore = match vault {
             VaultConfig::Directory(directory) => {
                 Arc::new(DirectoryStore::new(name.clone(), &directory.path, directory.region.clone()))
             }
-            VaultConfig::S3(bucket) => Arc::new(S3Store::open(name.clone(), options(bucket), clock.clone()).await),
+            VaultConfig::S3(bucket) => {
+                Arc::new(S3Store::open(name.clone(), options(name, bucket, secrets), clock.clone()).await)
+            }
         };
         if let Some(limits) = vault.limits() {
             store = Arc::new(Limited::new(store, limited(*limits)));
@@ -62,9 +62,9 @@ fn limited(limits: LimitsConfig) -> Limits {
     Limits { upload, download, requests, concurrent }
 }
 
-fn options(bucket: &S3VaultConfig) -> S3Options {
+fn options(name: &VaultName, bucket: &S3VaultConfig, secrets: &Secrets) -> S3Options {
     let key = |credentials: &Option<CredentialsConfig>| {
-        credentials.clone().map(|credentials| Arc::new(Configured(credentials)) as Arc<dyn KeySource>)
+        credentials.as_ref().map(|key| secrets.access_key(key, &format!("the access key of vault `{name}`")))
     };
     S3Options {
         bucket: bucket.bucket.clone(),
@@ -82,21 +82,5 @@ fn options(bucket: &S3VaultConfig) -> S3Options {
             LockMode::Compliance => s3::LockMode::Compliance,
         }),
         request_limit: s3::REQUEST_LIMIT,
-    }
-}
-
-/// An access key where the operator's references say.
-#[derive(Debug)]
-pub(super) struct Configured(pub(super) CredentialsConfig);
-
-#[async_trait]
-impl KeySource for Configured {
-    async fn key(&self) -> Result<AccessKey, Box<dyn Error + Send + Sync>> {
-        let session_token = match &self.0.session_token {
-            Some(reference) => Some(reference.read().await?),
-            None => None,
-        };
-        let secret = self.0.secret_access_key.read().await?;
-        Ok(AccessKey { id: self.0.access_key_id.clone(), secret, session_token })
     }
 }

@@ -1,6 +1,7 @@
 //! `lifeboat check`: is everything that was written right, and does this node
-//! have the secrets that it refers to? Starts nothing but the commands that give
-//! secrets, and without `--connect` connects nowhere and writes nothing.
+//! have the secrets that it refers to? Starts nothing but the commands that give secrets,
+//! and without `--connect` connects to nothing but the stores that keep secrets, and
+//! writes nothing.
 
 use std::{
     collections::BTreeSet,
@@ -25,6 +26,7 @@ use crate::{
     domain::{BackupKind, VaultName, WalKept, with_causes},
     engine::{MemberFacts, postgres::cluster::gives_increments},
     flows::{Database, Vault, backup::increment_hindrance},
+    secrets::Secrets,
     vault::visit,
 };
 
@@ -56,15 +58,19 @@ pub async fn run(
             return Ok(2);
         }
     };
+    let sources = Secrets::open(&estate.daemon);
     let mut found = Looked::default();
     found.findings.extend(lacking(&estate, now));
     found.findings.extend(estate.schedules.iter().flat_map(|schedule| managed::notes(&schedule.config)));
     if !options.files {
-        secrets::unusable(&estate, options.connect).await.into_iter().for_each(|problem| found.problem(problem));
+        secrets::unusable(&estate, &sources, options.connect)
+            .await
+            .into_iter()
+            .for_each(|problem| found.problem(problem));
     }
     found.findings.extend(unannounced(&estate, now));
     if options.connect {
-        look_at(&estate, &mut found).await;
+        look_at(&estate, &sources, &mut found).await;
     }
     if invocation.json {
         let document = json!({"problems": found.problems, "findings": found.findings, "protects": protects(&estate)});
@@ -114,8 +120,8 @@ fn unannounced(estate: &Estate, now: Timestamp) -> impl Iterator<Item = String> 
     })
 }
 
-async fn look_at(estate: &Estate, found: &mut Looked) {
-    let notifiers = open_notifiers(estate, &Clock::system());
+async fn look_at(estate: &Estate, sources: &Secrets, found: &mut Looked) {
+    let notifiers = open_notifiers(estate, sources, &Clock::system());
     let probed = join_all(notifiers.values().map(|notifier| notifier.to.probe())).await;
     for (name, probed) in notifiers.keys().zip(probed) {
         if let Err(error) = probed {
@@ -124,10 +130,10 @@ async fn look_at(estate: &Estate, found: &mut Looked) {
     }
     for schedule in &estate.schedules {
         if schedule.config.managed().is_some() {
-            managed::look_at(estate, &schedule.config, found).await;
+            managed::look_at(estate, sources, &schedule.config, found).await;
             continue;
         }
-        let (database, unread) = match app::open_to_look(estate, &schedule.config.database).await {
+        let (database, unread) = match app::open_to_look(estate, sources, &schedule.config.database).await {
             Ok(ToLook { database, unread }) => (database, unread),
             Err(error) => {
                 found.problem(with_causes(&error));

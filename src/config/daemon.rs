@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{AwsConfig, EstateObjectivesConfig, SecretRef, notify::NotifierConfig, vault::VaultConfig};
+use super::{
+    AwsConfig, EstateObjectivesConfig, SecretRef, SecretStoresConfig, notify::NotifierConfig, vault::VaultConfig,
+};
 use crate::domain::{DatabaseName, NodeRole, NotifierName, Region, Span, VaultName};
 
 /// `lifeboat.yaml`.
@@ -37,6 +39,9 @@ pub struct DaemonConfig {
     /// How Amazon's services are reached.
     #[serde(default)]
     pub aws: AwsConfig,
+    /// Stores that keep secrets, besides those of AWS.
+    #[serde(default)]
+    pub secret_stores: SecretStoresConfig,
     /// Announced times in which no backup and no restore test begins by schedule, and no
     /// drill. WAL never stops.
     #[serde(default)]

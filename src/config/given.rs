@@ -10,7 +10,7 @@ use std::{
 use super::{
     DaemonConfig, Estate, Loaded, ScheduleConfig, SecretRef,
     daemon::{KeysConfig, NodeConfig, SigningConfig, StateConfig},
-    schedule::{EngineKind, LoginConfig, ObjectivesConfig, SslMode, WalConfig},
+    schedule::{EngineKind, LoginConfig, LoginUser, ObjectivesConfig, SslMode, WalConfig},
     vault::VaultConfig,
 };
 use crate::domain::{BackupFrom, DatabaseName, Span, VaultName};
@@ -45,6 +45,7 @@ impl Estate {
             objectives: super::EstateObjectivesConfig::default(),
             notify: std::collections::BTreeMap::new(),
             aws: super::AwsConfig::default(),
+            secret_stores: super::SecretStoresConfig::default(),
         };
         let schedule = Loaded { config: unscheduled(database, name), file: PathBuf::new(), sha256: String::new() };
         Self { daemon, folder: PathBuf::new(), schedules: vec![schedule.into()], runbooks: Vec::new() }
@@ -66,7 +67,8 @@ fn unscheduled(database: &DatabaseName, vault: &VaultName) -> ScheduleConfig {
         snapshot_copies: Vec::new(),
         // Who may become whom in the restored copy: every cluster has that role.
         login: LoginConfig {
-            user: "postgres".to_owned(),
+            user: LoginUser::Written("postgres".to_owned()),
+            member_of: None,
             password: None,
             sslmode: SslMode::default(),
             sslrootcert: None,

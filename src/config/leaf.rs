@@ -42,6 +42,7 @@ pub(super) fn refuse(kind: &str, text: &str) -> Option<(String, String)> {
         "prefix" => prefix(text),
         "endpoint" => endpoint(text),
         "hook" => hook(text),
+        "vault-address" => vault_address(text),
         "mailbox" => mailbox(text),
         "role" => role(text),
         "account" => (!is_account(text)).then(|| said(text, "an account", "write its 12 digits, in quotes")),
@@ -159,11 +160,16 @@ fn hook(text: &str) -> Option<(String, String)> {
     if !is_sound {
         return unfit();
     }
+    unencrypted(text, host)
+}
+
+/// What is wrong with an address in clear: that it leaves this machine.
+fn unencrypted(text: &str, host: &str) -> Option<(String, String)> {
     let is_here = host.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
         || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
         || host == "localhost"
         || host.starts_with("localhost:");
-    (scheme == "http" && !is_here)
+    (text.starts_with("http://") && !is_here)
         .then(|| said(text, "encrypted", "write `https://…`; `http://` may go to this machine alone"))
 }
 
@@ -206,6 +212,14 @@ fn utc_window(text: &str) -> Option<(String, String)> {
             Some(said(text, "a window of at least 30 minutes", "write a longer one, such as `02:00-03:00`"))
         }
         Some(_) => None,
+    }
+}
+
+/// Where a store of secrets is asked: encrypted, unless it stays on this machine.
+fn vault_address(text: &str) -> Option<(String, String)> {
+    match origin(text).filter(|host| is_host(host)) {
+        Some(host) => unencrypted(text, host),
+        None => Some(said(text, "the address of a HashiCorp Vault", "write `https://HOST:8200`, as in `VAULT_ADDR`")),
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
     daemon::DnsConfig,
     problem::Place,
     rules,
-    schedule::LoginConfig,
+    schedule::{LoginConfig, LoginUser},
     vocabulary::Document,
     walk::Walk,
     yaml::{self, Node, Spot},
@@ -267,13 +267,17 @@ fn anchor_daemon(daemon: &mut DaemonConfig, folder: &Path) {
         notifier.anchor(folder);
     }
     daemon.aws.anchor(folder);
+    daemon.secret_stores.anchor(folder);
 }
 
 fn anchor_schedule(schedule: &mut ScheduleConfig, folder: &Path) {
-    if let Some(password) = &mut schedule.login.password {
+    let LoginConfig { user, password, sslrootcert, sslcert, sslkey, .. } = &mut schedule.login;
+    if let LoginUser::Referred(user) = user {
+        user.anchor(folder);
+    }
+    if let Some(password) = password {
         password.anchor(folder);
     }
-    let LoginConfig { sslrootcert, sslcert, sslkey, .. } = &mut schedule.login;
     for file in [sslrootcert, sslcert, sslkey].into_iter().flatten() {
         anchor(file, folder);
     }

@@ -9,6 +9,7 @@ mod notify;
 mod objectives;
 mod runbook;
 mod schedule;
+mod secret_stores;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -54,6 +55,18 @@ impl Report<'_> {
                     self.add(program.place, what, remedy);
                 }
             }
+        }
+    }
+
+    /// Where a secret is found: a command must be one, and a store must be known.
+    fn secret(&mut self, daemon: Spot<'_>, secret: Spot<'_>) {
+        self.command(secret.get("command"));
+        if secret.get("vault").exists() && daemon.exists() && !daemon.get("secret_stores").get("vault").exists() {
+            self.add(
+                secret.key("vault"),
+                "nothing says where HashiCorp Vault is",
+                "write `secret_stores: {vault: {address: …}}` in lifeboat.yaml (`docs/secrets.md`)",
+            );
         }
     }
 

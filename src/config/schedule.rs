@@ -212,9 +212,11 @@ pub struct ConnectionConfig {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoginConfig {
-    /// The role.
+    /// The role; or where its name is found, where each rotation or lease has another one.
+    pub user: LoginUser,
+    /// The role whose rights they all have, as members, where the name of `user` is found elsewhere.
     #[schemars(extend("format" = "filled"))]
-    pub user: String,
+    pub member_of: Option<String>,
     /// Where its password is found; none is sent when absent.
     pub password: Option<SecretRef>,
     /// How the connection is protected.
@@ -230,6 +232,28 @@ pub struct LoginConfig {
     /// The database that holds `lifeboat.heartbeat`.
     #[serde(default = "postgres_dbname")]
     pub dbname: String,
+}
+
+/// Who logs in.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum LoginUser {
+    /// The role's name.
+    Written(#[schemars(extend("format" = "filled"))] String),
+    /// Where the name is found, beside its password.
+    Referred(SecretRef),
+}
+
+impl LoginConfig {
+    /// The role whose rights we have, by the one that logs in or as a member of it.
+    pub fn role(&self) -> &str {
+        match (&self.user, &self.member_of) {
+            (LoginUser::Written(user), _) => user,
+            (LoginUser::Referred(_), Some(role)) => role,
+            // The rules of the configuration have refused this.
+            (LoginUser::Referred(_), None) => "",
+        }
+    }
 }
 
 fn postgres_dbname() -> String {

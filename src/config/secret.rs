@@ -1,24 +1,15 @@
-//! References to secrets. A secret itself never stands in a file of ours, and
-//! never in an error: those name the reference only.
+//! References to secrets: where each is found. A secret itself never stands in a file of
+//! ours. What reads them is `secrets`, with one file for each form below.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
-use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::process::{ProcessError, Program};
+use crate::domain::Region;
 
-/// Where a secret is found: `{env: NAME}`, `{file: PATH}` or `{command: [argv]}`.
-/// A trailing newline of a file or output is not part of it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+/// Where a secret is found. A trailing newline is not part of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SecretRef {
     /// An environment variable of this process.
@@ -27,38 +18,54 @@ pub enum SecretRef {
     File(PathBuf),
     /// A program by its absolute path and its arguments; what it prints within 10 s.
     Command(Vec<String>),
+    #[serde(untagged)]
+    SecretsManager(SecretsManagerRef),
+    #[serde(untagged)]
+    Ssm(SsmRef),
+    #[serde(untagged)]
+    HashicorpVault(HashicorpVaultRef),
 }
 
-/// Why a secret cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum SecretError {
-    #[error("the environment variable `{0}` is not set, or not text; set it before starting")]
-    Env(String),
-    #[error("cannot read the secret in {}; {}", file.display(), remedy(source))]
-    File {
-        file: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("the command for a secret is empty; write `[/path/to/program, …]`")]
-    NoProgram,
-    #[error("`{program}` did not print a secret ({reason}); run it by hand to see why")]
-    Command { program: String, reason: String },
-    #[error("the secret from {0} is empty; store it there")]
-    Empty(String),
+/// A secret of AWS Secrets Manager.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretsManagerRef {
+    /// Its name or ARN; the ARN where it is another account's.
+    #[schemars(extend("format" = "filled"))]
+    pub secretsmanager: String,
+    /// The region that it is asked for in.
+    pub region: Region,
+    /// The field of a secret that is a JSON object; the whole text when absent.
+    #[schemars(extend("format" = "filled"))]
+    pub key: Option<String>,
+    /// Which of its versions, by staging label; `AWSCURRENT` when absent.
+    #[schemars(extend("format" = "filled"))]
+    pub version_stage: Option<String>,
 }
 
-fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::NotFound => "put it there, or correct the path",
-        io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => "name a file",
-        io::ErrorKind::InvalidData => "store it as text",
-        _ => "make it readable for this process's user only",
-    }
+/// A parameter of the AWS Systems Manager Parameter Store; it is decrypted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SsmRef {
+    /// Its name, such as `/prod/wallet/password`, or its ARN.
+    #[schemars(extend("format" = "filled"))]
+    pub ssm: String,
+    /// The region that it is asked for in.
+    pub region: Region,
 }
 
-/// A secret store that takes longer is not available.
-const COMMAND_LIMIT: Duration = Duration::from_secs(10);
+/// A field of what a `HashiCorp` Vault keeps or makes at a path: of a key-value store of
+/// version 1 or 2, or credentials that are made for us and leased.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HashicorpVaultRef {
+    /// As `vault kv get` and `vault read` take it: `secret/wallet`, `database/creds/wallet`.
+    #[schemars(extend("format" = "filled"))]
+    pub vault: String,
+    /// The field: `password`.
+    #[schemars(extend("format" = "filled"))]
+    pub key: String,
+}
 
 impl SecretRef {
     /// Makes a path in it absolute; it starts from `folder`.
@@ -68,20 +75,6 @@ impl SecretRef {
         }
     }
 
-    /// Reads it now; nothing is kept, so that a rotated secret is found.
-    pub async fn read(&self) -> Result<SecretString, SecretError> {
-        let text = match self {
-            Self::Env(name) => from_env(name)?,
-            Self::File(file) => from_file(file).await?,
-            Self::Command(argv) => from_command(argv).await?,
-        };
-        let text = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
-        if text.is_empty() {
-            return Err(SecretError::Empty(self.origin()));
-        }
-        Ok(SecretString::from(text))
-    }
-
     /// Where it comes from, for messages.
     pub fn origin(&self) -> String {
         match self {
@@ -89,40 +82,40 @@ impl SecretRef {
             Self::File(file) => file.display().to_string(),
             // Arguments may name more than the operator wants in a log.
             Self::Command(argv) => format!("`{}`", argv.first().map_or("", String::as_str)),
+            Self::SecretsManager(secret) => {
+                format!("the secret `{}` of Secrets Manager in {}", secret.secretsmanager, secret.region)
+            }
+            Self::Ssm(parameter) => format!("the parameter `{}` of SSM in {}", parameter.ssm, parameter.region),
+            Self::HashicorpVault(secret) => format!("`{}` of HashiCorp Vault", secret.vault),
         }
     }
-}
 
-fn from_env(name: &str) -> Result<String, SecretError> {
-    #[expect(clippy::disallowed_methods, reason = "configuration owns the environment")]
-    std::env::var(name).map_err(|_| SecretError::Env(name.to_owned()))
-}
-
-async fn from_file(file: &Path) -> Result<String, SecretError> {
-    let unreadable = |source| SecretError::File { file: file.to_owned(), source };
-    let mode = tokio::fs::metadata(file).await.map_err(unreadable)?.permissions().mode();
-    if mode & 0o004 != 0 && is_news(file) {
-        tracing::warn!(file = %file.display(), "every user of this machine can read this secret; run chmod o-r on it");
+    /// Whether reading it is a call over the network.
+    pub fn is_remote(&self) -> bool {
+        match self {
+            Self::Env(_) | Self::File(_) | Self::Command(_) => false,
+            Self::SecretsManager(_) | Self::Ssm(_) | Self::HashicorpVault(_) => true,
+        }
     }
-    tokio::fs::read_to_string(file).await.map_err(unreadable)
-}
 
-/// Whether this process has not warned of the file yet.
-fn is_news(file: &Path) -> bool {
-    static TOLD: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-    TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(file.to_owned())
-}
+    /// The field of it that is meant, where it has several.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::SecretsManager(secret) => secret.key.as_deref(),
+            Self::HashicorpVault(secret) => Some(&secret.key),
+            Self::Env(_) | Self::File(_) | Self::Command(_) | Self::Ssm(_) => None,
+        }
+    }
 
-async fn from_command(argv: &[String]) -> Result<String, SecretError> {
-    let (program, arguments) = argv.split_first().ok_or(SecretError::NoProgram)?;
-    Program::new(program).args(arguments).output(COMMAND_LIMIT).await.map_err(|error| SecretError::Command {
-        program: program.clone(),
-        // What it said on standard error may hold the secret.
-        reason: match error {
-            ProcessError::Failed { status, .. } => status.to_string(),
-            ProcessError::TimedOut { limit, .. } => format!("not within {limit:?}"),
-            ProcessError::Start { source, .. } => source.to_string(),
-            ProcessError::NoAccount => "no account".to_owned(),
-        },
-    })
+    /// The same for all of its fields: what they are read from together.
+    #[must_use]
+    pub fn whole(&self) -> Self {
+        let mut whole = self.clone();
+        match &mut whole {
+            Self::SecretsManager(secret) => secret.key = None,
+            Self::HashicorpVault(secret) => secret.key.clear(),
+            Self::Env(_) | Self::File(_) | Self::Command(_) | Self::Ssm(_) => {}
+        }
+        whole
+    }
 }

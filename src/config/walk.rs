@@ -60,8 +60,8 @@ impl<'a> Walk<'a> {
         }
         if shape.name == Some("SecretRef") && matches!(node.content, Content::Scalar { .. }) {
             // What was written is not shown: it may well be the secret.
-            let remedy = "write where it is found: `{file: PATH}`, `{env: NAME}` or `{command: [argv]}`, and replace \
-                          the secret if this was it";
+            let remedy = "write where it is found: `{file: PATH}`, `{env: NAME}` or `{command: [argv]}`, or in which \
+                          store (`docs/secrets.md`), and replace the secret if this was it";
             self.problem(node.place, "a text stands where a reference to a secret belongs", remedy);
             return None;
         }
@@ -76,8 +76,20 @@ impl<'a> Walk<'a> {
         match variants.as_slice() {
             [] => self.plain(shape, node, path),
             [only] if shape.schema.get("anyOf").is_some() => self.value(*only, node, path),
-            _ => self.choice(&variants, node, path),
+            _ => self.choice(&self.mappings_apart(variants), node, path),
         }
+    }
+
+    /// The same where one of the variants is itself a choice of mappings.
+    fn mappings_apart(&self, variants: Vec<Shape<'a>>) -> Vec<Shape<'a>> {
+        let mut apart = Vec::new();
+        for variant in variants {
+            let inner: Vec<_> = variant.schema.get("anyOf").and_then(Value::as_array).into_iter().flatten().collect();
+            let inner: Vec<_> = inner.into_iter().map(|inner| self.resolve(inner)).collect();
+            let are_mappings = !inner.is_empty() && inner.iter().all(|inner| type_of(*inner) == Some("object"));
+            if are_mappings { apart.extend(inner) } else { apart.push(variant) }
+        }
+        apart
     }
 
     /// One of several shapes.

@@ -1,9 +1,7 @@
 //! PostgreSQL: physical backups over the replication protocol, WAL streaming,
 //! restore into isolated instances, promotion.
 
-use std::path::PathBuf;
-
-use secrecy::SecretString;
+use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     domain::{DatabaseName, MemberName, SiteName},
@@ -13,6 +11,7 @@ use crate::{
 mod asked;
 mod catalogs;
 pub mod cluster;
+mod credentials;
 mod failure;
 mod hba;
 pub mod isolated;
@@ -25,6 +24,8 @@ pub mod settings;
 pub mod sql;
 pub mod wire;
 mod witness;
+
+pub use credentials::{CredentialError, CredentialSource, Credentials};
 
 /// As what servers know us, of all our connections; `synchronous_standby_names` may
 /// name it.
@@ -57,8 +58,10 @@ pub struct Member {
 /// How to log in to every member.
 #[derive(Debug, Clone)]
 pub struct Login {
+    /// The role whose rights we have: the one that logs in, or the one that they are members of.
     pub user: String,
-    pub password: Option<SecretString>,
+    /// What is logged in with, asked for at each login; `user` without a password when none.
+    pub credentials: Option<Arc<dyn CredentialSource>>,
     pub tls: Tls,
     /// Shown to a server that asks for it in TLS.
     pub certificate: Option<ClientCertificate>,

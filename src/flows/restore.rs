@@ -151,6 +151,7 @@ impl RestoreError {
         match self {
             Self::Vault(error) => error.is_permanent(),
             Self::Engine(error) => error.is_permanent(),
+            Self::Key(error) => error.is_permanent(),
             Self::Refused(_)
             | Self::Unreachable(_)
             | Self::Tablespace(_)
@@ -159,7 +160,6 @@ impl RestoreError {
             | Self::UnknownCluster { .. }
             | Self::NoRoom { .. }
             | Self::OverLimit { .. }
-            | Self::Key(_)
             | Self::Nothing { .. }
             | Self::NothingSound { .. }
             | Self::NoWindow { .. } => true,

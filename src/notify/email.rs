@@ -122,7 +122,7 @@ impl Email {
         let builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&self.host);
         let builder = builder.port(self.port).tls(tls).timeout(Some(LIMIT));
         let Some(login) = &self.login else { return Ok(builder.build()) };
-        let password = login.password.read().await.map_err(NotifyError::Secret)?;
+        let password = login.password.read().await?;
         let credentials = Credentials::new(login.user.clone(), password.expose_secret().to_owned());
         Ok(builder.credentials(credentials).build())
     }

@@ -35,7 +35,7 @@ pub struct PagerDuty {
 impl Notify for PagerDuty {
     async fn send(&self, notice: &Notice) -> Result<(), NotifyError> {
         let server = self.server().await?;
-        let key = self.routing_key.read().await.map_err(NotifyError::Secret)?;
+        let key = self.routing_key.read().await?;
         let key = key.expose_secret().trim();
         let body = serde_json::json!({
             "routing_key": key,
@@ -62,7 +62,7 @@ impl Notify for PagerDuty {
     }
 
     async fn probe(&self) -> Result<(), NotifyError> {
-        self.routing_key.read().await.map_err(NotifyError::Secret)?;
+        self.routing_key.read().await?;
         self.server().await?.probe().await
     }
 }

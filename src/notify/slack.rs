@@ -39,7 +39,7 @@ impl Notify for Slack {
 
 impl Slack {
     async fn server(&self) -> Result<Server, NotifyError> {
-        let text = self.url.read().await.map_err(NotifyError::Secret)?;
+        let text = self.url.read().await?;
         let url = Url::parse(text.expose_secret().trim()).ok().filter(is_protected);
         // What it is instead is not shown: it may be another secret.
         let url = url.ok_or_else(|| NotifyError::Unfit {

@@ -64,7 +64,7 @@ impl Webhook {
     }
 
     async fn key(&self) -> Result<Hmac<Sha256>, NotifyError> {
-        let secret = self.secret.read().await.map_err(NotifyError::Secret)?;
+        let secret = self.secret.read().await?;
         key(&secret).ok_or_else(|| NotifyError::Unfit {
             what: "what `secret` refers to is no key of Standard Webhooks".to_owned(),
             remedy: "store `whsec_` and base64 of 24 to 64 random bytes there",

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use lifeboat::{
     domain::{Notice, Topic, with_causes},
-    notify::{NotifyError, SecretSource},
+    notify::{NotifyError, SecretSource, Unread},
 };
 use secrecy::SecretString;
 
@@ -19,7 +19,7 @@ struct Known(String);
 
 #[async_trait]
 impl SecretSource for Known {
-    async fn read(&self) -> Result<SecretString, Box<dyn std::error::Error + Send + Sync>> {
+    async fn read(&self) -> Result<SecretString, Unread> {
         Ok(self.0.clone().into())
     }
 }

@@ -13,12 +13,36 @@ mod sample;
 mod standby;
 mod stream;
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use lifeboat::engine::postgres::{
-    Login, Member, Postgres, Tls,
+    CredentialError, CredentialSource, Credentials, Login, Member, Postgres, Tls,
     protect::{BeatSession, Patience},
 };
 
 use crate::support::Lab;
+
+/// What is logged in with and never changes.
+#[derive(Debug)]
+struct Known(Credentials);
+
+#[async_trait]
+impl CredentialSource for Known {
+    async fn read(&self) -> Result<Credentials, CredentialError> {
+        Ok(self.0.clone())
+    }
+
+    async fn read_anew(&self) -> Result<Credentials, CredentialError> {
+        Ok(self.0.clone())
+    }
+}
+
+/// The user of `postgres` with this password.
+fn known(postgres: &Postgres, password: &str) -> Option<Arc<dyn CredentialSource>> {
+    let user = postgres.login.user.clone();
+    Some(Arc::new(Known(Credentials { user, password: Some(password.to_owned().into()) })))
+}
 
 /// A server of the lab over TCP, as `user`, without TLS.
 fn over_tcp(lab: &Lab, user: &str) -> Postgres {
@@ -27,7 +51,7 @@ fn over_tcp(lab: &Lab, user: &str) -> Postgres {
         members: vec![member("a", "127.0.0.1", lab.port)],
         login: Login {
             user: user.to_owned(),
-            password: None,
+            credentials: None,
             tls: Tls::Disable,
             certificate: None,
             dbname: "postgres".to_owned(),

@@ -4,6 +4,7 @@
 pub(crate) mod authority;
 pub(crate) mod line;
 pub(crate) mod moto;
+pub(crate) mod openbao;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
 pub(crate) mod smtp;

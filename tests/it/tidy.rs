@@ -18,7 +18,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("fault", &[]),
     ("process", &[]),
     ("telemetry", &[]),
+    ("aws", &["domain"]),
     ("config", &["domain", "process", "decide"]),
+    ("secrets", &["domain", "decide", "process", "aws", "config"]),
     ("dns", &["domain", "clock", "durable", "process", "decide"]),
     ("engine", &["domain", "aws", "clock", "durable", "process", "fault", "decide"]),
     ("notify", &["domain", "clock"]),
@@ -31,7 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "flows",
         &[
             "domain", "aws", "decide", "clock", "durable", "fault", "process", "config", "dns", "engine", "vault",
-            "db", "evidence", "flow",
+            "db", "evidence", "flow", "secrets",
         ],
     ),
     (
@@ -55,6 +57,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "flow",
             "flows",
             "report",
+            "secrets",
         ],
     ),
     (

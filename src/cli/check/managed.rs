@@ -9,6 +9,7 @@ use crate::{
     domain::{Region, with_causes},
     engine::managed::Duty,
     flows::prune_snapshots,
+    secrets::Secrets,
 };
 
 /// What a person should know of the files.
@@ -44,9 +45,9 @@ pub(super) fn summary(schedule: &ScheduleConfig) -> Option<String> {
 
 /// Whether the provider lets each duty in, knows the database, and has it set up as the
 /// schedule says.
-pub(super) async fn look_at(estate: &Estate, schedule: &ScheduleConfig, found: &mut Looked) {
+pub(super) async fn look_at(estate: &Estate, secrets: &Secrets, schedule: &ScheduleConfig, found: &mut Looked) {
     let name = &schedule.database;
-    let database = match app::open_managed(estate, name).await {
+    let database = match app::open_managed(estate, secrets, name) {
         Ok(database) => database,
         Err(error) => return found.problem(with_causes(&error)),
     };

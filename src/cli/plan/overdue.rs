@@ -11,6 +11,7 @@ use crate::{
     db::{self, Db, DbError},
     decide::agenda::{Agenda, Due, Missed},
     domain::{DatabaseName, with_causes},
+    secrets::Secrets,
     tasks::schedule,
 };
 
@@ -79,7 +80,7 @@ async fn is_to_run(estate: &Estate, database: &DatabaseName, agenda: &Agenda, li
     if agenda.lines.get(line).is_none_or(|line| line.backup.is_some()) {
         return true;
     }
-    if let Ok(database) = app::open_managed(estate, database).await {
+    if let Ok(database) = app::open_managed(estate, &Secrets::open(&estate.daemon), database) {
         return schedule::has_snapshot_before(&database, due_at).await.unwrap_or(false);
     }
     match app::open_for_restore(estate, database, None).await {

@@ -18,6 +18,7 @@ use crate::{
     },
     domain::{DatabaseName, Region, VaultName, with_causes},
     flows::Database,
+    secrets::Secret,
     vault::{
         self, Listing, VaultIdentity,
         signature::{Signer, Verifier},
@@ -99,7 +100,8 @@ impl GivenOptions {
         };
         let unfit = |why: String| UsageError(format!("`--identity {}` is of no use: {why}", file.display()));
         let file = std::path::absolute(file).map_err(|error| unfit(error.to_string()))?;
-        let secret = SecretRef::File(file.clone()).read().await.map_err(|error| unfit(with_causes(&error)))?;
+        let secret =
+            Secret::local(SecretRef::File(file.clone())).read().await.map_err(|error| unfit(with_causes(&error)))?;
         vault::identities_from(secret.expose_secret()).map_err(|error| unfit(with_causes(&error)))?;
         Ok(file)
     }

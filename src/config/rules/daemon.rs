@@ -38,8 +38,9 @@ pub(super) fn check(root: Spot<'_>, report: &mut Report<'_>) {
         report.add(roles.place, "this node would do nothing", "name `scheduler`, `worker` or `api`, or remove `roles`");
     }
     report.refuse_twins(roles);
-    keys(root.get("keys"), report);
-    credentials(root.get("aws").get("credentials"), report);
+    super::secret_stores::check(root, report);
+    keys(root, report);
+    aws_credentials(root, report);
     vaults(root, report);
     for (_, _, provider) in root.get("dns").pairs() {
         zone(provider, report);
@@ -54,7 +55,8 @@ pub(super) fn check(root: Spot<'_>, report: &mut Report<'_>) {
     }
 }
 
-fn keys(keys: Spot<'_>, report: &mut Report<'_>) {
+fn keys(root: Spot<'_>, report: &mut Report<'_>) {
+    let keys = root.get("keys");
     let recipients = keys.get("recipients");
     let count = recipients.items().count();
     let reason = keys.get("single_recipient_reason");
@@ -75,8 +77,8 @@ fn keys(keys: Spot<'_>, report: &mut Report<'_>) {
         _ => {}
     }
     report.refuse_twins(recipients);
-    report.command(keys.get("identity").get("command"));
-    report.command(keys.get("escrow").get("command"));
+    report.secret(root, keys.get("identity"));
+    report.secret(root, keys.get("escrow"));
     for needs_identity in ["escrow", "rotate"] {
         if keys.get(needs_identity).exists() && !keys.get("identity").exists() {
             report.add(
@@ -125,7 +127,7 @@ fn vaults(root: Spot<'_>, report: &mut Report<'_>) {
     refuse_shared_prefixes(vaults, report);
     for (_, _, vault) in vaults.pairs() {
         limits(vault.get("limits"), report);
-        bucket(vault, report);
+        bucket(root, vault, report);
     }
 }
 
@@ -174,7 +176,7 @@ fn limits(limits: Spot<'_>, report: &mut Report<'_>) {
     }
 }
 
-fn bucket(vault: Spot<'_>, report: &mut Report<'_>) {
+fn bucket(root: Spot<'_>, vault: Spot<'_>, report: &mut Report<'_>) {
     if vault.get("signing_region").exists() && !vault.get("endpoint").exists() {
         report.add(
             vault.key("signing_region"),
@@ -192,8 +194,8 @@ fn bucket(vault: Spot<'_>, report: &mut Report<'_>) {
         );
     }
     let (key, delete_key) = (vault.get("credentials"), vault.get("delete_credentials"));
-    credentials(key, report);
-    credentials(delete_key, report);
+    credentials(root, key, report);
+    credentials(root, delete_key, report);
     let (id, delete_id) = (key.get("access_key_id"), delete_key.get("access_key_id"));
     if id.text().is_some() && id.text() == delete_id.text() {
         report.add(
@@ -204,9 +206,24 @@ fn bucket(vault: Spot<'_>, report: &mut Report<'_>) {
     }
 }
 
-fn credentials(key: Spot<'_>, report: &mut Report<'_>) {
+fn credentials(root: Spot<'_>, key: Spot<'_>, report: &mut Report<'_>) {
     for secret in ["secret_access_key", "session_token"] {
-        report.command(key.get(secret).get("command"));
+        report.secret(root, key.get(secret));
+    }
+}
+
+/// What lets this node in to AWS has to be here before anything is asked.
+fn aws_credentials(root: Spot<'_>, report: &mut Report<'_>) {
+    let key = root.get("aws").get("credentials");
+    credentials(root, key, report);
+    for secret in ["secret_access_key", "session_token"].map(|secret| key.get(secret)) {
+        for store in ["secretsmanager", "ssm", "vault"].into_iter().filter(|store| secret.get(store).exists()) {
+            report.add(
+                secret.key(store),
+                "what lets this node in to AWS has to be on this machine",
+                "write `{file: PATH}`, `{env: NAME}` or `{command: [argv]}`, or remove `credentials`: then the SDK finds a role",
+            );
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Report, Spot, known};
 pub(super) fn daemon(root: Spot<'_>, report: &mut Report<'_>) {
     for (_, _, notifier) in root.get("notify").pairs() {
         for (_, _, value) in notifier.pairs() {
-            report.command(value.get("command")); // Of those that are secrets.
+            report.secret(root, value); // Of those that are secrets.
         }
         if notifier.get("kind").text() == Some("email") {
             email(notifier, report);

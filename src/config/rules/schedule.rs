@@ -30,7 +30,7 @@ pub(super) fn check(daemon: Spot<'_>, schedule: Spot<'_>, report: &mut Report<'_
         report.add(regions.place, "the residency allows no region", "list the regions where the data may be");
     }
     promise::check(daemon, schedule, report);
-    login(schedule.get("login"), report);
+    login(daemon, schedule.get("login"), report);
     let backups = schedule.get("backups");
     if backups.is_empty() {
         report.add(backups.place, "no backup is ever taken", "add `- {kind: full, cron: \"0 2 * * *\"}`");
@@ -75,8 +75,9 @@ fn require(schedule: Spot<'_>, keys: &[(&str, &str)], report: &mut Report<'_>) {
     }
 }
 
-fn login(login: Spot<'_>, report: &mut Report<'_>) {
-    report.command(login.get("password").get("command"));
+fn login(daemon: Spot<'_>, login: Spot<'_>, report: &mut Report<'_>) {
+    report.secret(daemon, login.get("password"));
+    users(daemon, login, report);
     for (one, other) in [("sslcert", "sslkey"), ("sslkey", "sslcert")] {
         if login.get(one).exists() && !login.get(other).exists() {
             let what = format!("`{one}` is of no use without `{other}`");
@@ -86,6 +87,25 @@ fn login(login: Spot<'_>, report: &mut Report<'_>) {
     if login.get("sslcert").exists() && login.get("sslmode").text() == Some("disable") {
         let remedy = "use `sslmode: verify-full`, or remove `sslcert` and `sslkey`";
         report.add(login.key("sslcert"), "without TLS no certificate is shown", remedy);
+    }
+}
+
+/// Users that come and go have a role in common, or nobody could say whose rights they need.
+fn users(daemon: Spot<'_>, login: Spot<'_>, report: &mut Report<'_>) {
+    let (user, role) = (login.get("user"), login.get("member_of"));
+    let is_referred = user.exists() && user.text().is_none();
+    if is_referred {
+        report.secret(daemon, user);
+        if !login.get("password").exists() {
+            report.add(login.key("user"), "a user that is found elsewhere has a password there", "add `password: …`");
+        }
+    }
+    if is_referred && !role.exists() {
+        let remedy = "add `member_of: ROLE`, and grant the role to each of them when they are made";
+        report.add(login.key("user"), "nothing says whose rights these users have", remedy);
+    }
+    if !is_referred && user.exists() && role.exists() {
+        report.add(login.key("member_of"), "the role that logs in is `user`", "remove `member_of`");
     }
 }
 

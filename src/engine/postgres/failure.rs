@@ -14,11 +14,16 @@ pub(super) fn unreachable(member: &Member, source: io::Error) -> EngineError {
 }
 
 /// The server does not let us in.
-pub(super) fn login(postgres: &Postgres, member: &Member, reason: String) -> EngineError {
+pub(super) fn login(postgres: &Postgres, member: &Member, user: &str, reason: String) -> EngineError {
+    refused(postgres, member, user, (reason, false))
+}
+
+fn refused(postgres: &Postgres, member: &Member, user: &str, (reason, is_password): (String, bool)) -> EngineError {
     EngineError::Login {
         member: member.name.clone(),
-        address: member.address(),
-        user: postgres.login.user.clone(),
+        address: member.address().into_boxed_str(),
+        user: user.to_owned(),
+        is_password,
         remedy: hba::remedy(postgres, &reason)
             .unwrap_or_else(|| "check `login` in the schedule and the server's pg_hba.conf".to_owned()),
         reason,
@@ -26,10 +31,12 @@ pub(super) fn login(postgres: &Postgres, member: &Member, reason: String) -> Eng
 }
 
 /// What a server's refusal of a new connection means.
-pub(super) fn refused_login(postgres: &Postgres, member: &Member, refusal: Refusal) -> EngineError {
+pub(super) fn refused_login(postgres: &Postgres, member: &Member, user: &str, refusal: Refusal) -> EngineError {
     match refusal.code.as_str() {
-        // Wrong password; no line in pg_hba.conf, or no such role.
-        "28P01" | "28000" => login(postgres, member, refusal.message),
+        // Wrong password, or no such role.
+        "28P01" => refused(postgres, member, user, (refusal.message, true)),
+        // No line in pg_hba.conf, or a role that may not log in.
+        "28000" => login(postgres, member, user, refusal.message),
         "42501" => lacks_replication(postgres, member),
         // Of the role, the server, or the walsenders.
         CROWDED => {
@@ -80,12 +87,12 @@ pub(super) fn of_sql(member: &MemberName, action: &'static str, error: sqlx::Err
 }
 
 /// What a driver's error while connecting means.
-pub(super) fn of_connect(postgres: &Postgres, member: &Member, error: sqlx::Error) -> EngineError {
+pub(super) fn of_connect(postgres: &Postgres, member: &Member, user: &str, error: sqlx::Error) -> EngineError {
     match error {
         sqlx::Error::Database(error) if error.code().as_deref() == Some("42501") => {
             lacks_connect(postgres, member, error.message())
         }
-        sqlx::Error::Database(error) => refused_login(postgres, member, refusal(error.as_ref())),
+        sqlx::Error::Database(error) => refused_login(postgres, member, user, refusal(error.as_ref())),
         sqlx::Error::Io(source) => {
             super::wire::tls::refused(member, source).unwrap_or_else(|source| unreachable(member, source))
         }
@@ -94,7 +101,7 @@ pub(super) fn of_connect(postgres: &Postgres, member: &Member, error: sqlx::Erro
             what: format!("TLS failed: {source}"),
             remedy: super::wire::tls::REMEDY.to_owned(),
         },
-        other => login(postgres, member, other.to_string()),
+        other => login(postgres, member, user, other.to_string()),
     }
 }
 

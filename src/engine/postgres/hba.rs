@@ -22,8 +22,12 @@ fn line(login: &Login, reason: &str) -> Option<String> {
     } else {
         name(quoted(reason, "database ").unwrap_or(&login.dbname))
     };
-    let user = name(&login.user);
-    let secret = login.password.is_some();
+    let user = match quoted(reason, "user ") {
+        // One of many, which come and go: the line lets all members of their role in.
+        Some(user) if user != login.user => format!("+{}", name(&login.user)),
+        _ => name(&login.user),
+    };
+    let secret = login.credentials.is_some();
     if seen == "[local]" {
         return Some(format!("local {database} {user} {}", if secret { "scram-sha-256" } else { "peer" }));
     }
@@ -50,20 +54,40 @@ fn name(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
+
+    use super::{
+        super::{CredentialError, CredentialSource, Credentials},
+        *,
+    };
+
+    /// One that no login comes to ask.
+    #[derive(Debug)]
+    struct Nobody;
+
+    #[async_trait::async_trait]
+    impl CredentialSource for Nobody {
+        async fn read(&self) -> Result<Credentials, CredentialError> {
+            unreachable!("no login")
+        }
+
+        async fn read_anew(&self) -> Result<Credentials, CredentialError> {
+            unreachable!("no login")
+        }
+    }
 
     #[test]
     fn the_line_has_the_address_that_the_server_sees() {
         let login = |user: &str, password: bool, tls: Tls| Login {
             user: user.to_owned(),
-            password: password.then(|| "p".to_owned().into()),
+            credentials: password.then(|| Arc::new(Nobody) as Arc<dyn CredentialSource>),
             tls,
             certificate: None,
             dbname: "wallet".to_owned(),
         };
         let verified = || Tls::VerifyFull { root_certificate: None };
-        let entry = |host: &str| {
-            format!(r#"no pg_hba.conf entry for host "{host}", user "lifeboat", database "my wallet", SSL encryption"#)
+        let entry = |host: &str, user: &str| {
+            format!(r#"no pg_hba.conf entry for host "{host}", user "{user}", database "my wallet", SSL encryption"#)
         };
         let replication =
             r#"no pg_hba.conf entry for replication connection from host "10.0.0.7", user "lifeboat", no encryption"#;
@@ -78,11 +102,20 @@ mod tests {
             (login("lifeboat", false, verified()), rejects, "hostssl wallet lifeboat ::1/128 cert"),
             (
                 login("a b", true, Tls::Require),
-                &entry("10.1.1.1"),
+                &entry("10.1.1.1", "a b"),
                 "hostssl \"my wallet\" \"a b\" 10.1.1.1/32 scram-sha-256",
             ),
-            (login("lifeboat", true, verified()), &entry("[local]"), "local \"my wallet\" lifeboat scram-sha-256"),
-            (login("all", false, verified()), &entry("[local]"), "local \"my wallet\" \"all\" peer"),
+            (
+                login("lifeboat", true, verified()),
+                &entry("[local]", "lifeboat"),
+                "local \"my wallet\" lifeboat scram-sha-256",
+            ),
+            (
+                login("lifeboat", true, Tls::Disable),
+                &entry("10.1.1.1", "v-lifeboat-1"),
+                "host \"my wallet\" +lifeboat 10.1.1.1/32 scram-sha-256",
+            ),
+            (login("all", false, verified()), &entry("[local]", "all"), "local \"my wallet\" \"all\" peer"),
         ] {
             assert_eq!(line(&login, reason).as_deref(), Some(expected));
         }

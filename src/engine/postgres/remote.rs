@@ -48,7 +48,7 @@ impl RemoteInstance {
         let postgres = of_one(database, login, member);
         let connection = sql::connect(&postgres, member, &login.dbname).await?;
         connection.close().await.map_err(|error| sql::failed(&member.name, "the first login", error))?;
-        let session = Session::at_host(member, login)?;
+        let session = Session::at_host(member, login).await?;
         let version = session.row("select current_setting('server_version')").await?;
         let server_version = version.try_get(0).map_err(|error| failed(&error))?;
         let reached = reached(&session).await;

@@ -15,7 +15,7 @@ use sqlx::{
 use tokio::time::timeout;
 
 use super::{
-    APPLICATION, Login, Member, Postgres, Tls, failure,
+    APPLICATION, Credentials, Login, Member, Postgres, Tls, failure,
     wire::{self, tls},
 };
 use crate::{domain::MemberName, engine::EngineError};
@@ -23,30 +23,52 @@ use crate::{domain::MemberName, engine::EngineError};
 /// How long reaching a member and logging in may take.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// Logs in to `dbname` on `member`, within 10 s.
+/// Logs in to `dbname` on `member`, within 10 s once there is something to log in with; and
+/// once more where that is refused and its source says something else by now.
 pub async fn connect(postgres: &Postgres, member: &Member, dbname: &str) -> Result<PgConnection, EngineError> {
-    let options = options(member, &postgres.login, dbname)?;
+    let credentials = postgres.login.credentials().await?;
+    match connect_as(postgres, member, dbname, &credentials).await {
+        Err(error) => match postgres.login.other_after(&error, &credentials).await {
+            Some(other) => connect_as(postgres, member, dbname, &other).await,
+            None => Err(error),
+        },
+        connected => connected,
+    }
+}
+
+async fn connect_as(
+    postgres: &Postgres,
+    member: &Member,
+    dbname: &str,
+    credentials: &Credentials,
+) -> Result<PgConnection, EngineError> {
+    let options = options(member, &postgres.login, credentials, dbname)?;
     match timeout(CONNECT_LIMIT, options.connect()).await {
         Ok(Ok(connected)) => Ok(connected),
         // The driver does not tell a server without TLS from one with a bad certificate.
         Ok(Err(error @ sqlx::Error::Tls(_))) => {
             let offered = wire::offers_tls(member).await;
-            Err(offered.err().unwrap_or_else(|| failure::of_connect(postgres, member, error)))
+            Err(offered.err().unwrap_or_else(|| failure::of_connect(postgres, member, &credentials.user, error)))
         }
-        Ok(Err(error)) => Err(failure::of_connect(postgres, member, error)),
+        Ok(Err(error)) => Err(failure::of_connect(postgres, member, &credentials.user, error)),
         Err(_) => Err(failure::unreachable(member, io::Error::from(io::ErrorKind::TimedOut))),
     }
 }
 
-/// How to log in to `dbname` on `member`. Reads the certificates; connects nowhere.
-pub(super) fn options(member: &Member, login: &Login, dbname: &str) -> Result<PgConnectOptions, EngineError> {
+/// How to log in to `dbname` on `member` with these. Reads the certificates; connects nowhere.
+pub(super) fn options(
+    member: &Member,
+    login: &Login,
+    credentials: &Credentials,
+    dbname: &str,
+) -> Result<PgConnectOptions, EngineError> {
     let mut options = PgConnectOptions::new_without_pgpass()
         .port(member.port)
-        .username(&login.user)
+        .username(&credentials.user)
         .database(dbname)
         .application_name(APPLICATION)
         .statement_cache_capacity(16);
-    if let Some(password) = &login.password {
+    if let Some(password) = &credentials.password {
         options = options.password(password.expose_secret());
     }
     options = match (member.host.starts_with('/'), &login.tls) {

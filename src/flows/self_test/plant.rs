@@ -19,6 +19,7 @@ use crate::{
     fault,
     flow::StepError,
     flows::{Database, KeyError, Keys, Parts, Vault, restore},
+    secrets::Secret,
     vault::{Faulty, ObjectKey, WalName},
 };
 
@@ -104,7 +105,7 @@ pub(super) fn wrong_key(database: &Database, config: &RestoreTestConfig, folder:
         return Err(KeyError::NoIdentity.into());
     }
     let file = folder.join(STRANGER);
-    let identity = Some(SecretRef::File(file.clone()));
+    let identity = Some(Secret::local(SecretRef::File(file.clone())));
     let keys = Keys { identity, ..keys(database) };
     let keys = if fault::is_blinded("wrong_key") { self::keys(database) } else { keys };
     let database = with(database, config, (database.vaults.clone(), keys));

@@ -123,7 +123,7 @@ impl Store for Moody {
 async fn open(site: &Site, stores: &[SharedStore]) -> (Arc<App>, Arc<Database>) {
     let estate = config::load(&site.path("lifeboat.yaml")).unwrap();
     let app = App::open(estate, Clock::system(), Role::WithoutDns).await.unwrap();
-    let mut database = app::open_to_look(&app.estate, &name()).await.unwrap().database;
+    let mut database = app::open_to_look(&app.estate, &app.secrets, &name()).await.unwrap().database;
     let vault = |store: &SharedStore| Vault {
         store: Arc::clone(store),
         durability: Durability::Required,

@@ -146,10 +146,10 @@ async fn edits_take_effect_while_the_daemon_serves_and_broken_ones_do_not() {
     tiers::are_told(&lab, &site).await;
     assert_eq!(sender(&lab, "wallet").await, first, "what another database lacks touches no stream");
 
-    // No file of the configuration changes: it is read anew when it is asked for.
+    // No file of the configuration changes, and nobody asks for anything: it is read at each login.
     lab.psql(&format!("ALTER ROLE lifeboat PASSWORD '{PASSWORD}2'")).await;
     site.put_private("wallet.password", &format!("{PASSWORD}2"));
-    hang_up();
+    lab.psql(&format!("SELECT pg_terminate_backend({first})")).await;
     eventually("streams log in with the new password", SOON, async || {
         let now = sender(&lab, "wallet").await;
         !now.is_empty() && now != first

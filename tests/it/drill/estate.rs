@@ -42,7 +42,7 @@ impl Pair {
             members: vec![at("a", "127.0.0.1"), at("b", "127.0.0.2")],
             login: Login {
                 user: "lifeboat".to_owned(),
-                password: None,
+                credentials: None,
                 tls: Tls::Disable,
                 certificate: None,
                 dbname: "postgres".to_owned(),

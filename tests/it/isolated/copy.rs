@@ -46,7 +46,7 @@ pub(super) fn protected(lab: &Lab) -> Postgres {
         ],
         login: Login {
             user: "postgres".to_owned(),
-            password: None,
+            credentials: None,
             tls: Tls::Disable,
             certificate: None,
             dbname: "postgres".to_owned(),

@@ -6,6 +6,7 @@ use lifeboat::engine::{
 };
 
 use super::{
+    known,
     login::{is_let_in, log_in},
     over_tcp, set_hba,
 };
@@ -72,11 +73,11 @@ async fn a_certificate_lets_in_the_role_that_it_names_and_nobody_else() {
     // A password and the certificate, both.
     set_hba(&lab, "hostssl all,replication all 127.0.0.1/32 scram-sha-256 clientcert=verify-full").await;
     carol.login.certificate = shown("carol");
-    carol.login.password = Some("p".to_owned().into());
+    carol.login.credentials = known(&carol, "p");
     is_let_in(&carol).await;
-    carol.login.password = Some("q".to_owned().into());
+    carol.login.credentials = known(&carol, "q");
     refused(&carol, login, "password authentication failed").await;
-    carol.login.password = Some("p".to_owned().into());
+    carol.login.credentials = known(&carol, "p");
     carol.login.certificate = None;
     refused(&carol, login, "client certificate").await;
 }

@@ -1,11 +1,17 @@
 //! Every way in, and every way to be refused with words that help.
 
-use lifeboat::engine::{
-    EngineError, Look,
-    postgres::{Postgres, Tls, sql, wire::Connection},
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
-use super::{member, over_tcp, set_hba};
+use async_trait::async_trait;
+use lifeboat::engine::{
+    EngineError, Look,
+    postgres::{CredentialError, CredentialSource, Credentials, Postgres, Tls, sql, wire::Connection},
+};
+
+use super::{known, member, over_tcp, set_hba};
 use crate::support::{Lab, authority::certificate, free_port, scratch};
 
 /// Logs in with both clients: the one for SQL and the one for replication.
@@ -40,11 +46,11 @@ async fn passwords_are_proven_with_scram_and_md5_and_a_wrong_one_is_named() {
         .await;
         set_hba(&lab, &format!("host all all 127.0.0.1/32 {method}\nhost replication all 127.0.0.1/32 {method}")).await;
         let mut postgres = over_tcp(&lab, &role);
-        postgres.login.password = Some("käse '1".to_owned().into());
+        postgres.login.credentials = known(&postgres, "käse '1");
         is_let_in(&postgres).await;
 
-        for wrong in [Some("other".to_owned().into()), None] {
-            postgres.login.password = wrong;
+        for wrong in [known(&postgres, "other"), None] {
+            postgres.login.credentials = wrong;
             for result in log_in(&postgres).await {
                 let error = result.unwrap_err();
                 assert!(matches!(&error, EngineError::Login { .. }), "{method}: {error:?}");
@@ -54,13 +60,69 @@ async fn passwords_are_proven_with_scram_and_md5_and_a_wrong_one_is_named() {
     }
 }
 
+/// What is kept is outdated; what is asked for anew counts how often.
+#[derive(Debug)]
+struct Rotated {
+    anew: &'static str,
+    asked: AtomicUsize,
+}
+
+impl Rotated {
+    fn of(anew: &'static str) -> Arc<Self> {
+        Arc::new(Self { anew, asked: AtomicUsize::new(0) })
+    }
+}
+
+fn credentials(password: &str) -> Credentials {
+    Credentials { user: "rotating".to_owned(), password: Some(password.to_owned().into()) }
+}
+
+#[async_trait]
+impl CredentialSource for Rotated {
+    async fn read(&self) -> Result<Credentials, CredentialError> {
+        Ok(credentials("old"))
+    }
+
+    async fn read_anew(&self) -> Result<Credentials, CredentialError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Ok(credentials(self.anew))
+    }
+}
+
+#[tokio::test]
+async fn a_refused_password_is_read_anew_and_another_refusal_is_not() {
+    let lab = Lab::start("").await;
+    lab.psql("CREATE ROLE rotating LOGIN REPLICATION PASSWORD 'new'").await;
+    let hba = "host all rotating 127.0.0.1/32 scram-sha-256\nhost replication rotating 127.0.0.1/32 scram-sha-256";
+    set_hba(&lab, hba).await;
+    let mut postgres = over_tcp(&lab, "rotating");
+    for (anew, is_let_in) in [("new", true), ("old", false), ("other", false)] {
+        let source = Rotated::of(anew);
+        postgres.login.credentials = Some(source.clone());
+        for result in log_in(&postgres).await {
+            assert_eq!(result.is_ok(), is_let_in, "{anew}: {result:?}");
+            let is_refused = |error: &EngineError| matches!(error, EngineError::Login { is_password: true, .. });
+            assert!(result.as_ref().err().is_none_or(is_refused), "{anew}: {result:?}");
+        }
+        assert_eq!(source.asked.load(Ordering::Relaxed), 2, "once for each client");
+    }
+    // Another password would help nobody here.
+    set_hba(&lab, "host all postgres 127.0.0.1/32 trust").await;
+    let source = Rotated::of("new");
+    postgres.login.credentials = Some(source.clone());
+    for result in log_in(&postgres).await {
+        assert!(matches!(result, Err(EngineError::Login { is_password: false, .. })), "{result:?}");
+    }
+    assert_eq!(source.asked.load(Ordering::Relaxed), 0);
+}
+
 #[tokio::test]
 async fn a_clear_password_is_sent_over_a_socket_only() {
     let lab = Lab::start("").await;
     lab.psql("CREATE ROLE plain LOGIN REPLICATION PASSWORD 'p'").await;
     set_hba(&lab, "local all,replication plain password\nhost all,replication plain 127.0.0.1/32 password").await;
     let mut postgres = over_tcp(&lab, "plain");
-    postgres.login.password = Some("p".to_owned().into());
+    postgres.login.credentials = known(&postgres, "p");
     let error = Connection::open(&postgres, &postgres.members[0]).await.err().expect("refused");
     assert!(error.to_string().contains("without TLS"), "{error}");
     postgres.members = vec![member("a", lab.cluster.socket_folder().to_str().unwrap(), lab.port)];
@@ -140,7 +202,7 @@ async fn tls_checks_authority_and_name_when_it_is_to() {
     set_hba(&lab, "hostssl all all 127.0.0.1/32 scram-sha-256\nhostssl replication all 127.0.0.1/32 scram-sha-256")
         .await;
     postgres.login.user = "scram".to_owned();
-    postgres.login.password = Some("p".to_owned().into());
+    postgres.login.credentials = known(&postgres, "p");
     is_let_in(&postgres).await;
 
     let refused = async |postgres: &Postgres| {

@@ -79,11 +79,12 @@ impl Session {
         Self { way: Way::Socket(socket.to_owned()), user: user.to_owned(), dbname: dbname.to_owned() }
     }
 
-    /// Over the network. Reads the certificates once; connects nowhere yet.
-    pub(in super::super) fn at_host(member: &Member, login: &Login) -> Result<Self, EngineError> {
-        let options = sql::options(member, login, &login.dbname)?;
+    /// Over the network. Reads certificates and credentials once; connects nowhere yet.
+    pub(in super::super) async fn at_host(member: &Member, login: &Login) -> Result<Self, EngineError> {
+        let credentials = login.credentials().await?;
+        let options = sql::options(member, login, &credentials, &login.dbname)?;
         let way = Way::Network(Box::new(options));
-        Ok(Self { way, user: login.user.clone(), dbname: login.dbname.clone() })
+        Ok(Self { way, user: credentials.user, dbname: login.dbname.clone() })
     }
 
     /// The same as another user.

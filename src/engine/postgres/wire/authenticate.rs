@@ -17,7 +17,7 @@ use secrecy::ExposeSecret;
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use super::{
-    super::{Member, Postgres, failure},
+    super::{Credentials, Member, Postgres, failure},
     Connection,
     reply::{Reply, c_string, nonsense},
 };
@@ -35,14 +35,14 @@ const SASL_FINAL: u32 = 12;
 pub(super) async fn log_in(
     connection: &mut Connection,
     postgres: &Postgres,
-    member: &Member,
-    is_private: bool,
+    (member, is_private): (&Member, bool),
+    credentials: &Credentials,
 ) -> Result<(), EngineError> {
-    let user = postgres.login.user.as_str();
-    let refused = |reason: &str| failure::login(postgres, member, reason.to_owned());
+    let user = credentials.user.as_str();
+    let refused = |reason: &str| failure::login(postgres, member, user, reason.to_owned());
     let password = || {
         let password =
-            postgres.login.password.as_ref().ok_or_else(|| refused("it asks for a password and none is set"))?;
+            credentials.password.as_ref().ok_or_else(|| refused("it asks for a password and none is set"))?;
         Ok(password.expose_secret().as_bytes())
     };
     let mut scram: Option<ScramSha256> = None;
@@ -51,7 +51,7 @@ pub(super) async fn log_in(
         let reply = connection.receive().await.map_err(|source| broken(connection, source))?;
         let answered = match reply {
             Reply::Ready => return Ok(()),
-            Reply::Failed(refusal) => return Err(failure::refused_login(postgres, member, refusal)),
+            Reply::Failed(refusal) => return Err(failure::refused_login(postgres, member, user, refusal)),
             // A server that could not prove itself would leave the proof out.
             Reply::Authentication(OK, _) if scram.is_some() => Err(nonsense("a login without the server's own proof")),
             Reply::Authentication(OK, _) => Ok(()),

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    super::{APPLICATION, Member, Postgres, failure},
+    super::{APPLICATION, Credentials, Member, Postgres, failure},
     Connection, Transport, authenticate, tls,
 };
 use crate::engine::EngineError;
@@ -26,20 +26,36 @@ const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5)).with_retries(3);
 
 impl Connection {
-    /// Logs in to `member` for physical replication, within 10 s.
+    /// Logs in to `member` for physical replication, within 10 s once there is something to
+    /// log in with; and once more where that is refused and its source says something else by now.
     pub async fn open(postgres: &Postgres, member: &Member) -> Result<Self, EngineError> {
-        match timeout(CONNECT_LIMIT, open(postgres, member)).await {
-            Ok(result) => result,
-            Err(_) => Err(failure::unreachable(member, io::Error::from(io::ErrorKind::TimedOut))),
+        let credentials = postgres.login.credentials().await?;
+        match open(postgres, member, &credentials).await {
+            Err(error) => match postgres.login.other_after(&error, &credentials).await {
+                Some(other) => open(postgres, member, &other).await,
+                None => Err(error),
+            },
+            opened => opened,
         }
     }
 }
 
-async fn open(postgres: &Postgres, member: &Member) -> Result<Connection, EngineError> {
+async fn open(postgres: &Postgres, member: &Member, credentials: &Credentials) -> Result<Connection, EngineError> {
+    match timeout(CONNECT_LIMIT, open_unbounded(postgres, member, credentials)).await {
+        Ok(result) => result,
+        Err(_) => Err(failure::unreachable(member, io::Error::from(io::ErrorKind::TimedOut))),
+    }
+}
+
+async fn open_unbounded(
+    postgres: &Postgres,
+    member: &Member,
+    credentials: &Credentials,
+) -> Result<Connection, EngineError> {
     let (transport, is_private) = reach(postgres, member).await?;
     let mut connection = Connection::new(member.name.clone(), transport);
     let parameters = [
-        ("user", postgres.login.user.as_str()),
+        ("user", credentials.user.as_str()),
         ("replication", "true"),
         ("application_name", APPLICATION),
         ("client_encoding", "UTF8"),
@@ -48,7 +64,7 @@ async fn open(postgres: &Postgres, member: &Member) -> Result<Connection, Engine
         .send(|buffer| frontend::startup_message(parameters, buffer))
         .await
         .map_err(|source| connection.broken("the login", source))?;
-    match authenticate::log_in(&mut connection, postgres, member, is_private).await {
+    match authenticate::log_in(&mut connection, postgres, (member, is_private), credentials).await {
         // What is wrong with our certificate a server may say only after the handshake.
         Err(EngineError::Broken { member: name, action, source }) => {
             Err(tls::refused(member, source).unwrap_or_else(|source| EngineError::Broken {
