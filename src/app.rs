@@ -60,7 +60,7 @@ use known::{KnownVaults, NothingKnown};
 use looks::Looks;
 use notifiers::{Notifier, open_notifiers};
 use reopen::Origin;
-use stores::{open_stores, owned, shared};
+use stores::{Buckets, Opened, open_stores, owned, shared};
 
 /// Why nothing was started. All of it is the caller's to mend: exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +138,7 @@ impl App {
     /// Opens all that the files name. Connects to no database server.
     pub async fn open(estate: config::Estate, clock: Clock, role: Role) -> Result<Arc<Self>, SetUpError> {
         let secrets = Secrets::open(&estate.daemon);
-        let opened = open_stores(&estate, &secrets, &clock).await;
+        let Opened { stores: opened, buckets } = open_stores(&estate, &secrets, &clock).await;
         refuse_lost_key(&estate.daemon.keys.signing.file, &opened).await?;
         let (signer, is_new) = Signer::load_or_create(&estate.daemon.keys.signing.file)?;
         if is_new {
@@ -159,7 +159,8 @@ impl App {
             if schedule.config.managed().is_some() {
                 managed.insert(name.clone(), Arc::new(managed::open(&estate, schedule, &secrets)?));
             } else {
-                let database = open_database(&estate, schedule, (&stores, &secrets), &signer)?;
+                let around = Around { stores: &stores, buckets: &buckets, secrets: &secrets };
+                let database = open_database(&estate, schedule, around, &signer)?;
                 databases.insert(name.clone(), Arc::new(database));
             }
             origins.insert(name, origin);
@@ -343,8 +344,9 @@ pub async fn open_for_restore(
     };
     let schedule = without_login(scheduled(estate, name)?);
     let secrets = Secrets::open(&estate.daemon);
-    let stores = open_stores(estate, &secrets, &Clock::system()).await;
-    let mut database = open_database(estate, &schedule, (&stores, &secrets), &Signer::ephemeral())?;
+    let Opened { stores, buckets } = open_stores(estate, &secrets, &Clock::system()).await;
+    let around = Around { stores: &stores, buckets: &buckets, secrets: &secrets };
+    let mut database = open_database(estate, &schedule, around, &Signer::ephemeral())?;
     database.keys.verifier = verifier;
     Ok(database)
 }
@@ -395,12 +397,14 @@ pub async fn open_to_look(
     let is_there = url.strip_prefix("sqlite:").is_none_or(|path| Path::new(path).exists());
     let known: Arc<dyn Known> =
         if is_there { Arc::new(KnownVaults(Db::open(url).await?)) } else { Arc::new(NothingKnown) };
-    let vaults = owned(open_stores(estate, secrets, &Clock::system()).await, signer.as_ref(), &known);
+    let Opened { stores, buckets } = open_stores(estate, secrets, &Clock::system()).await;
+    let stores = shared(&owned(stores, signer.as_ref(), &known));
     let signer = signer.unwrap_or_else(Signer::ephemeral);
     let schedule = scheduled(estate, name)?;
     let unread = login::look(&schedule.config, secrets).await.err();
     let schedule = if unread.is_some() { without_login(schedule) } else { Arc::clone(schedule) };
-    Ok(ToLook { database: open_database(estate, &schedule, (&shared(&vaults), secrets), &signer)?, unread })
+    let around = Around { stores: &stores, buckets: &buckets, secrets };
+    Ok(ToLook { database: open_database(estate, &schedule, around, &signer)?, unread })
 }
 
 fn scheduled<'a>(
@@ -419,25 +423,32 @@ fn scheduled<'a>(
     Ok(scheduled)
 }
 
+/// What all databases are opened with.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    stores: &'a BTreeMap<VaultName, SharedStore>,
+    buckets: &'a Buckets,
+    secrets: &'a Secrets,
+}
+
 fn open_database(
     estate: &config::Estate,
     schedule: &Arc<config::Loaded<config::ScheduleConfig>>,
-    (stores, secrets): (&BTreeMap<VaultName, SharedStore>, &Secrets),
+    Around { stores, buckets, secrets }: Around<'_>,
     signer: &Signer,
 ) -> Result<Database, SetUpError> {
     let daemon = &estate.daemon;
-    let vaults = schedule
-        .config
-        .vaults
-        .iter()
+    let mut vaults = Vec::new();
+    for name in &schedule.config.vaults {
         // `config::load` has made sure that they exist.
-        .filter_map(|name| Some((stores.get(name)?, daemon.vaults.get(name)?)))
-        .map(|(store, config)| Vault {
+        let (Some(store), Some(config)) = (stores.get(name), daemon.vaults.get(name)) else { continue };
+        vaults.push(Vault {
             store: Arc::clone(store),
             durability: config.durable(),
             lock_reach: config.lock_reach(),
-        })
-        .collect();
+            bucket: buckets.get(name).cloned(),
+        });
+    }
     let keys = Keys {
         recipients: vault::recipients_from(&daemon.keys.recipients)?,
         identity: daemon.keys.identity.as_ref().map(|identity| secrets.referred(identity, "`keys.identity`")),

@@ -5,6 +5,8 @@ pub mod agenda;
 pub mod announce;
 pub mod answer;
 pub mod apart;
+pub mod archive;
+pub mod bucket;
 pub mod catalog;
 pub mod chain;
 pub mod cluster;

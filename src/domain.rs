@@ -2,6 +2,7 @@
 //! ours. Every type here means the same in code, YAML, API and pages.
 
 pub mod amount;
+pub mod archive;
 pub mod backup;
 pub mod beat;
 pub mod causes;

@@ -24,7 +24,7 @@ use crate::{
     process::ProcessError,
     secrets::{Secret, SecretError},
     vault::{
-        self, Inventory, Manifest, Receipts, Remembered, SharedStore, StoreError, VaultError,
+        self, Bucket, Inventory, Manifest, Receipts, Remembered, SharedStore, StoreError, VaultError,
         signature::{Signer, Verifier},
     },
 };
@@ -118,6 +118,8 @@ pub struct Vault {
     pub durability: Durability,
     /// How far what is kept is locked, where the store locks.
     pub lock_reach: Reach,
+    /// What it has beside its objects, where it is in a bucket.
+    pub bucket: Option<Arc<dyn Bucket>>,
 }
 
 /// Who can open what is written, and who signs.

@@ -13,8 +13,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
 
-use crate::domain::{Region, VaultName};
+use crate::domain::{
+    Region, VaultName,
+    archive::{ArchiveClass, Cold},
+};
 
+mod bucket;
 mod catalog;
 mod copy;
 mod differential;
@@ -58,6 +62,7 @@ mod visit;
 mod wal;
 mod writer;
 
+pub use bucket::{Bucket, Standing};
 pub use catalog::{Catalog, CatalogEntry, Problem, Remembered, signed_manifest};
 pub use copy::{Expected, copy_manifest, copy_object, copy_plain};
 pub use differential::Base;
@@ -148,6 +153,15 @@ impl fmt::Display for ObjectKey {
 pub struct ObjectInfo {
     pub key: ObjectKey,
     pub size_bytes: u64,
+    /// Where it may not be readable at once.
+    pub cold: Option<Cold>,
+}
+
+impl ObjectInfo {
+    /// Of one that can be read at once.
+    pub fn new(key: ObjectKey, size_bytes: u64) -> Self {
+        Self { key, size_bytes, cold: None }
+    }
 }
 
 /// A store's own name for one of the contents that a name has had.
@@ -224,6 +238,9 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// It is there, and nothing but a copy that is asked for can be read, after hours.
+    #[error("vault `{vault}`: `{key}` lies in {} and cannot be read before it was restored from there; a restore asks for that and waits", shown_class(*class))]
+    Archived { vault: VaultName, key: ObjectKey, class: Option<ArchiveClass> },
     /// The provider says no, and will until a person acts.
     #[error("vault `{vault}`: cannot {action} {subject}: {refusal}")]
     Refused { vault: VaultName, subject: String, action: &'static str, refusal: Box<Refusal> },
@@ -257,6 +274,10 @@ impl StoreError {
     }
 }
 
+fn shown_class(class: Option<ArchiveClass>) -> &'static str {
+    class.map_or("an archive", ArchiveClass::as_str)
+}
+
 /// A place that holds objects. Contract, asserted by the conformance suite in
 /// `tests/it/vault`: an object becomes visible whole, at `commit`, or not at
 /// all; it is durable when `commit` returns; an existing name is refused and
@@ -285,8 +306,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// All that is kept under names that start with `prefix`: by name, the
     /// oldest first. One per object where the store keeps no versions.
     async fn versions(&self, prefix: &str) -> Result<Vec<ObjectVersion>, StoreError> {
-        let only =
-            |ObjectInfo { key, size_bytes }| ObjectVersion { key, version: None, size_bytes, is_delete_marker: false };
+        let only = |ObjectInfo { key, size_bytes, .. }| ObjectVersion {
+            key,
+            version: None,
+            size_bytes,
+            is_delete_marker: false,
+        };
         Ok(self.list(prefix).await?.into_iter().map(only).collect())
     }
 

@@ -8,7 +8,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
-use super::{App, SetUpError, login, notifiers::open_notifiers, open_database, stores};
+use super::{
+    App, Around, SetUpError, login,
+    notifiers::open_notifiers,
+    open_database,
+    stores::{self, Opened},
+};
 use crate::{
     config::{DaemonConfig, Estate, Loaded, ScheduleConfig},
     domain::VaultName,
@@ -67,14 +72,15 @@ impl App {
     pub async fn reopened(&self, estate: Estate) -> Result<Arc<Self>, SetUpError> {
         refuse_fixed(&self.estate.daemon, &estate.daemon)?;
         let known: Arc<dyn Known> = Arc::new(super::KnownVaults(self.resources.db.clone()));
-        let mut vaults =
-            stores::owned(stores::open_stores(&estate, &self.secrets, &self.clock).await, Some(&self.signer), &known);
+        let Opened { stores, buckets } = stores::open_stores(&estate, &self.secrets, &self.clock).await;
+        let mut vaults = stores::owned(stores, Some(&self.signer), &known);
         for (name, vault) in &mut vaults {
             if let Some(same) = self.same_vault(name, &estate) {
                 *vault = same;
             }
         }
         let shared = stores::shared(&vaults);
+        let around = Around { stores: &shared, buckets: &buckets, secrets: &self.secrets };
         let (mut databases, mut managed, mut origins) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for schedule in &estate.schedules {
             let (name, origin) = (&schedule.config.database, Origin::of(&estate, schedule));
@@ -92,7 +98,7 @@ impl App {
                 let database = match self.resources.databases.get(name).filter(|_| is_same) {
                     Some(same) => Arc::clone(same),
                     None => {
-                        let mut database = open_database(&estate, schedule, (&shared, &self.secrets), &self.signer)?;
+                        let mut database = open_database(&estate, schedule, around, &self.signer)?;
                         self.hand_streaming_to(&mut database);
                         Arc::new(database)
                     }

@@ -13,7 +13,7 @@ use crate::{
     domain::VaultName,
     secrets::Secrets,
     vault::{
-        DirectoryStore, Known, Limited, Limits, Owned, Retrying, S3Store, SharedStore,
+        Bucket, DirectoryStore, Known, Limited, Limits, Owned, Retrying, S3Store, SharedStore,
         s3::{self, S3Options},
         signature::Signer,
     },
@@ -23,24 +23,35 @@ use crate::{
 const STORE_ATTEMPTS: u32 = 5;
 const STORE_PAUSE: Duration = Duration::from_millis(200);
 
-/// The stores of all vaults, by name.
-pub(super) async fn open_stores(estate: &Estate, secrets: &Secrets, clock: &Clock) -> BTreeMap<VaultName, SharedStore> {
-    let mut stores: BTreeMap<VaultName, SharedStore> = BTreeMap::new();
+/// All vaults, by name.
+pub(super) struct Opened {
+    pub(super) stores: BTreeMap<VaultName, SharedStore>,
+    pub(super) buckets: Buckets,
+}
+
+/// Those in a bucket, as more than a place for objects.
+pub(super) type Buckets = BTreeMap<VaultName, Arc<dyn Bucket>>;
+
+pub(super) async fn open_stores(estate: &Estate, secrets: &Secrets, clock: &Clock) -> Opened {
+    let (mut stores, mut buckets) = (BTreeMap::new(), Buckets::new());
     for (name, vault) in &estate.daemon.vaults {
         let mut store: SharedStore = match vault {
             VaultConfig::Directory(directory) => {
                 Arc::new(DirectoryStore::new(name.clone(), &directory.path, directory.region.clone()))
             }
             VaultConfig::S3(bucket) => {
-                Arc::new(S3Store::open(name.clone(), options(name, bucket, secrets), clock.clone()).await)
+                let store = S3Store::open(name.clone(), options(name, bucket, secrets), clock.clone()).await;
+                buckets.insert(name.clone(), Arc::new(store.clone()));
+                Arc::new(store)
             }
         };
         if let Some(limits) = vault.limits() {
             store = Arc::new(Limited::new(store, limited(*limits)));
         }
-        stores.insert(name.clone(), Arc::new(Retrying::new(store, STORE_ATTEMPTS, STORE_PAUSE)));
+        let store: SharedStore = Arc::new(Retrying::new(store, STORE_ATTEMPTS, STORE_PAUSE));
+        stores.insert(name.clone(), store);
     }
-    stores
+    Opened { stores, buckets }
 }
 
 /// The same as a writer may use them.
@@ -77,6 +88,7 @@ fn options(name: &VaultName, bucket: &S3VaultConfig, secrets: &Secrets) -> S3Opt
         delete_credentials: key(&bucket.delete_credentials),
         kms_key: bucket.encryption.as_ref().map(|encryption| encryption.kms_key.clone()),
         storage_class: bucket.storage_class.map(|class| class.as_str().to_owned()),
+        thawing: bucket.archive.into(),
         object_lock: bucket.object_lock.as_ref().map(|lock| match lock.mode {
             LockMode::Governance => s3::LockMode::Governance,
             LockMode::Compliance => s3::LockMode::Compliance,

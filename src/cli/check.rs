@@ -17,17 +17,18 @@ use super::{Invocation, plan, print_problems};
 use crate::{
     app::{self, ToLook, notifiers::open_notifiers, secrets},
     clock::Clock,
-    config::{Estate, load},
+    config::{Estate, load, vault::VaultConfig},
     decide::{
         announce::Window,
+        bucket::{self, Judged},
         headroom,
         tier::{self, Answer},
     },
     domain::{BackupKind, VaultName, WalKept, with_causes},
     engine::{MemberFacts, postgres::cluster::gives_increments},
-    flows::{Database, Vault, backup::increment_hindrance},
+    flows::{Database, Vault, backup::increment_hindrance, restore},
     secrets::Secrets,
-    vault::visit,
+    vault::{StoreError, visit},
 };
 
 mod managed;
@@ -70,7 +71,7 @@ pub async fn run(
     }
     found.findings.extend(unannounced(&estate, now));
     if options.connect {
-        look_at(&estate, &sources, &mut found).await;
+        look_at(&estate, &sources, now, &mut found).await;
     }
     if invocation.json {
         let document = json!({"problems": found.problems, "findings": found.findings, "protects": protects(&estate)});
@@ -120,7 +121,7 @@ fn unannounced(estate: &Estate, now: Timestamp) -> impl Iterator<Item = String> 
     })
 }
 
-async fn look_at(estate: &Estate, sources: &Secrets, found: &mut Looked) {
+async fn look_at(estate: &Estate, sources: &Secrets, now: Timestamp, found: &mut Looked) {
     let notifiers = open_notifiers(estate, sources, &Clock::system());
     let probed = join_all(notifiers.values().map(|notifier| notifier.to.probe())).await;
     for (name, probed) in notifiers.keys().zip(probed) {
@@ -142,7 +143,11 @@ async fn look_at(estate: &Estate, sources: &Secrets, found: &mut Looked) {
         };
         let probe = async |vault: &Vault| visit(&vault.store.place().vault, vault.store.probe()).await;
         let probed = join_all(database.vaults.iter().map(probe)).await;
+        let mut usable = Vec::new();
         for (vault, probed) in database.vaults.iter().zip(probed) {
+            if probed.as_ref().map_or_else(StoreError::is_weakness, |_| true) {
+                usable.push(vault);
+            }
             match probed {
                 Ok(findings) => {
                     let vault = &vault.store.place().vault;
@@ -151,6 +156,7 @@ async fn look_at(estate: &Estate, sources: &Secrets, found: &mut Looked) {
                 Err(error) => found.problem(format!("{}: {}", database.name, with_causes(&error))),
             }
         }
+        look_at_buckets(estate, (&database, &usable), now, found).await;
         if let Some(error) = unread {
             found.problem(with_causes(&error));
             continue;
@@ -172,6 +178,40 @@ async fn look_at(estate: &Estate, sources: &Secrets, found: &mut Looked) {
                     found.findings.extend(told.map(|told| format!("{}: {told}", database.name)));
                 }
             }
+        }
+    }
+}
+
+/// What those buckets of a database are set to that can be used, and what in them a restore
+/// would wait for.
+async fn look_at_buckets(
+    estate: &Estate,
+    (database, usable): (&Database, &[&Vault]),
+    now: Timestamp,
+    found: &mut Looked,
+) {
+    let residency = database.schedule.config.residency.as_ref();
+    for vault in usable {
+        let (Some(bucket), name) = (&vault.bucket, &vault.store.place().vault) else { continue };
+        let has_key = estate.daemon.vaults.get(name).is_some_and(VaultConfig::has_key);
+        match visit(name, bucket.settings()).await {
+            Ok(settings) => {
+                for judged in bucket::judge(&settings, has_key, residency) {
+                    match judged {
+                        Judged::Problem(what) => found.problem(format!("{}: vault `{name}`: {what}", database.name)),
+                        Judged::Note(what) => drop(found.findings.insert(format!("vault `{name}`: {what}"))),
+                    }
+                }
+            }
+            Err(error) => found.problem(format!("{}: {}", database.name, with_causes(&error))),
+        }
+        match restore::frozen_latest(database, vault, now).await {
+            Ok(None) => {}
+            Ok(Some(frozen)) => drop(found.findings.insert(format!(
+                "{}: vault `{name}`: a restore of the newest state asks for {frozen}; let the bucket move that later, if the RTO does not allow it",
+                database.name
+            ))),
+            Err(error) => found.problem(format!("{}: {}", database.name, with_causes(&error))),
         }
     }
 }

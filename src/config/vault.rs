@@ -13,7 +13,10 @@ use serde::Deserialize;
 use super::SecretRef;
 use crate::{
     decide::retention::locks::{self, Reach},
-    domain::{ByteSize, Region, Span},
+    domain::{
+        ByteSize, Region, Span,
+        archive::{Retrieval, Thawing},
+    },
 };
 
 /// A place that holds backups.
@@ -68,6 +71,14 @@ impl VaultConfig {
                 .as_ref()
                 .map(|lock| Reach::seconds(lock.reach.as_duration().as_secs()))
                 .unwrap_or_default(),
+        }
+    }
+
+    /// Whether every object is sent with a key to be encrypted with.
+    pub fn has_key(&self) -> bool {
+        match self {
+            Self::Directory(_) => false,
+            Self::S3(s3) => s3.encryption.is_some(),
         }
     }
 
@@ -140,8 +151,12 @@ pub struct S3VaultConfig {
     /// How the store encrypts; as the bucket's default says when absent.
     pub encryption: Option<EncryptionConfig>,
     /// The class of storage; the bucket's default when absent. Those that answer
-    /// after hours are no place for a vault.
+    /// after hours are no place for what is new: a rule of the bucket may move there
+    /// what is old.
     pub storage_class: Option<StorageClass>,
+    /// How a restore asks for what the bucket has moved to an archive.
+    #[serde(default)]
+    pub archive: ArchiveConfig,
     /// Keeps objects from being deleted while they are kept; needs a bucket with Object Lock.
     pub object_lock: Option<ObjectLockConfig>,
     /// Whether the server may forget WAL before this vault has it.
@@ -215,6 +230,35 @@ impl StorageClass {
         }
     }
 }
+
+/// How a restore asks for what lies in an archive: `GLACIER`, `DEEP_ARCHIVE`, or an archive
+/// tier of `INTELLIGENT_TIERING`.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ArchiveConfig {
+    /// How fast: the faster, the dearer.
+    pub retrieval: Retrieval,
+    /// How long what was asked for can be read, in whole days; `3d` when absent.
+    pub keep: Span,
+    /// When a restore no longer waits for it; `2d` when absent.
+    pub limit: Span,
+}
+
+impl Default for ArchiveConfig {
+    fn default() -> Self {
+        let Thawing { retrieval, keep_days, limit } = Thawing::default();
+        Self { retrieval, keep: Span::from_secs(u64::from(keep_days) * DAY_SECONDS), limit }
+    }
+}
+
+impl From<ArchiveConfig> for Thawing {
+    fn from(ArchiveConfig { retrieval, keep, limit }: ArchiveConfig) -> Self {
+        let days = keep.as_duration().as_secs().div_ceil(DAY_SECONDS).max(1);
+        Self { retrieval, keep_days: u16::try_from(days).unwrap_or(u16::MAX), limit }
+    }
+}
+
+const DAY_SECONDS: u64 = 86_400;
 
 /// Keeps objects from being deleted while they are kept.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

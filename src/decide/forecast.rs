@@ -18,10 +18,14 @@ const CHECKS: [&str; 4] = ["check", "check_indexes", "read", "check_pages"];
 /// The phase in which the chain is fetched, verified, unpacked and made into one.
 const FETCH: &str = "fetch_backup";
 
+/// The phase in which what lies in an archive is waited for. It says nothing of the next
+/// restore, whose backup may lie elsewhere.
+pub const WAIT: &str = "wait_for_archive";
+
 /// What a test did in how long.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Test {
-    /// T5 − T3.
+    /// T5 − T3, without the wait for an archive.
     pub restore_seconds: f64,
     /// None where the record is older than the figures.
     pub parts: Option<Parts>,
@@ -52,6 +56,9 @@ pub struct Work {
     pub chain_length: usize,
     /// From the backup's start to the end of the vault's WAL.
     pub wal_bytes: u64,
+    /// How long what lies in an archive takes at most until it can be read, as the provider
+    /// states; 0 where nothing does.
+    pub archive_seconds: u64,
 }
 
 /// An estimate of what a restore would take now; never an RTO.
@@ -63,6 +70,8 @@ pub struct Forecast {
     pub replay_seconds: f64,
     pub check_seconds: f64,
     pub rest_seconds: f64,
+    /// Before anything can be fetched, at most: as the provider states, and not measured.
+    pub archive_seconds: f64,
     pub chain_bytes: u64,
     pub chain_length: usize,
     pub wal_bytes: u64,
@@ -93,7 +102,8 @@ impl Test {
                 .map(|(seconds, bytes)| Replay { seconds, bytes }),
             check_seconds: seconds(&CHECKS),
         });
-        Some(Self { restore_seconds: measured.restore_seconds?, parts })
+        let restore_seconds = (measured.restore_seconds? - seconds(&[WAIT])).max(0.0);
+        Some(Self { restore_seconds, parts })
     }
 
     /// What does not grow.
@@ -122,8 +132,10 @@ pub fn forecast(tests: &[Test], work: &Work) -> Option<Forecast> {
     let (fetch_seconds, check_seconds) = (at(fetch, work.chain_bytes), at(check, work.chain_bytes));
     let replay_seconds = at(replay, work.wal_bytes);
     let rest_seconds = told.iter().map(|test| test.rest_seconds()).sum::<f64>() / as_float(told.len() as u64);
+    let archive_seconds = as_float(work.archive_seconds);
     Some(Forecast {
-        seconds: fetch_seconds + replay_seconds + check_seconds + rest_seconds,
+        seconds: fetch_seconds + replay_seconds + check_seconds + rest_seconds + archive_seconds,
+        archive_seconds,
         fetch_seconds,
         replay_seconds,
         check_seconds,
@@ -165,6 +177,8 @@ pub enum Advice {
     CheckLess,
     /// Everything else does.
     StartFaster,
+    /// What lies in an archive takes the most.
+    LeaveArchive,
 }
 
 impl Advice {
@@ -184,6 +198,9 @@ impl Advice {
             Self::StartFaster => {
                 "see in the phases of the last restore test what else takes long (choosing the point, starting, opening), and restore to a larger machine"
             }
+            Self::LeaveArchive => {
+                "let the bucket move later, or not at all, what the newest backup needs to an archive (`archive.retrieval: expedited` of the vault is faster), or name a further vault that answers at once"
+            }
         }
     }
 }
@@ -199,6 +216,7 @@ pub fn advise(forecast: &Forecast, objectives: &Objectives) -> Option<Advice> {
         (forecast.fetch_seconds, fetch),
         (forecast.check_seconds, Advice::CheckLess),
         (forecast.rest_seconds, Advice::StartFaster),
+        (forecast.archive_seconds, Advice::LeaveArchive),
     ];
     parts.into_iter().max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, advice)| advice)
 }
@@ -215,6 +233,7 @@ pub fn finding(forecast: &Forecast, objectives: &Objectives) -> Option<String> {
         Advice::FetchFaster => (forecast.fetch_seconds, format!("fetching {}", size(forecast.chain_bytes))),
         Advice::CheckLess => (forecast.check_seconds, "checking".to_owned()),
         Advice::StartFaster => (forecast.rest_seconds, "neither fetching, replay nor checking".to_owned()),
+        Advice::LeaveArchive => (forecast.archive_seconds, "waiting for what lies in an archive, at most".to_owned()),
     };
     Some(format!(
         "a restore would take about {} now, longer than the RTO of {} allows (estimated from {} restore tests; no RTO); {} of it is {of}: {}",

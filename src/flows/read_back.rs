@@ -30,7 +30,8 @@ pub(super) async fn read_and_sign(
     if vault::is_read_back(store.as_ref(), &listing, (manifest, sha256), &database.keys.verifier).await? {
         return Ok(Vec::new());
     }
-    let (listing, unreadable) = read(database, store, (layout, manifest), sound, cx).await?;
+    let (listing, unreadable) =
+        read(database, store, (layout, manifest), sound, cx).await?.map_err(VaultError::from)?;
     let period = database.schedule.config.verify.period.as_duration().as_secs();
     let run = (cx.run_id().clone(), cx.clock().now(), period);
     let keys = (&database.keys.signer, &database.keys.verifier);
@@ -38,14 +39,15 @@ pub(super) async fn read_and_sign(
     Ok(unreadable)
 }
 
-/// Reads the WAL of one backup; an error, where not all of it is listed.
+/// Reads the WAL of one backup; an error, where not all of it is listed. The inner error
+/// is that of what lies in an archive.
 async fn read(
     database: &Database,
     store: &SharedStore,
     (layout, manifest): (&Layout, &Manifest),
     sound: &mut BTreeSet<ObjectKey>,
     cx: &StepContext,
-) -> Result<(Listing, Vec<Unreadable>), StepError> {
+) -> Result<Result<(Listing, Vec<Unreadable>), StoreError>, StepError> {
     let say = |done, total| cx.progress("reading the backup's WAL back", Some(done), Some(total));
     let once = async |sound: &mut BTreeSet<ObjectKey>| {
         let listing = Listing::take(store.as_ref(), layout).await?;
@@ -60,7 +62,10 @@ async fn read(
         }
     };
     let (listing, unreadable) = tokio::select! {
-        read = read => read?,
+        read = read => match read {
+            Err(VaultError::Store(error @ StoreError::Archived { .. })) => return Ok(Err(error)),
+            read => read?,
+        },
         () = cx.stop().cancelled() => return Err(StepError::Stopped),
     };
     let Manifest { timeline, segment_size, start_lsn, stop_lsn, backup, .. } = manifest;
@@ -70,7 +75,7 @@ async fn read(
         let vault = &store.place().vault;
         return Err(StepError::transient(format!("WAL of backup `{backup}` is not all in vault `{vault}`")));
     }
-    Ok((listing, unreadable))
+    Ok(Ok((listing, unreadable)))
 }
 
 /// Reads back what a verification has not opened all of, for each backup whose WAL is
@@ -87,8 +92,10 @@ pub(super) async fn complete(
     let open: Vec<&CatalogEntry> = report.without_wal().filter_map(|backup| catalog.find(backup)).collect();
     let mut sound = BTreeSet::new();
     for entry in open.into_iter().filter(|entry| entry.awaits_read_back()) {
-        let (_, unreadable) = read(database, store, (&layout, &entry.manifest), &mut sound, cx).await?;
-        report.was_read_back(&entry.manifest.backup, &unreadable);
+        // What lies in an archive is not asked for here: its backup stays as it is known.
+        if let Ok((_, unreadable)) = read(database, store, (&layout, &entry.manifest), &mut sound, cx).await? {
+            report.was_read_back(&entry.manifest.backup, &unreadable);
+        }
     }
     Ok(())
 }

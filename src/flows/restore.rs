@@ -9,23 +9,22 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::{Database, KeyError, Vault, guarded::guarded};
+use super::{Database, Vault, guarded::guarded};
 use crate::{
     clock::Clock,
     decide::{
-        cluster::Unclear,
-        recovery::{Coverage, Facts, Refusal, search::Unreachable},
-        tablespaces::{InUse, Outside, Wanted},
+        recovery::{self, Coverage, Facts, Selection},
+        tablespaces::Wanted,
     },
     domain::{Backup, BackupId, ByteSize, Lsn, Opener, Phase, RecoveryTarget, Timeline, record::Source},
-    engine::{EngineError, RecoveryPlan},
+    engine::{Awaited, EngineError, RecoveryPlan},
     fault,
     flow::StepContext,
     process,
@@ -35,15 +34,20 @@ use crate::{
     },
 };
 
+mod archive;
 mod chain;
 mod choice;
+mod error;
 mod locate;
 mod tablespaces;
 mod unfinished;
 mod wal;
 
+use archive::Archive;
+pub use archive::{frozen, frozen_latest};
 pub use chain::size_min;
 pub use choice::doubt;
+pub use error::RestoreError;
 pub use locate::refuse_unreachable;
 use unfinished::Unfinished;
 pub use unfinished::unfinished;
@@ -103,95 +107,6 @@ pub struct Restored {
     pub phases: Vec<Phase>,
 }
 
-/// Why nothing was restored.
-#[derive(Debug, thiserror::Error)]
-pub enum RestoreError {
-    #[error(transparent)]
-    Vault(#[from] VaultError),
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    #[error(transparent)]
-    Unreachable(#[from] Unreachable),
-    #[error(transparent)]
-    Tablespace(#[from] InUse),
-    #[error(transparent)]
-    Unconfined(#[from] Outside),
-    #[error(transparent)]
-    Unclear(Box<Unclear>),
-    #[error("no vault holds a backup of `{database}` with system id {system_id}; there are: {known}")]
-    UnknownCluster { database: String, system_id: String, known: String },
-    #[error(
-        "the restore needs at least {needed} in {path}, and {free} are free; free space, or restore to another file system"
-    )]
-    NoRoom { path: PathBuf, needed: ByteSize, free: ByteSize },
-    #[error("the restore needs at least {needed} in {path}, and may take {limit}; raise the limit")]
-    OverLimit { path: PathBuf, needed: ByteSize, limit: ByteSize },
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    #[error(
-        "vault `{vault}` holds no backup of `{database}`; take one with `lifeboat backup {database}`, or name another vault"
-    )]
-    Nothing { vault: String, database: String },
-    /// Why is told of each backup where it is read.
-    #[error(
-        "vault `{vault}` holds no backup of `{database}` that can be believed; compare the key that signed it with the fingerprint in the DR kit, or name another vault"
-    )]
-    NothingSound { vault: String, database: String },
-    #[error(
-        "no instant can be drawn: vault `{vault}` holds no heartbeat of `{database}` after its first backup yet; run the test later"
-    )]
-    NoWindow { vault: String, database: String },
-}
-
-impl RestoreError {
-    /// Whether the same call can only fail again.
-    pub fn is_permanent(&self) -> bool {
-        match self {
-            Self::Vault(error) => error.is_permanent(),
-            Self::Engine(error) => error.is_permanent(),
-            Self::Key(error) => error.is_permanent(),
-            Self::Refused(_)
-            | Self::Unreachable(_)
-            | Self::Tablespace(_)
-            | Self::Unconfined(_)
-            | Self::Unclear(_)
-            | Self::UnknownCluster { .. }
-            | Self::NoRoom { .. }
-            | Self::OverLimit { .. }
-            | Self::Nothing { .. }
-            | Self::NothingSound { .. }
-            | Self::NoWindow { .. } => true,
-        }
-    }
-
-    /// Whether the target was refused because something is in it: then nothing
-    /// of ours is there to be removed.
-    pub fn is_target_occupied(&self) -> bool {
-        matches!(self, Self::Vault(VaultError::NotEmpty { .. }))
-    }
-
-    /// Whether what was asked for cannot be had, or what it needs was not
-    /// configured: the caller's to mend.
-    pub fn is_callers(&self) -> bool {
-        match self {
-            Self::Key(_)
-            | Self::Vault(VaultError::NoIdentity { .. })
-            | Self::Unreachable(_)
-            | Self::Tablespace(_)
-            | Self::Unconfined(_)
-            | Self::Unclear(_)
-            | Self::NoRoom { .. }
-            | Self::UnknownCluster { .. } => true,
-            Self::Refused(refusal) => {
-                !matches!(refusal, Refusal::Gap { .. } | Refusal::NoHistory(_) | Refusal::NoParent { .. })
-            }
-            _ => false,
-        }
-    }
-}
-
 /// Tells how far a restore is: what, bytes done, bytes in all.
 pub type Say<'a> = dyn Fn(&str, Option<u64>, Option<u64>) + Send + Sync + 'a;
 
@@ -205,15 +120,34 @@ pub async fn run(
     stop: &CancellationToken,
     say: &Say<'_>,
 ) -> Result<Restored, RestoreError> {
-    say("reading the vault", None, None);
-    let found = tokio::select! {
-        found = choice::look(database, vaults, |entry, layout| request.is_of_use(entry, layout), say) => found?,
-        () = stop.cancelled() => return Err(VaultError::Stopped.into()),
-    };
+    let mut found = look(database, vaults, request, stop, say).await?;
+    let mut waited = Duration::ZERO;
+    if found.iter().any(|(_, held)| held.catalog.has_archived()) {
+        let all: Vec<(&Vault, &Inventory)> = found.iter().map(|(vault, held)| (*vault, held)).collect();
+        let documents = Archive::of(&all, stop, say);
+        documents.bring(archive::cold_documents(&all)).await?;
+        waited = documents.waited();
+        found = look(database, vaults, request, stop, say).await?;
+    }
     let layout = choice::choose(database, &found, request)?;
     let same: Vec<(&Vault, &Inventory)> =
         found.iter().filter(|(_, held)| *held.listing.layout() == layout).map(|(vault, held)| (*vault, held)).collect();
-    from_held(database, &same, request, stop, say).await
+    from_held(database, &same, request, (stop, waited), say).await
+}
+
+/// What the vaults hold of it now.
+async fn look<'a>(
+    database: &Database,
+    vaults: &'a [Vault],
+    request: &Request,
+    stop: &CancellationToken,
+    say: &Say<'_>,
+) -> Result<Vec<(&'a Vault, Inventory)>, RestoreError> {
+    say("reading the vault", None, None);
+    tokio::select! {
+        found = choice::look(database, vaults, |entry, layout| request.is_of_use(entry, layout), say) => found,
+        () = stop.cancelled() => Err(VaultError::Stopped.into()),
+    }
 }
 
 /// The history of the database with the newest backup, where a vault holds several.
@@ -262,15 +196,24 @@ pub async fn from_listing(
     say: &Say<'_>,
 ) -> Result<Restored, RestoreError> {
     let (store, verifier) = (vault.store.as_ref(), &database.keys.verifier);
-    let held = Inventory::read(listing.clone(), store, verifier, &mut Remembered::default()).await?;
-    from_held(database, &[(vault, &held)], request, stop, say).await
+    let read = async || Inventory::read(listing.clone(), store, verifier, &mut Remembered::default()).await;
+    let mut held = read().await?;
+    let mut waited = Duration::ZERO;
+    if held.catalog.has_archived() {
+        let all = [(vault, &held)];
+        let documents = Archive::of(&all, stop, say);
+        documents.bring(archive::cold_documents(&all)).await?;
+        waited = documents.waited();
+        held = read().await?;
+    }
+    from_held(database, &[(vault, &held)], request, (stop, waited), say).await
 }
 
 async fn from_held(
     database: &Database,
     found: &[(&Vault, &Inventory)],
     request: &Request,
-    stop: &CancellationToken,
+    (stop, waited): (&CancellationToken, Duration),
     say: &Say<'_>,
 ) -> Result<Restored, RestoreError> {
     let mut stopwatch = Stopwatch::start();
@@ -279,18 +222,23 @@ async fn from_held(
         vault: found.first().map_or_else(String::new, |(vault, _)| vault.store.place().vault.to_string()),
         database: database.name.to_string(),
     };
+    let archive = Archive::of(found, stop, say);
+    archive.bring(archive::cold_histories(found)).await?;
     let facts = facts(found, Clock::system().now()).await?.ok_or_else(nothing)?;
     let sources: Vec<SharedStore> = found.iter().map(|(vault, _)| Arc::clone(&vault.store)).collect();
     let fetch = Fetch { sources: &sources, identities: &identities, stop };
     let folder = EmptyFolder::open(&request.data)?;
     let unfinished = Unfinished::mark(&database.name, database.engine.start_lock(), request, Clock::system().now())?;
     let look = request.data.join("lifeboat_look");
-    let selection = locate::select(database, found, (&facts, &fetch), request, look, say).await?;
+    bring_likely(&archive, found, &facts, request).await?;
+    let selection = locate::select(database, (found, &archive), (&facts, &fetch), request, look, say).await?;
     unfinished.of_backup(&selection.backup)?;
     let holder = found.iter().find_map(|(vault, held)| Some((vault, held, held.catalog.find(&selection.backup)?)));
     let (vault, Inventory { listing, .. }, entry) = holder.ok_or_else(nothing)?;
     let store = &vault.store;
-    stopwatch.lap("select");
+    archive.bring(archive::needed(found, listing.layout(), &selection)?).await?;
+    stopwatch.lap_but("select", archive.waited());
+    stopwatch.add(archive::WAIT, waited + archive.waited());
     let all = |backup| found.iter().find_map(|(_, held)| held.catalog.find(backup));
     let chain: Vec<&CatalogEntry> = selection.chain.iter().filter_map(all).collect();
     let wal_bytes = selection.segment_size.bytes().saturating_mul(selection.wal.len() as u64);
@@ -303,24 +251,8 @@ async fn from_held(
     say("fetching WAL", None, None);
     let (target, awaited) = wal::stage(database, &fetch, listing.layout(), &selection, request, say).await?;
     stopwatch.lap("fetch_wal");
-    // An isolated copy's WAL is not there yet; its server can write nowhere else.
-    let new_tablespaces = if request.is_isolated {
-        Vec::new()
-    } else {
-        say("looking for new tablespaces in the WAL", None, None);
-        tablespaces::wanted(&fetch, &selection, entry.manifest.start_lsn, &target, request).await?
-    };
-    let plan = RecoveryPlan {
-        data: request.data.clone(),
-        wal_folder: request.wal_folder.clone(),
-        awaited,
-        target: target.clone(),
-        timeline: selection.timeline,
-        consistent_from: consistent_from(&entry.manifest, &target),
-        required_settings: entry.manifest.required_settings.clone().into_iter().collect(),
-        isolated: request.is_isolated,
-    };
-    database.engine.configure(&plan).await?;
+    let new_tablespaces =
+        configure(database, &fetch, (&selection, entry), request, (target.clone(), awaited), say).await?;
     stopwatch.lap("configure");
     let opened_by = vault::openers(&fetch, listing.layout(), &selection.chain).await?;
     fault::point("restore.configured");
@@ -338,6 +270,50 @@ async fn from_held(
         opened_by,
         phases: stopwatch.phases,
     })
+}
+
+/// Asks at once for all that the restore will need as far as it is known before the WAL is
+/// looked into, so that the look, the backup and the rest are waited for once.
+async fn bring_likely(
+    archive: &Archive<'_>,
+    found: &[(&Vault, &Inventory)],
+    facts: &Facts,
+    request: &Request,
+) -> Result<(), RestoreError> {
+    let Some((_, first)) = found.first() else { return Ok(()) };
+    // What is refused here is refused with more words where it is chosen.
+    let Ok(likely) = recovery::choose(facts, &request.target, request.backup.as_ref()) else { return Ok(()) };
+    archive.bring(archive::needed(found, first.listing.layout(), &likely)?).await
+}
+
+/// Writes the settings of the copy; answers the folders that its WAL makes tablespaces in.
+async fn configure(
+    database: &Database,
+    fetch: &Fetch<'_>,
+    (selection, entry): (&Selection, &CatalogEntry),
+    request: &Request,
+    (target, awaited): (RecoveryTarget, Option<Awaited>),
+    say: &Say<'_>,
+) -> Result<Vec<Wanted>, RestoreError> {
+    // An isolated copy's WAL is not there yet; its server can write nowhere else.
+    let new_tablespaces = if request.is_isolated {
+        Vec::new()
+    } else {
+        say("looking for new tablespaces in the WAL", None, None);
+        tablespaces::wanted(fetch, selection, entry.manifest.start_lsn, &target, request).await?
+    };
+    let plan = RecoveryPlan {
+        data: request.data.clone(),
+        wal_folder: request.wal_folder.clone(),
+        awaited,
+        target: target.clone(),
+        timeline: selection.timeline,
+        consistent_from: consistent_from(&entry.manifest, &target),
+        required_settings: entry.manifest.required_settings.clone().into_iter().collect(),
+        isolated: request.is_isolated,
+    };
+    database.engine.configure(&plan).await?;
+    Ok(new_tablespaces)
 }
 
 /// Before this no recovery to `target` can have ended. A standby's backup stops behind a
@@ -399,7 +375,20 @@ impl Stopwatch {
     }
 
     fn lap(&mut self, name: &str) {
-        self.phases.push(Phase { name: name.to_owned(), seconds: self.since.elapsed().as_secs_f64() });
+        self.lap_but(name, Duration::ZERO);
+    }
+
+    /// Without a stretch in it that is told for itself.
+    fn lap_but(&mut self, name: &str, other: Duration) {
+        let elapsed = self.since.elapsed().saturating_sub(other);
+        self.phases.push(Phase { name: name.to_owned(), seconds: elapsed.as_secs_f64() });
         self.since = Instant::now();
+    }
+
+    /// None of no length.
+    fn add(&mut self, name: &str, elapsed: Duration) {
+        if !elapsed.is_zero() {
+            self.phases.push(Phase { name: name.to_owned(), seconds: elapsed.as_secs_f64() });
+        }
     }
 }

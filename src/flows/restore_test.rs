@@ -194,6 +194,12 @@ impl Test {
         Questions { config: &self.config, database: &self.database.name, db: &self.resources.db }
     }
 
+    /// How long fetching may take, with the wait for what lies in an archive.
+    fn fetch_limit(&self) -> Duration {
+        let limits = self.database.vaults.iter().filter_map(|vault| vault.bucket.as_ref());
+        FETCH_LIMIT + limits.map(|bucket| bucket.thawing().limit.as_duration()).max().unwrap_or_default()
+    }
+
     /// Removes the copy and everything of it. Idempotent.
     async fn tear_down(&self, folder: &Path) -> Result<(), StepError> {
         self.target.tear_down(folder).await
@@ -294,7 +300,7 @@ impl Step for Fetch {
     }
 
     fn policy(&self) -> Policy {
-        Policy { limit: FETCH_LIMIT, ..Policy::default() }
+        Policy { limit: self.0.fetch_limit(), ..Policy::default() }
     }
 
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Layout, Listing, Manifest, ObjectKey, Proof, Store, VaultError, Verification, proof, seal, signature::Verifier,
-    signature_of, stat, verification,
+    Layout, Listing, Manifest, ObjectKey, Proof, Store, StoreError, VaultError, Verification, proof, seal,
+    signature::Verifier, signature_of, stat, verification,
 };
 use crate::{
     decide::{
@@ -183,6 +183,12 @@ impl Catalog {
             _ => BackupState::Proven,
         });
         most.min().map_or(entry.state, |most| entry.state.min(most))
+    }
+
+    /// Whether a backup could not be read as what tells of it lies in an archive.
+    pub fn has_archived(&self) -> bool {
+        let is_archived = |problem: &Problem| matches!(problem.error, VaultError::Store(StoreError::Archived { .. }));
+        self.problems.iter().any(is_archived)
     }
 
     pub fn find(&self, backup: &BackupId) -> Option<&CatalogEntry> {

@@ -184,7 +184,7 @@ fn walk(folder: &Path, name: &str, prefix: &str, found: &mut impl FnMut(ObjectIn
             Ok(data) if data.is_dir() => walk(&entry.path(), &child, prefix, found)?,
             Ok(data) if data.is_file() => {
                 if let Ok(key) = ObjectKey::new(child) {
-                    found(ObjectInfo { key, size_bytes: data.len() });
+                    found(ObjectInfo::new(key, data.len()));
                 }
             }
             Ok(_) => {}
@@ -251,7 +251,7 @@ impl ObjectWriter for DirectoryWriter {
         let target = store.path(&key);
         let published = tokio::task::spawn_blocking(move || durable::publish(&temporary, &target));
         match published.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
-            Ok(()) => Ok(ObjectInfo { key, size_bytes }),
+            Ok(()) => Ok(ObjectInfo::new(key, size_bytes)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 Err(StoreError::AlreadyExists { vault: store.place.vault, key })
             }

@@ -114,6 +114,18 @@ impl Layout {
         Some((Segment::parse(first, size).ok()?, file.strip_suffix(".age")?.parse().ok()?))
     }
 
+    /// Whether it is read to find out which backups there are, and how their WAL hangs together.
+    pub fn is_document(&self, key: &ObjectKey) -> bool {
+        let Some(name) = key.as_str().strip_prefix(&self.prefix()) else { return false };
+        let signed = name.strip_suffix(".sig").unwrap_or(name);
+        match signed.split_once('/') {
+            Some(("backups", rest)) => rest.split_once('/').is_some_and(|(_, name)| name == "manifest.json"),
+            Some(("wal", name)) => name.rsplit_once('.').is_some_and(|(_, kind)| kind == "history"),
+            Some((folder, _)) => folder == "proofs" || folder == "verifications",
+            None => false,
+        }
+    }
+
     /// Ends with `/`.
     pub fn heartbeats_prefix(&self) -> String {
         format!("{}heartbeats/", self.prefix())
@@ -233,6 +245,27 @@ mod tests {
         let key = layout.heartbeats(beats);
         assert!(key.as_str().ends_with("/1/heartbeats/0000000000000001-0000000000000010.jsonl.zst.age"), "{key}");
         assert_eq!((layout.parse_heartbeats(&key), layout.parse_heartbeats(&whole)), (Some(beats), None));
+    }
+
+    #[test]
+    fn documents_are_told_from_content() {
+        let layout = Layout::new("wallet".parse().unwrap(), "7", 1).unwrap();
+        for (name, expected) in [
+            ("backups/b/manifest.json", true),
+            ("backups/b/manifest.json.sig", true),
+            ("backups/b/backup_manifest", false),
+            ("backups/b/data/00000.tar.zst.age", false),
+            ("backups/b/keys/0.age", false),
+            ("proofs/b/run.json", true),
+            ("verifications/b/run.json.sig", true),
+            ("wal/00000002.history", true),
+            ("wal/00000002/000000020000000100000003.zst.age", false),
+            ("wal/keys/000000020000000100000003/0.age", false),
+            ("heartbeats/1-2.jsonl.zst.age", false),
+        ] {
+            assert_eq!(layout.is_document(&layout.key(name)), expected, "{name}");
+        }
+        assert!(!layout.is_document(&ObjectKey::new("wallet/8/1/wal/00000002.history").unwrap()));
     }
 
     #[test]

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Layout, ObjectKey, ObjectVersion, Store, VaultError, WalName, seal};
+use super::{Layout, ObjectInfo, ObjectKey, ObjectVersion, Store, VaultError, WalName, seal};
 use crate::{
     decide::recovery::{Coverage, History, parse_history},
-    domain::{DatabaseName, SegmentSize, Timeline},
+    domain::{DatabaseName, SegmentSize, Timeline, archive::Cold},
 };
 
 /// No sealed object is smaller: 22 bytes of age's first line, 98 of one recipient's
@@ -22,13 +22,18 @@ const SEALED_SIZE_MIN: u64 = 22 + 98 + 48 + 16 + 16;
 pub struct Listing {
     layout: Layout,
     objects: BTreeMap<ObjectKey, u64>,
+    /// Those that may not be readable at once.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    cold: BTreeMap<ObjectKey, Cold>,
 }
 
 impl Listing {
     pub async fn take(store: &dyn Store, layout: &Layout) -> Result<Self, VaultError> {
-        let objects = store.list(&layout.prefix()).await?;
-        let objects = objects.into_iter().map(|object| (object.key, object.size_bytes)).collect();
-        Ok(Self { layout: layout.clone(), objects })
+        let mut listing = Self::empty(layout.clone());
+        for object in store.list(&layout.prefix()).await? {
+            listing.add_object(object);
+        }
+        Ok(listing)
     }
 
     /// The databases that the vault holds anything of.
@@ -58,18 +63,23 @@ impl Listing {
     }
 
     async fn below(store: &dyn Store, database: &DatabaseName, prefix: &str) -> Result<Vec<Self>, VaultError> {
-        let mut listings: BTreeMap<Layout, BTreeMap<ObjectKey, u64>> = BTreeMap::new();
+        let mut listings: BTreeMap<Layout, Self> = BTreeMap::new();
         for object in store.list(prefix).await? {
             if let Some(layout) = Layout::of(database, &object.key) {
-                listings.entry(layout).or_default().insert(object.key, object.size_bytes);
+                listings.entry(layout.clone()).or_insert_with(|| Self::empty(layout)).add_object(object);
             }
         }
-        Ok(listings.into_iter().map(|(layout, objects)| Self { layout, objects }).collect())
+        Ok(listings.into_values().collect())
     }
 
     /// Of a history that the vault holds nothing of.
     pub fn empty(layout: Layout) -> Self {
-        Self { layout, objects: BTreeMap::new() }
+        Self { layout, objects: BTreeMap::new(), cold: BTreeMap::new() }
+    }
+
+    fn add_object(&mut self, ObjectInfo { key, size_bytes, cold }: ObjectInfo) {
+        self.cold.extend(cold.map(|cold| (key.clone(), cold)));
+        self.objects.insert(key, size_bytes);
     }
 
     /// Two views of a vault that is written to meanwhile, the second begun after
@@ -77,7 +87,7 @@ impl Listing {
     /// overlooked, as it was written while it looked, the second adds. Nothing
     /// newer counts, as what belongs before it may be overlooked again.
     pub(super) fn settled(first: &[ObjectVersion], second: Self) -> Self {
-        let layout = second.layout;
+        let Self { layout, objects: listed, cold } = second;
         let shown = first.iter().filter(|version| !version.is_delete_marker).rev();
         let mut objects: BTreeMap<ObjectKey, u64> = shown.map(|one| (one.key.clone(), one.size_bytes)).collect();
         let wal = format!("{}wal/", layout.prefix());
@@ -96,9 +106,9 @@ impl Listing {
             name.starts_with(&wal) || name.strip_suffix(".sig").is_some()
         };
         let overlooked: Vec<(ObjectKey, u64)> =
-            second.objects.into_iter().filter(|(key, _)| !objects.contains_key(key) && belongs(key)).collect();
+            listed.into_iter().filter(|(key, _)| !objects.contains_key(key) && belongs(key)).collect();
         objects.extend(overlooked);
-        Self { layout, objects }
+        Self { layout, objects, cold }
     }
 
     pub fn layout(&self) -> &Layout {
@@ -111,6 +121,21 @@ impl Listing {
 
     pub fn size_of(&self, key: &ObjectKey) -> Option<u64> {
         self.objects.get(key).copied()
+    }
+
+    /// Where an object lies that may not be readable at once.
+    pub fn cold(&self, key: &ObjectKey) -> Option<Cold> {
+        self.cold.get(key).copied()
+    }
+
+    /// Whether any object may not be readable at once.
+    pub fn has_cold(&self) -> bool {
+        !self.cold.is_empty()
+    }
+
+    /// What is read to find out which backups there are, as far as it may not be readable at once.
+    pub fn cold_documents(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.cold.keys().filter(|key| self.layout.is_document(key))
     }
 
     /// All bytes stored, for status.
@@ -188,7 +213,7 @@ mod tests {
         let version = |name| ObjectVersion { key: key(name), version: None, size_bytes: 1, is_delete_marker: false };
         let first: Vec<ObjectVersion> = first.iter().map(version).collect();
         let objects = second.iter().map(|name| (key(name), 1)).collect();
-        let listing = Listing::settled(&first, Listing { layout: layout.clone(), objects });
+        let listing = Listing::settled(&first, Listing { objects, ..Listing::empty(layout.clone()) });
         listing.keys().filter_map(|key| Some(key.as_str().strip_prefix(&layout.prefix())?.to_owned())).collect()
     }
 

@@ -54,7 +54,7 @@ impl Store for MemoryStore {
         Ok(lock(&self.objects)
             .iter()
             .filter(|(key, _)| key.as_str().starts_with(prefix))
-            .map(|(key, bytes)| ObjectInfo { key: key.clone(), size_bytes: bytes.len() as u64 })
+            .map(|(key, bytes)| ObjectInfo::new(key.clone(), bytes.len() as u64))
             .collect())
     }
 
@@ -89,6 +89,6 @@ impl ObjectWriter for MemoryWriter {
         }
         let size_bytes = self.bytes.len() as u64;
         objects.insert(self.key.clone(), self.bytes.freeze());
-        Ok(ObjectInfo { key: self.key, size_bytes })
+        Ok(ObjectInfo::new(self.key, size_bytes))
     }
 }

@@ -23,6 +23,11 @@ pub enum Refusal {
     #[error("access is denied; allow `{right}` on `{bucket}` to the credentials of this vault")]
     AccessDenied { bucket: String, right: &'static str },
     #[error(
+        "the store cannot encrypt with {} ({code}); enable it, let the credentials use it, or name another under `encryption`",
+        shown_key(key.as_deref())
+    )]
+    NoKey { key: Option<String>, code: String },
+    #[error(
         "the clock of this machine and the store's are too far apart; correct it, and keep it so with an NTP service"
     )]
     ClockSkew,
@@ -52,4 +57,8 @@ pub enum Refusal {
     NotS3 { endpoint: String, status: u16, content_type: String },
     #[error("the store answered {status} {code} ({message}); mend that on the store's side")]
     Other { status: u16, code: String, message: String },
+}
+
+fn shown_key(key: Option<&str>) -> String {
+    key.map_or_else(|| "the bucket's default key".to_owned(), |key| format!("the key `{key}`"))
 }

@@ -208,7 +208,7 @@ impl ObjectWriter for RetryingWriter {
             };
             // The attempt before may have succeeded, and its answer was lost.
             if matches!(result, Err(StoreError::AlreadyExists { .. })) && Self::holds(&store, &key, sent).await {
-                return Ok(ObjectInfo { key, size_bytes: size as u64 });
+                return Ok(ObjectInfo::new(key, size as u64));
             }
         }
         result

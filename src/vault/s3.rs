@@ -7,17 +7,27 @@
 //! first: nothing that is put or deleted over an object, at any instant, can
 //! stand in for it. A delete removes every version by its id.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::sync::{Mutex, OnceCell};
 
 use self::failure::Ask;
 use super::{
-    Locks, ObjectInfo, ObjectKey, ObjectReader, ObjectVersion, ObjectWriter, Place, Store, StoreError, VersionId,
+    Locks, ObjectInfo, ObjectKey, ObjectReader, ObjectVersion, ObjectWriter, Place, Standing, Store, StoreError,
+    VersionId, retry::Patience,
 };
-use crate::{clock::Clock, domain::VaultName, process::Tasks};
+use crate::{
+    clock::Clock,
+    decide::bucket::Settings,
+    domain::{
+        VaultName,
+        archive::{ArchiveClass, Thawing},
+    },
+    process::Tasks,
+};
 
+mod archive;
 mod connect;
 mod download;
 mod failure;
@@ -25,10 +35,14 @@ mod lifecycle;
 mod lock;
 mod probe;
 mod region;
+mod settings;
 mod upload;
 mod versions;
 
 pub use connect::{LockMode, REQUEST_LIMIT, S3Options};
+
+/// What a bucket is asked beside its objects goes through no decorator that repeats it.
+const PATIENCE: Patience = Patience::new(5, Duration::from_millis(200));
 
 /// The bucket with what is known of it.
 struct Bucket {
@@ -162,8 +176,12 @@ impl Store for S3Store {
         if self.bucket.is_versioned().await? {
             return self.bucket.all_versions(prefix).await;
         }
-        let only =
-            |ObjectInfo { key, size_bytes }| ObjectVersion { key, version: None, size_bytes, is_delete_marker: false };
+        let only = |ObjectInfo { key, size_bytes, .. }| ObjectVersion {
+            key,
+            version: None,
+            size_bytes,
+            is_delete_marker: false,
+        };
         Ok(self.bucket.list_objects(prefix).await?.into_iter().map(only).collect())
     }
 
@@ -187,5 +205,24 @@ impl Store for S3Store {
 
     fn locks(&self) -> Option<&dyn Locks> {
         self.bucket.options.object_lock.map(|_| self as _)
+    }
+}
+
+#[async_trait]
+impl super::Bucket for S3Store {
+    fn thawing(&self) -> &Thawing {
+        &self.bucket.options.thawing
+    }
+
+    async fn standing(&self, key: &ObjectKey) -> Result<Standing, StoreError> {
+        PATIENCE.again(|| self.bucket.standing_of(key)).await
+    }
+
+    async fn thaw(&self, key: &ObjectKey, from: ArchiveClass) -> Result<(), StoreError> {
+        PATIENCE.again(|| self.bucket.ask_for(key, from)).await
+    }
+
+    async fn settings(&self) -> Result<Settings, StoreError> {
+        PATIENCE.again(|| self.bucket.all_settings()).await
     }
 }

@@ -155,6 +155,7 @@ pub async fn verify(verify: &Verify<'_>, say: &Say<'_>) -> Result<Report, VaultE
         histories: BTreeMap::new(),
         read: BTreeMap::new(),
         seen: report::Seen::default(),
+        archived: BTreeMap::new(),
     };
     let mut known = backups(verify, &listing, &mut report).await?;
     names::check_versions(&versions, &mut report);
@@ -229,7 +230,11 @@ async fn backups(verify: &Verify<'_>, listing: &Listing, report: &mut Report) ->
                 report.defects.push(Defect::new(&key, Fault::LyingManifest, what).of(&backup));
             }
             Err(error @ VaultError::Format { .. }) => report.unchecked.push(error.to_string()),
-            Err(error) => report.defects.push(Defect::from_error(&key, error)?.of(&backup)),
+            Err(error) => {
+                if let Err(error) = report.unless_archived(error) {
+                    report.defects.push(Defect::from_error(&key, error)?.of(&backup));
+                }
+            }
         }
     }
     find_parents(verify, &mut known, report);
@@ -382,6 +387,7 @@ fn conclude(verify: &Verify<'_>, known: Vec<Known>, report: &mut Report) {
         let is_wal_read_back = false;
         report.backups.push(Found { backup, manifest_sha256, sound, damaged, histories, needed_wal, is_wal_read_back });
     }
+    report.tell_archived();
     report.defects.sort();
     report.defects.dedup();
     report.unchecked.dedup();

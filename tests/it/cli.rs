@@ -5,6 +5,7 @@ mod agenda;
 mod ahead;
 mod alone;
 mod announce;
+mod archived;
 pub(crate) mod at_provider;
 mod aws_secrets;
 mod beats;

@@ -95,7 +95,7 @@ impl Store for Folder {
                 let name = entry.path().strip_prefix(&self.root).unwrap().to_str().unwrap().to_owned();
                 if name.starts_with(prefix) {
                     let size_bytes = entry.metadata().unwrap().len();
-                    found.push(ObjectInfo { key: ObjectKey::new(name).unwrap(), size_bytes });
+                    found.push(ObjectInfo::new(ObjectKey::new(name).unwrap(), size_bytes));
                 }
             }
         }
@@ -123,7 +123,7 @@ impl ObjectWriter for Writing {
     async fn commit(self: Box<Self>) -> Result<ObjectInfo, StoreError> {
         durable::create_folder(self.path.parent().unwrap()).unwrap();
         match durable::create_private(&self.path, &self.bytes) {
-            Ok(()) => Ok(ObjectInfo { key: self.key, size_bytes: self.bytes.len() as u64 }),
+            Ok(()) => Ok(ObjectInfo::new(self.key, self.bytes.len() as u64)),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 Err(StoreError::AlreadyExists { vault: self.place.vault, key: self.key })
             }

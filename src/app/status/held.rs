@@ -36,10 +36,12 @@ impl App {
         let Ok(latest) = recovery::choose(&facts, &RecoveryTarget::Latest, None) else { return Ok(None) };
         let backup = facts.backups.iter().find(|backup| backup.id == latest.backup);
         let chain: Vec<&CatalogEntry> = latest.chain.iter().filter_map(|id| held.catalog.find(id)).collect();
+        let archive_seconds = restore::frozen(vault, held, &latest).map_err(restore::RestoreError::from)?.seconds_max();
         Ok(backup.map(|backup| {
             let tip = Tip { timeline: latest.timeline, lsn: latest.end, backup_ended_at: backup.finished_at };
             let wal_bytes = latest.end.0.saturating_sub(backup.start_lsn.0);
-            (tip, Work { chain_bytes: restore::size_min(&chain), chain_length: chain.len(), wal_bytes })
+            let chain_bytes = restore::size_min(&chain);
+            (tip, Work { chain_bytes, chain_length: chain.len(), wal_bytes, archive_seconds })
         }))
     }
 

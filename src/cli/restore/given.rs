@@ -14,7 +14,7 @@ use crate::{
     app,
     config::{
         Estate, SecretRef,
-        vault::{Addressing, DirectoryVaultConfig, Durability, S3VaultConfig, VaultConfig},
+        vault::{Addressing, ArchiveConfig, DirectoryVaultConfig, Durability, S3VaultConfig, VaultConfig},
     },
     domain::{DatabaseName, Region, VaultName, with_causes},
     flows::Database,
@@ -130,6 +130,7 @@ impl GivenOptions {
             delete_credentials: None,
             encryption: None,
             storage_class: None,
+            archive: ArchiveConfig::default(),
             object_lock: None,
             durable: Durability::default(),
             limits: None,

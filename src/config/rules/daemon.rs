@@ -13,6 +13,7 @@ const KEEP_MIN: Span = Span::from_secs(35 * 86_400);
 const ROTATE_MIN: Span = Span::from_secs(86_400);
 /// A segment of WAL would take longer than four minutes.
 const RATE_MIN: u64 = 64 << 10;
+const DAY_MS: u128 = 86_400_000;
 
 pub(super) fn check(root: Spot<'_>, report: &mut Report<'_>) {
     super::schedule::maintenance(root, report);
@@ -193,6 +194,12 @@ fn bucket(root: Spot<'_>, vault: Spot<'_>, report: &mut Report<'_>) {
             format!("write at least `{least}`, such as `15d`"),
         );
     }
+    let keep = vault.get("archive").get("keep");
+    let is_days = |ms: u128| ms >= DAY_MS && ms.is_multiple_of(DAY_MS);
+    if keep.parsed::<Span>().is_some_and(|keep| !is_days(keep.as_duration().as_millis())) {
+        report.add(keep.place, "copies from an archive are kept for whole days", "write one or more, such as `3d`");
+    }
+    report.refuse_zero(vault.get("archive"), "limit", "write how long a restore waits, such as `2d`");
     let (key, delete_key) = (vault.get("credentials"), vault.get("delete_credentials"));
     credentials(root, key, report);
     credentials(root, delete_key, report);

@@ -11,7 +11,7 @@ fn test(restore_seconds: f64, fetch: (f64, u64), replay: (f64, u64), check_secon
 }
 
 fn work(chain_bytes: u64, chain_length: usize, wal_bytes: u64) -> Work {
-    Work { chain_bytes, chain_length, wal_bytes }
+    Work { chain_bytes, chain_length, wal_bytes, archive_seconds: 0 }
 }
 
 #[test]
@@ -27,6 +27,17 @@ fn each_part_grows_with_what_there_is_to_do() {
     assert_eq!(of(&work(GB, 1, 5 * GB)), (65.0, 10.0, 50.0, 2.0, 3.0));
     assert_eq!(of(&work(GB, 1, 0)), (15.0, 10.0, 0.0, 2.0, 3.0));
     assert_eq!(forecast(&[], &work(GB, 1, 0)), None);
+}
+
+#[test]
+fn an_archive_is_waited_for_whatever_was_measured() {
+    let tests = [test(20.0, (10.0, GB), (5.0, GB / 2), 2.0)];
+    let told = forecast(&tests, &Work { archive_seconds: 18_000, ..work(GB, 1, GB / 2) }).unwrap();
+    assert_eq!((told.seconds, told.archive_seconds, told.rest_seconds), (18_020.0, 18_000.0, 3.0));
+    let objectives = Objectives { rto: Span::from_secs(3600), rpo: Span::from_secs(900) };
+    assert_eq!(advise(&told, &objectives), Some(Advice::LeaveArchive));
+    let finding = finding(&told, &objectives).unwrap();
+    assert!(finding.contains("5h of it is waiting for what lies in an archive, at most: let the bucket"), "{finding}");
 }
 
 #[test]
@@ -65,6 +76,7 @@ fn told(fetch: f64, replay: f64, check: f64, rest: f64, chain_length: usize) -> 
         replay_seconds: replay,
         check_seconds: check,
         rest_seconds: rest,
+        archive_seconds: 0.0,
         chain_bytes: 40 << 30,
         chain_length,
         wal_bytes: 3 << 20,

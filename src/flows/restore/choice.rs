@@ -60,7 +60,7 @@ pub(super) async fn look<'a>(
             Err(error) => failed.push((vault, error)),
         }
     }
-    let is_enough = found.iter().any(|(_, held)| !held.catalog.entries.is_empty());
+    let is_enough = found.iter().any(|(_, held)| !held.catalog.entries.is_empty() || held.catalog.has_archived());
     // The first failure is the answer where there is no other, and told once.
     let answer = if is_enough || failed.is_empty() { None } else { Some(failed.remove(0).1) };
     for (vault, error) in failed {

@@ -14,7 +14,11 @@ use std::{
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::{Request, RestoreError, Say, or_stopped};
+use super::{
+    Request, RestoreError, Say,
+    archive::{self, Archive},
+    or_stopped,
+};
 use crate::{
     clock::Clock,
     decide::recovery::{
@@ -32,7 +36,7 @@ use crate::{
 /// removed again. All of `found` is one history.
 pub(super) async fn select(
     database: &Database,
-    found: &[(&Vault, &Inventory)],
+    (found, archive): (&[(&Vault, &Inventory)], &Archive<'_>),
     (facts, fetch): (&Facts, &Fetch<'_>),
     request: &Request,
     folder: PathBuf,
@@ -41,7 +45,7 @@ pub(super) async fn select(
     let (_, first) = found.first().ok_or(Refusal::NoBackup)?;
     let entry = found.iter().find_map(|(_, held)| held.catalog.entries.last()).ok_or(Refusal::NoBackup)?;
     let (layout, server_version) = (first.listing.layout(), entry.manifest.server_version.as_str());
-    let reader = Reader { database, fetch: *fetch, layout, server_version, folder, say };
+    let reader = Reader { database, fetch: *fetch, archive, layout, server_version, folder, say };
     let along = match request.timeline {
         Some(timeline) => Some(facts.clone().along(timeline, request.backup.as_ref())?),
         None => None,
@@ -80,13 +84,19 @@ pub async fn refuse_unreachable(
         opener: Opener::Node,
         disk_max: None,
     };
-    select(database, &found, (&facts, &fetch), &request, folder, say).await.map(drop)
+    let archive = Archive::of(&found, &stop, say).untouched();
+    match select(database, (&found, &archive), (&facts, &fetch), &request, folder, say).await {
+        // The run asks for it, and finds out.
+        Err(RestoreError::Frozen { .. }) => Ok(()),
+        selected => selected.map(drop),
+    }
 }
 
 /// What WAL is read with, and where to.
 struct Reader<'a> {
     database: &'a Database,
     fetch: Fetch<'a>,
+    archive: &'a Archive<'a>,
     layout: &'a Layout,
     /// The version of the server that wrote it.
     server_version: &'a str,
@@ -221,6 +231,7 @@ impl Reader<'_> {
         }
         let staged = Staged(&self.folder);
         let wanted = Selection { wal: pieces.to_vec(), histories: Vec::new(), ..base.clone() };
+        self.archive.bring(archive::wal(self.layout, &wanted)).await?;
         let size = base.segment_size.bytes().saturating_mul(pieces.len() as u64);
         let tell = |done: u64| (self.say)("fetching WAL to look through", Some(done), Some(size));
         vault::fetch_wal(&self.fetch, self.layout, &wanted, staged.0, &tell).await?;

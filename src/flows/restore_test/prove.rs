@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Chosen, FETCH_LIMIT, Failed, Outcome, Test, checks::Asked, target};
+use super::{Chosen, Failed, Outcome, Test, checks::Asked, target};
 use crate::{
     domain::{Check, Phase, RecoveryPoint, with_causes},
     durable,
@@ -55,7 +55,7 @@ impl Step for Prove {
     }
 
     fn policy(&self) -> Policy {
-        let limit = FETCH_LIMIT + self.0.config.limit.as_duration() + Duration::from_secs(600);
+        let limit = self.0.fetch_limit() + self.0.config.limit.as_duration() + Duration::from_secs(600);
         Policy { limit, attempts: 1, ..Policy::default() }
     }
 

@@ -15,7 +15,7 @@ use aws_sdk_s3::{
 
 use crate::{
     aws::{KeySource, Provider},
-    domain::Region,
+    domain::{Region, archive::Thawing},
     vault::visit::heard,
 };
 
@@ -49,6 +49,8 @@ pub struct S3Options {
     pub kms_key: Option<String>,
     /// As S3 spells it; none for the bucket's default.
     pub storage_class: Option<String>,
+    /// How copies are asked for of what lies in an archive.
+    pub thawing: Thawing,
     /// Whether and how objects are locked.
     pub object_lock: Option<LockMode>,
     /// How long one request may take, with what it sends.
@@ -178,6 +180,7 @@ mod tests {
                 delete_credentials: None,
                 kms_key: None,
                 storage_class: None,
+                thawing: Thawing::default(),
                 object_lock: None,
                 request_limit: REQUEST_LIMIT,
             };

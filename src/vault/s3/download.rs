@@ -4,12 +4,15 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use aws_sdk_s3::{operation::get_object::GetObjectOutput, primitives::ByteStream};
+use aws_sdk_s3::{
+    operation::get_object::{GetObjectError, GetObjectOutput},
+    primitives::ByteStream,
+};
 use bytes::Bytes;
 use futures::stream;
 use tokio_util::io::StreamReader;
 
-use super::{Bucket, failure::Ask};
+use super::{Bucket, archive, failure::Ask};
 use crate::{
     domain::with_causes,
     vault::{ObjectKey, ObjectReader, StoreError, retry::Patience},
@@ -75,7 +78,14 @@ impl Bucket {
             .set_range((position > 0).then(|| format!("bytes={position}-")))
             .send()
             .await
-            .map_err(|error| self.failed(Ask::object(key, "read", right), &error))
+            .map_err(|error| match error.as_service_error() {
+                Some(GetObjectError::InvalidObjectState(state)) => {
+                    let (class, tier) = (state.storage_class().map(|it| it.as_str()), state.access_tier());
+                    let class = archive::refused_from(class, tier.map(|it| it.as_str()));
+                    StoreError::Archived { vault: self.declared.vault.clone(), key: key.clone(), class }
+                }
+                _ => self.failed(Ask::object(key, "read", right), &error),
+            })
     }
 }
 

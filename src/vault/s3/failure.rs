@@ -49,6 +49,10 @@ pub(super) enum Class {
     WrongCredential,
     Denied,
     Skewed,
+    /// What it asks for lies in an archive.
+    Archived,
+    /// The key that the store is to encrypt with cannot be used.
+    NoKey,
     Other,
 }
 
@@ -63,6 +67,8 @@ pub(super) fn classify(status: u16, code: &str) -> Class {
             return Class::WrongCredential;
         }
         "RequestTimeTooSkewed" => return Class::Skewed,
+        "InvalidObjectState" => return Class::Archived,
+        code if code.starts_with("KMS.") => return Class::NoKey,
         "XMinioStorageFull" | "QuotaExceeded" | "InsufficientStorage" => return Class::Full,
         // Damaged or cut off on the way, or a part of an upload that is gone; the object is sent anew.
         "BadDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" | "IncompleteBody"
@@ -128,6 +134,10 @@ impl Bucket {
             (Class::Exists, Some(key)) => {
                 return StoreError::AlreadyExists { vault: self.declared.vault.clone(), key: key.clone() };
             }
+            (Class::Archived, Some(key)) => {
+                let (vault, key) = (self.declared.vault.clone(), key.clone());
+                return StoreError::Archived { vault, key, class: None };
+            }
             (Class::Full, _) => return StoreError::Full { vault: self.declared.vault.clone() },
             // A bucket elsewhere answers requests that were signed for here with a refusal, too.
             (Class::Denied | Class::WrongRegion | Class::Other, _) if region.is_some_and(|r| !self.is_home(r)) => {
@@ -139,9 +149,10 @@ impl Bucket {
                 Refusal::NoBucket { bucket, endpoint: self.endpoint_shown() }
             }
             (Class::WrongCredential, _) => Refusal::WrongCredential { bucket, code: or_status(code, status) },
+            (Class::NoKey, _) => Refusal::NoKey { key: self.options.kms_key.clone(), code: code.to_owned() },
             (Class::Denied, _) => Refusal::AccessDenied { bucket, right: ask.right },
             (Class::Skewed, _) => Refusal::ClockSkew,
-            (Class::Other | Class::Exists, _) => {
+            (Class::Other | Class::Exists | Class::Archived, _) => {
                 let message = error.message().unwrap_or("no reason given");
                 Refusal::Other { status, code: code.to_owned(), message: message.chars().take(SHOWN_MAX).collect() }
             }
@@ -161,8 +172,7 @@ impl Bucket {
         }
         let causes = causes.join(": ");
         if let SdkError::ConstructionFailure(_) = error {
-            let refusal = Refusal::Other { status: 0, code: "nothing was sent".to_owned(), message: causes };
-            return self.refused(ask, refusal);
+            return self.unsent(ask, causes);
         }
         let (kind, what) = match error {
             SdkError::TimeoutError(_) => (io::ErrorKind::TimedOut, LATE),
@@ -172,6 +182,11 @@ impl Bucket {
         };
         let source = io::Error::new(kind, format!("{} {what} ({causes})", self.endpoint_shown()));
         StoreError::Io { vault: self.declared.vault.clone(), subject: self.subject(ask), action: ask.action, source }
+    }
+
+    /// Of a request that makes no sense to the SDK.
+    pub(super) fn unsent(&self, ask: Ask<'_>, message: String) -> StoreError {
+        self.refused(ask, Refusal::Other { status: 0, code: "nothing was sent".to_owned(), message })
     }
 
     pub(super) fn refused(&self, ask: Ask<'_>, refusal: Refusal) -> StoreError {
@@ -262,6 +277,9 @@ mod tests {
             (403, "AccessDenied", Class::Denied),
             (403, "", Class::Denied),
             (403, "RequestTimeTooSkewed", Class::Skewed),
+            (403, "InvalidObjectState", Class::Archived),
+            (400, "KMS.DisabledException", Class::NoKey),
+            (400, "KMS.NotFoundException", Class::NoKey),
             (404, "", Class::NotFound),
             (404, "NoSuchKey", Class::NotFound),
             (404, "NoSuchVersion", Class::NotFound),

@@ -3,6 +3,8 @@
 
 use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule, TransitionStorageClass};
 
+use crate::decide::bucket::overlaps;
+
 /// What the rules that cover objects under a prefix would do to a vault.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Harm {
@@ -19,19 +21,31 @@ pub(super) fn harm(rules: &[LifecycleRule], prefix: &str) -> Harm {
     harm
 }
 
+/// Whether what uploads under the whole prefix have left is aborted some day.
+pub(super) fn aborts_uploads(rules: &[LifecycleRule], prefix: &str) -> bool {
+    let aborts = |rule: &&LifecycleRule| {
+        *rule.status() == ExpirationStatus::Enabled && rule.abort_incomplete_multipart_upload().is_some()
+    };
+    rules.iter().filter(aborts).any(|rule| covered(rule).is_some_and(|covered| prefix.starts_with(covered)))
+}
+
 /// Whether the rule may cover an object of ours. They carry no tags; how large
 /// they are nobody knows ahead.
 fn covers(rule: &LifecycleRule, prefix: &str) -> bool {
+    covered(rule).is_some_and(|covered| overlaps(covered, prefix))
+}
+
+/// The prefix that a rule is for; none where it is for objects with tags alone.
+fn covered(rule: &LifecycleRule) -> Option<&str> {
     let filter = rule.filter();
     let and = filter.and_then(|filter| filter.and());
     if filter.is_some_and(|filter| filter.tag().is_some()) || and.is_some_and(|and| !and.tags().is_empty()) {
-        return false;
+        return None;
     }
     #[expect(deprecated, reason = "rules that were written before filters existed still have it")]
     let old = rule.prefix();
     let covered = filter.and_then(|filter| filter.prefix()).or(and.and_then(|and| and.prefix())).or(old);
-    let covered = covered.unwrap_or_default();
-    covered.starts_with(prefix) || prefix.starts_with(covered)
+    Some(covered.unwrap_or_default())
 }
 
 impl Harm {
@@ -54,7 +68,7 @@ impl Harm {
         };
         if moved.chain(old).any(is_asleep) {
             self.findings.push(format!(
-            "the lifecycle rule `{name}` of the bucket would move objects to a class that answers after hours; a restore could not read them: let it leave out the vault's prefix"
+            "the lifecycle rule `{name}` of the bucket would move objects to a class that answers after hours; a restore asks for them and waits: let it leave out the vault's prefix, or move only what is larger than 128 KiB, and that late, if the RTO allows it"
         ));
         }
     }
@@ -63,8 +77,8 @@ impl Harm {
 #[cfg(test)]
 mod tests {
     use aws_sdk_s3::types::{
-        LifecycleExpiration, LifecycleRuleAndOperator, LifecycleRuleFilter, NoncurrentVersionExpiration, Tag,
-        Transition,
+        AbortIncompleteMultipartUpload, LifecycleExpiration, LifecycleRuleAndOperator, LifecycleRuleFilter,
+        NoncurrentVersionExpiration, Tag, Transition,
     };
 
     use super::*;
@@ -108,6 +122,27 @@ mod tests {
             !harm(&[rule(under("prod/"), Some(30))], "").deleting.is_empty(),
             "everything is covered without a prefix"
         );
+    }
+
+    #[test]
+    fn only_a_rule_for_the_whole_prefix_aborts_all_uploads() {
+        let days = AbortIncompleteMultipartUpload::builder().days_after_initiation(7).build();
+        let aborting = |filter| {
+            let mut rule = rule(filter, None);
+            rule.abort_incomplete_multipart_upload = Some(days.clone());
+            rule
+        };
+        for (rule, expected) in [
+            (aborting(under("")), true),
+            (aborting(under("prod/")), true),
+            (aborting(under("prod/wallet/")), false),
+            (rule(under(""), None), false),
+        ] {
+            assert_eq!(aborts_uploads(std::slice::from_ref(&rule), "prod/"), expected, "{rule:?}");
+            let mut off = rule;
+            off.status = ExpirationStatus::Disabled;
+            assert!(!aborts_uploads(&[off], "prod/"));
+        }
     }
 
     #[test]

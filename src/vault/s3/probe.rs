@@ -239,7 +239,7 @@ impl Trial<'_> {
     }
 
     fn ask(&self) -> Ask<'_> {
-        Ask::object(&self.key, "probe with", "s3:PutObject")
+        Ask::object(&self.key, "probe with", self.bucket.right_to_write())
     }
 
     async fn create(&self, bytes: &'static [u8]) -> Result<(), StoreError> {

@@ -83,7 +83,7 @@ impl ObjectWriter for Writer {
             Some(multipart) => multipart.complete().await?,
             None => bucket.put(&key, buffer.freeze()).await?,
         }
-        Ok(ObjectInfo { key, size_bytes })
+        Ok(ObjectInfo::new(key, size_bytes))
     }
 }
 
@@ -94,7 +94,7 @@ impl Bucket {
             self.refuse_taken(key).await?;
         }
         let sent = self.put_request(key, bytes).if_none_match("*").send().await;
-        sent.map_err(|error| self.failed(Ask::object(key, "write", "s3:PutObject"), &error))?;
+        sent.map_err(|error| self.failed(Ask::object(key, "write", self.right_to_write()), &error))?;
         Ok(())
     }
 
@@ -115,6 +115,14 @@ impl Bucket {
             .set_storage_class(self.storage_class())
             .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .body(ByteStream::from(bytes))
+    }
+
+    /// With a key of its own to encrypt with, the store asks for rights on that too.
+    pub(super) fn right_to_write(&self) -> &'static str {
+        match self.options.kms_key {
+            Some(_) => "s3:PutObject` with `kms:GenerateDataKey` and `kms:Decrypt",
+            None => "s3:PutObject",
+        }
     }
 
     fn encryption(&self) -> (Option<ServerSideEncryption>, Option<String>) {
@@ -181,7 +189,7 @@ impl Multipart {
             .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .send()
             .await
-            .map_err(|error| bucket.failed(Ask::object(&key, "write", "s3:PutObject"), &error))?;
+            .map_err(|error| bucket.failed(Ask::object(&key, "write", bucket.right_to_write()), &error))?;
         let id = begun.upload_id;
         Ok(Self { bucket, key, id, next: 1, size_bytes: 0, under_way: JoinSet::new(), sent: Vec::new() })
     }

@@ -10,7 +10,7 @@ use aws_sdk_s3::{
     types::{BucketVersioningStatus, DeleteMarkerEntry, ObjectVersion as Listed},
 };
 
-use super::{Bucket, failure::Ask};
+use super::{Bucket, archive, failure::Ask};
 use crate::vault::{ObjectInfo, ObjectKey, ObjectVersion, StoreError, VersionId};
 
 /// Names are compared whole, so that the first few entries nearly always tell.
@@ -68,13 +68,14 @@ impl Bucket {
             for listed in page.versions() {
                 // Within a name the newest comes first, so the oldest is what stays.
                 if let Some(key) = listed.key().and_then(|key| self.own(key)) {
-                    found.insert(key, size(listed.size()));
+                    let class = listed.storage_class().map(|class| class.as_str());
+                    found.insert(key, (size(listed.size()), archive::cold(class)));
                 }
             }
             true
         })
         .await?;
-        Ok(found.into_iter().map(|(key, size_bytes)| ObjectInfo { key, size_bytes }).collect())
+        Ok(found.into_iter().map(|(key, (size_bytes, cold))| ObjectInfo { key, size_bytes, cold }).collect())
     }
 
     async fn list_current(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
@@ -85,7 +86,8 @@ impl Bucket {
             let page = page.map_err(|error| self.failed(Ask::bucket("list", "s3:ListBucket"), &error))?;
             for listed in page.contents() {
                 if let Some(key) = listed.key().and_then(|key| self.own(key)) {
-                    found.push(ObjectInfo { key, size_bytes: size(listed.size()) });
+                    let cold = archive::cold(listed.storage_class().map(|class| class.as_str()));
+                    found.push(ObjectInfo { key, size_bytes: size(listed.size()), cold });
                 }
             }
         }

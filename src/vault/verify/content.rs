@@ -18,7 +18,7 @@ use super::{
 use crate::{
     domain::BackupKind,
     vault::{
-        ObjectKey, ObjectRecord, VaultError,
+        ObjectKey, ObjectRecord, StoreError, VaultError,
         fetch::key_objects,
         keys,
         parent::SERVER_MANIFEST,
@@ -67,6 +67,7 @@ pub(super) async fn open_keys(verify: &Verify<'_>, prefix: &str, report: &mut Re
             }
             Err(error) => {
                 opened.is_complete = false;
+                let Err(error) = report.unless_archived(error) else { continue };
                 match Defect::from_error(&key, error) {
                     Ok(defect) => {
                         report.was_read(Kind::Key, &key, bytes, Look::Opened);
@@ -169,15 +170,7 @@ impl Reading<'_> {
         let verify = self.verify;
         let (mut work, mut closed) = (Vec::new(), 0);
         for record in chosen {
-            let is_key = names::kind_in_backup(&record.name) == Kind::Key;
-            closed += usize::from(record.is_sealed() && !is_key && self.identities.is_empty());
             work.push(self.work(of, record)?);
-        }
-        if closed > 0 {
-            let backup = &of.manifest.backup;
-            report.unchecked.push(format!(
-                "{closed} object(s) of backup `{backup}` were compared by their digests and not opened: no key of theirs can be opened with what is at hand"
-            ));
         }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let readings = futures::stream::iter(work)
@@ -191,10 +184,21 @@ impl Reading<'_> {
         let mut readings = std::pin::pin!(readings);
         let mut ended = None;
         while let Some((work, shown)) = readings.next().await {
+            let record = &work.part.record;
+            let is_key = names::kind_in_backup(&record.name) == Kind::Key;
+            // What lies in an archive was not even compared.
+            let is_compared = !matches!(shown, Err(VaultError::Store(StoreError::Archived { .. })));
+            closed += usize::from(record.is_sealed() && !is_key && self.identities.is_empty() && is_compared);
             match shown {
                 Err(error @ (VaultError::Stopped | VaultError::Pipeline)) => ended = Some(error),
                 shown => judge(verify, of, &work, shown, report).await?,
             }
+        }
+        if closed > 0 {
+            let backup = &of.manifest.backup;
+            report.unchecked.push(format!(
+                "{closed} object(s) of backup `{backup}` were compared by their digests and not opened: no key of theirs can be opened with what is at hand"
+            ));
         }
         ended.map_or(Ok(()), Err)
     }
@@ -253,6 +257,7 @@ async fn judge(
         }
         Err(error @ VaultError::NoIdentity { .. }) => report.unchecked.push(error.to_string()),
         Err(error) => {
+            let Err(error) = report.unless_archived(error) else { return Ok(()) };
             let mut defect = Defect::from_error(&part.key, error)?.of(&of.manifest.backup);
             if part.is_kept(verify.store).await.unwrap_or(false) {
                 defect.what.push_str(" (another version of it is sound, and a restore takes that)");

@@ -80,6 +80,13 @@ impl Heard {
             self.closed += 1;
             return Ok(None);
         }
+        let opened = match opened {
+            Err(error) => match report.unless_archived(error) {
+                Ok(()) => return Ok(None),
+                Err(error) => Err(error),
+            },
+            opened => opened,
+        };
         let opened = opened.map(|lines| parse(key, &self.layout, &lines));
         let found = match opened {
             Ok(Ok(beat)) => Ok(beat),

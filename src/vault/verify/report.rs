@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
 use crate::{
-    domain::{BackupId, DatabaseName, Timeline, VaultName, Verdict, with_causes},
+    domain::{BackupId, DatabaseName, Timeline, VaultName, Verdict, archive::ArchiveClass, with_causes},
     vault::{Found, ObjectKey, StoreError, Unreadable, VaultError, signature::SignatureError},
 };
 
@@ -157,6 +157,9 @@ pub struct Report {
     pub read: BTreeMap<String, Look>,
     #[serde(skip)]
     pub(super) seen: Seen,
+    /// What lies in an archive and was not read, by where it lies.
+    #[serde(skip)]
+    pub(super) archived: BTreeMap<Option<ArchiveClass>, BTreeSet<ObjectKey>>,
 }
 
 /// What else was looked at, so that it is known what a run would have shown.
@@ -199,6 +202,23 @@ impl Report {
         tally.read += 1;
         tally.read_bytes += bytes;
         self.looked_at(key, look);
+    }
+
+    /// Notes an object that lies in an archive: nothing of it was read, and nobody asked
+    /// for it, as that costs money. Other errors are given back.
+    pub(super) fn unless_archived(&mut self, error: VaultError) -> Result<(), VaultError> {
+        let VaultError::Store(StoreError::Archived { key, class, .. }) = error else { return Err(error) };
+        self.archived.entry(class).or_default().insert(key);
+        Ok(())
+    }
+
+    /// One sentence for each archive.
+    pub(super) fn tell_archived(&mut self) {
+        for (class, keys) in std::mem::take(&mut self.archived) {
+            let Some(first) = keys.first() else { continue };
+            let (count, place) = (keys.len(), class.map_or("an archive", ArchiveClass::as_str));
+            self.unchecked.push(format!("{count} object(s) from `{first}` on lie in {place}: archived, not read"));
+        }
     }
 
     /// The same of an object that is counted already.
@@ -321,6 +341,7 @@ mod tests {
             notes: Vec::new(),
             histories: BTreeMap::new(),
             read: BTreeMap::new(),
+            archived: BTreeMap::new(),
             seen: Seen { backups: ["a", "b"].map(|id| id.parse().unwrap()).into(), ..Seen::default() },
         }
     }

@@ -21,7 +21,7 @@ use crate::{
         sample,
     },
     domain::{Lsn, Segment, SegmentSize, Timeline},
-    vault::{Layout, Listing, ObjectKey, VaultError, WalName, seal},
+    vault::{Layout, Listing, ObjectKey, StoreError, VaultError, WalName, seal},
 };
 
 /// Memory that the segments which are read at once may take.
@@ -95,6 +95,8 @@ struct Segmented {
     defects: Vec<Defect>,
     read: Vec<(Kind, ObjectKey, u64)>,
     unopened: Vec<ObjectKey>,
+    /// Refusals of those that lie in an archive.
+    archived: Vec<VaultError>,
     page: Option<(ObjectKey, FirstPage)>,
     branch: Option<Branch>,
 }
@@ -124,19 +126,16 @@ pub(super) async fn read(
         .buffer_unordered(at_once);
     let mut readings = std::pin::pin!(readings);
     while let Some((segment, found)) = readings.next().await {
-        let Segmented { defects, read, unopened: closed, page, branch } = found?;
-        let is_sound = defects.is_empty() && closed.is_empty();
-        if is_sound {
-            looked.sound.insert(segment)
-        } else {
-            looked.damaged.insert(segment)
-        };
-        if !closed.is_empty() && defects.is_empty() {
-            looked.damaged.remove(&segment);
+        let Segmented { defects, read, unopened: closed, archived, page, branch } = found?;
+        if !defects.is_empty() {
+            looked.damaged.insert(segment);
+        } else if closed.is_empty() && archived.is_empty() {
+            looked.sound.insert(segment);
         }
         report.defects.extend(defects);
         // One that could not be opened leaves the others with nothing to agree with.
-        let look = if closed.is_empty() { Look::Opened } else { Look::Compared };
+        let look = if closed.is_empty() && archived.is_empty() { Look::Opened } else { Look::Compared };
+        archived.into_iter().try_for_each(|error| report.unless_archived(error))?;
         for (kind, key, bytes) in read {
             report.was_read(kind, &key, bytes, look);
         }
@@ -232,6 +231,10 @@ impl Reading<'_> {
             }
             Err(error) => Err(error),
         };
+        if let Err(error @ VaultError::Store(StoreError::Archived { .. })) = read {
+            found.archived.push(error);
+            return Ok(None);
+        }
         // WAL has no signed digest: what was not opened was compared with nothing.
         if !matches!(read, Err(VaultError::NoIdentity { .. })) {
             found.read.push((kind, key.clone(), bytes));

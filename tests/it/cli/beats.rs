@@ -128,6 +128,7 @@ async fn open(site: &Site, stores: &[SharedStore]) -> (Arc<App>, Arc<Database>) 
         store: Arc::clone(store),
         durability: Durability::Required,
         lock_reach: Reach::default(),
+        bucket: None,
     };
     database.vaults = stores.iter().map(vault).collect();
     (app, Arc::new(database))
@@ -227,7 +228,8 @@ async fn an_hour_of_heartbeats_becomes_one_object_and_what_is_old_goes() {
     let (db, identities) = (&app.resources.db, identities_from(&site.text("identity.age")).unwrap());
     let now = app.clock.now();
     let locking = Locking::new(&(vault.clone() as SharedStore), now);
-    let held = Vault { store: locking.clone(), durability: Durability::Required, lock_reach: Reach::default() };
+    let held =
+        Vault { store: locking.clone(), durability: Durability::Required, lock_reach: Reach::default(), bucket: None };
     let place = (&held, &layout);
     let read = async || ledger::read_since(vault.as_ref(), &layout, &identities, Timestamp::MIN).await.unwrap();
     let all = read().await;

@@ -58,6 +58,7 @@ fn forecast(seconds: f64) -> Forecast {
         check_seconds: 0.0,
         rest_seconds: 0.0,
         chain_bytes: 1,
+        archive_seconds: 0.0,
         chain_length: 1,
         wal_bytes: 1,
         fetch_bytes_per_second: None,

@@ -14,6 +14,7 @@ use aws_sdk_s3::{
 use lifeboat::{
     aws::{AccessKey, KeySource},
     clock::Clock,
+    domain::archive::Thawing,
     process::Program,
     vault::{
         S3Store,
@@ -145,6 +146,7 @@ pub(crate) fn options(endpoint: &str, bucket: &str) -> S3Options {
         delete_credentials: None,
         kms_key: None,
         storage_class: None,
+        thawing: Thawing::default(),
         object_lock: None,
         request_limit: REQUEST_LIMIT,
     }

@@ -2,6 +2,8 @@
 # GetBucketVersioning's answer otherwise than S3 does, and aws-sdk-s3 refuses
 # that; and it has no GetObjectRetention, although it keeps and heeds the locks.
 # Its clock goes ahead by so many seconds as the file named by MOTO_AHEAD says.
+# What was asked for of an archive is there at once, or after as many looks as
+# MOTO_THAW_LOOKS says.
 # moto keeps all in memory; where MOTO_JOURNAL names a file, what it is asked to
 # change is written there first, and done again before it listens: one that was
 # killed comes back with all that it had answered, and perhaps with what it had not.
@@ -18,6 +20,7 @@ import urllib.parse
 from werkzeug.test import Client
 
 from moto.core import serialize
+from moto.moto_api import state_manager
 from moto.moto_api._internal.recorder.models import Recorder
 from moto.s3 import models
 from moto.s3.responses import S3Response
@@ -49,6 +52,9 @@ def utcnow(real=models.utcnow):
     return real() + datetime.timedelta(seconds=float(pathlib.Path(ahead).read_text()) if ahead else 0)
 
 
+if "MOTO_THAW_LOOKS" in os.environ:
+    looks = {"progression": "manual", "times": int(os.environ["MOTO_THAW_LOOKS"])}
+    state_manager.set_transition("s3::keyrestore", looks)
 models.utcnow = utcnow
 serialize.SERVICE_SPECIFIC_SERIALIZERS["s3"]["rest-xml"] = Serializer
 S3Response._key_response_get = key_response_get

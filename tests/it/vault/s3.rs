@@ -1,9 +1,11 @@
 //! A vault in a bucket, against a real HTTP server.
 
+mod archive;
 mod errors;
 mod guard;
 mod probe;
 mod retry;
+mod settings;
 mod upload;
 
 use std::{sync::Arc, time::Duration};

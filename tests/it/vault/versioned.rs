@@ -110,7 +110,7 @@ impl Store for Versioned {
         let kept = self.kept.lock().unwrap();
         let shown = kept.iter().filter(|(key, _)| key.as_str().starts_with(prefix)).filter_map(|(key, kept)| {
             let first = kept.versions.iter().flatten().next()?;
-            Some(ObjectInfo { key: key.clone(), size_bytes: first.len() as u64 })
+            Some(ObjectInfo::new(key.clone(), first.len() as u64))
         });
         Ok(shown.collect())
     }
@@ -173,6 +173,6 @@ impl ObjectWriter for Writer {
     async fn commit(self: Box<Self>) -> Result<ObjectInfo, StoreError> {
         let size_bytes = self.bytes.len() as u64;
         self.store.put_over(&self.key, self.bytes.freeze());
-        Ok(ObjectInfo { key: self.key, size_bytes })
+        Ok(ObjectInfo::new(self.key, size_bytes))
     }
 }

@@ -196,3 +196,29 @@ async fn credentials_that_may_not_delete_are_told() {
         assert!(findings.iter().any(|finding| finding.contains("may not delete")), "{bucket}: {findings:?}");
     }
 }
+
+/// The probe writes with the configured key, and so tells whether it can be used.
+#[tokio::test]
+async fn a_key_that_cannot_be_used_is_told() {
+    let moto = Moto::start().await;
+    moto.bucket("bkt", Kind::Plain).await;
+    for (answer, words) in [
+        (
+            trouble(400, "KMS.DisabledException", ""),
+            "cannot encrypt with the key `alias/backups` (KMS.DisabledException)",
+        ),
+        (
+            trouble(403, "AccessDenied", ""),
+            "allow `s3:PutObject` with `kms:GenerateDataKey` and `kms:Decrypt` on `bkt`",
+        ),
+    ] {
+        let proxy = Proxy::start(&moto.endpoint, move |head| {
+            let names_it = head.contains("x-amz-server-side-encryption-aws-kms-key-id: alias/backups");
+            if head.starts_with("PUT ") && names_it { Fate::Answer(answer.clone()) } else { Fate::Pass }
+        })
+        .await;
+        let keyed = S3Options { kms_key: Some("alias/backups".to_owned()), ..options(&proxy.endpoint, "bkt") };
+        let error = open(keyed).await.probe().await.unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
