@@ -336,13 +336,13 @@ pub async fn open_for_restore(
     name: &DatabaseName,
     trusted: Option<Verifier>,
 ) -> Result<Database, SetUpError> {
+    let schedule = without_login(scheduled(estate, name)?);
     let path = &estate.daemon.keys.signing.file;
     let verifier = match trusted {
         Some(verifier) => verifier,
         None if path.exists() => Signer::load_or_create(path)?.0.verifier(),
         None => return Err(SetUpError::NoSigningKey { path: path.clone() }),
     };
-    let schedule = without_login(scheduled(estate, name)?);
     let secrets = Secrets::open(&estate.daemon);
     let Opened { stores, buckets } = open_stores(estate, &secrets, &Clock::system()).await;
     let around = Around { stores: &stores, buckets: &buckets, secrets: &secrets };

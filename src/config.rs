@@ -39,3 +39,4 @@ pub use runbook::RunbookConfig;
 pub use schedule::ScheduleConfig;
 pub use secret::SecretRef;
 pub use secret_stores::SecretStoresConfig;
+pub use vault::CredentialsConfig;

@@ -19,7 +19,7 @@ use crate::{
     domain::VaultName,
     evidence::EvidenceLog,
     flows::{Database, Resources},
-    vault::{Known, Owned},
+    vault::{Known, Owned, SharedStore},
 };
 
 /// A digest of all that a database is opened from: its schedule, what is promised of it
@@ -89,34 +89,27 @@ impl App {
                 login::look_here(&schedule.config, &self.secrets).await?;
             }
             if schedule.config.managed().is_some() {
-                let database = match self.resources.managed.get(name).filter(|_| is_same) {
-                    Some(same) => Arc::clone(same),
-                    None => Arc::new(super::managed::open(&estate, schedule, &self.secrets)?),
+                let same = self.resources.managed.get(name).filter(|_| is_same);
+                let database = if let Some(same) = same {
+                    Arc::clone(same)
+                } else {
+                    Arc::new(super::managed::open(&estate, schedule, &self.secrets)?)
                 };
                 managed.insert(name.clone(), database);
             } else {
-                let database = match self.resources.databases.get(name).filter(|_| is_same) {
-                    Some(same) => Arc::clone(same),
-                    None => {
-                        let mut database = open_database(&estate, schedule, around, &self.signer)?;
-                        self.hand_streaming_to(&mut database);
-                        Arc::new(database)
-                    }
+                let same = self.resources.databases.get(name).filter(|_| is_same);
+                let database = if let Some(same) = same {
+                    Arc::clone(same)
+                } else {
+                    let mut database = open_database(&estate, schedule, around, &self.signer)?;
+                    self.hand_streaming_to(&mut database);
+                    Arc::new(database)
                 };
                 databases.insert(name.clone(), database);
             }
             origins.insert(name.clone(), origin);
         }
-        let is_same = |(name, vault): (&VaultName, &Arc<Owned>)| {
-            self.vaults.get(name).is_some_and(|known| Arc::ptr_eq(known, vault))
-        };
-        let evidence = if vaults.len() == self.vaults.len() && vaults.iter().all(is_same) {
-            Arc::clone(&self.resources.evidence)
-        } else {
-            let mirrors = shared.values().map(|store| (Arc::clone(store), String::new())).collect();
-            let db = self.resources.db.clone();
-            Arc::new(EvidenceLog::new(db, self.signer.clone(), mirrors, self.clock.clone()))
-        };
+        let evidence = self.evidence_in(&vaults, &shared);
         let resources = Resources {
             databases,
             managed,
@@ -139,6 +132,23 @@ impl App {
         };
         app.settle().await?;
         Ok(Arc::new(app))
+    }
+
+    /// The evidence log with its copies in these vaults.
+    fn evidence_in(
+        &self,
+        vaults: &BTreeMap<VaultName, Arc<Owned>>,
+        shared: &BTreeMap<VaultName, SharedStore>,
+    ) -> Arc<EvidenceLog> {
+        let is_same = |(name, vault): (&VaultName, &Arc<Owned>)| {
+            self.vaults.get(name).is_some_and(|known| Arc::ptr_eq(known, vault))
+        };
+        if vaults.len() == self.vaults.len() && vaults.iter().all(is_same) {
+            return Arc::clone(&self.resources.evidence);
+        }
+        let mirrors = shared.values().map(|store| (Arc::clone(store), String::new())).collect();
+        let db = self.resources.db.clone();
+        Arc::new(EvidenceLog::new(db, self.signer.clone(), mirrors, self.clock.clone()))
     }
 
     /// A run under way goes on with the database as it was, and asks it how far WAL is:

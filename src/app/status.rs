@@ -93,7 +93,7 @@ impl App {
             primary::publish(&status, &database.schedule.config.all_members().keys().cloned().collect());
             databases.push(status);
         }
-        let managed = self.managed_statuses(&entries, &findings, now).await;
+        let managed = self.managed_statuses(&entries, &findings, now).await?;
         let findings = findings.into_iter().map(shown).collect();
         let runs = self.runner.list(RUNS_SHOWN).await?;
         let node = &self.estate.daemon.node;

@@ -132,10 +132,10 @@ pub struct AwsError {
     /// As the service spells it; empty where it sent none.
     pub code: String,
     service: &'static str,
-    region: String,
-    action: String,
-    what: String,
-    remedy: String,
+    region: Box<str>,
+    action: Box<str>,
+    what: Box<str>,
+    remedy: Box<str>,
 }
 
 impl AwsError {
@@ -172,7 +172,9 @@ impl Call {
 
     /// The error of a call that is not made at all.
     pub fn refused(&self, why: impl fmt::Display, remedy: impl Into<String>) -> AwsError {
-        AwsError { remedy: remedy.into(), ..self.error(Kind::Refused, "", format!("it was not asked to, as {why}")) }
+        let remedy: String = remedy.into();
+        let what = format!("it was not asked to, as {why}");
+        AwsError { remedy: remedy.into(), ..self.error(Kind::Refused, "", what) }
     }
 
     /// The error of a call that cannot be sent.
@@ -186,8 +188,15 @@ impl Call {
     }
 
     fn error(&self, kind: Kind, code: &str, what: String) -> AwsError {
-        let Self { service, region, action, right } = self.clone();
-        AwsError { kind, code: code.to_owned(), service, region, action, what, remedy: kind.remedy(right) }
+        AwsError {
+            kind,
+            code: code.to_owned(),
+            service: self.service,
+            region: self.region.as_str().into(),
+            action: self.action.as_str().into(),
+            what: what.into(),
+            remedy: kind.remedy(self.right).into(),
+        }
     }
 }
 

@@ -28,7 +28,7 @@ pub struct HashicorpVaultConfig {
     pub namespace: Option<String>,
     /// PEM file of the authority that signed its certificate; the system's when absent.
     pub ca_file: Option<PathBuf>,
-    /// Where a token is found, such as the file that Vault's own agent keeps. Who made it keeps it alive.
+    /// Where a token is found, such as the file that a sidecar of Vault keeps. Who made it keeps it alive.
     pub token: Option<SecretRef>,
     /// A role to log in as; its token is kept alive, and given back at the end.
     pub approle: Option<AppRoleConfig>,

@@ -140,3 +140,42 @@ fn refused(caller: &Caller, id: &str, why: &Foreign) -> AwsError {
     let call = caller.call(format!("touch {id}"), "");
     call.refused(format!("that is not ours: {why}"), "have it looked at by a person, who can remove or rename it")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::Kind;
+
+    #[tokio::test]
+    async fn clients_are_kept_and_go_only_where_data_may_be() {
+        let region = |name: &str| name.parse::<Region>().unwrap();
+        let access = Access {
+            region: region("eu-central-1"),
+            endpoint: Some("http://127.0.0.1:9".to_owned()),
+            use_fips: false,
+            keys: None,
+            role: None,
+        };
+        let rds = Rds::new(RdsOptions {
+            form: Form::Single,
+            database: "prod/wallet".to_owned(),
+            source: "wallet".to_owned(),
+            region: region("eu-central-1"),
+            access,
+            duties: BTreeMap::new(),
+            replicated_to: BTreeSet::from([region("eu-west-1")]),
+            regions: BTreeSet::from([region("eu-north-1")]),
+        });
+        let first = rds.caller(Duty::Backup, &region("eu-central-1")).await.unwrap();
+        let again = rds.caller(Duty::Backup, &region("eu-central-1")).await.unwrap();
+        assert!(Arc::ptr_eq(&first, &again));
+        let other = rds.caller(Duty::Delete, &region("eu-central-1")).await.unwrap();
+        assert!(!Arc::ptr_eq(&first, &other));
+        for name in ["eu-west-1", "eu-north-1"] {
+            assert_eq!(rds.caller(Duty::Backup, &region(name)).await.unwrap().region().as_str(), name);
+        }
+        let error = rds.caller(Duty::Backup, &region("us-east-1")).await.unwrap_err();
+        assert_eq!((error.kind, error.is_permanent()), (Kind::Refused, true));
+        assert!(error.to_string().contains("us-east-1"), "{error}");
+    }
+}

@@ -19,10 +19,10 @@ use serde_json::{Value, json};
 
 use super::{ManagedDatabase, Resources, output, snapshot};
 use crate::{
-    db::findings,
+    db::{findings, runs},
     decide::retention::snapshots::{self, Facts, Plan, Policy as Keep},
     domain::{
-        BackupKind, Check, DatabaseName, EvidenceRecord, Region, Snapshot, Verdict,
+        BackupKind, Check, DatabaseName, EvidenceRecord, Region, RunId, Snapshot, Verdict,
         record::{Why, kind},
         with_causes,
     },
@@ -54,8 +54,12 @@ pub fn regions(database: &ManagedDatabase) -> Result<BTreeSet<Region>, StepError
 
 /// What stays and goes by the schedule, from a fresh list of all regions. One that does not
 /// answer is an error: nothing expires while the picture is unclear.
-pub async fn survey(resources: &Resources, database: &ManagedDatabase) -> Result<Plan, StepError> {
-    let mut facts = Facts { proven: proven(resources, &database.name).await?, ..Facts::default() };
+/// `own` is the run that asks.
+pub async fn survey(resources: &Resources, database: &ManagedDatabase, own: Option<&RunId>) -> Result<Plan, StepError> {
+    let under_way = runs::under_way(&resources.db, database.name.as_str()).await?;
+    let busy = under_way.into_iter().map(RunId::from).find(|run| Some(run) != own);
+    let proven = proven(resources, &database.name).await?;
+    let mut facts = Facts { proven, busy, snapshots: Vec::new() };
     for region in regions(database)? {
         facts.snapshots.extend(database.provider.snapshots(&region).await?);
     }
@@ -133,7 +137,7 @@ impl Step for MakePlan {
 
     async fn run(&self, cx: &StepContext) -> Result<Value, StepError> {
         cx.progress("listing the snapshots", None, None);
-        output(&survey(&self.0.resources, &self.0.database).await?)
+        output(&survey(&self.0.resources, &self.0.database, Some(cx.run_id())).await?)
     }
 }
 
@@ -142,6 +146,11 @@ impl Step for MakePlan {
 pub struct Removed {
     pub arns: Vec<String>,
     pub stopped_by: Vec<String>,
+}
+
+/// Why nothing goes now.
+fn needed(run: &RunId) -> String {
+    format!("`{run}` may need any of them; the next prune looks again")
 }
 
 /// Removes what the plan names and a fresh look allows.
@@ -163,12 +172,12 @@ impl Step for Delete {
             return output(&Removed::default());
         }
         fault::point("prune_snapshots.delete");
-        let fresh = match survey(&self.0.resources, &self.0.database).await {
+        let fresh = match survey(&self.0.resources, &self.0.database, Some(cx.run_id())).await {
             Ok(fresh) => fresh,
             Err(error @ (StepError::Fenced | StepError::Stopped)) => return Err(error),
             Err(error) => return output(&Removed { stopped_by: vec![error.to_string()], ..Removed::default() }),
         };
-        let mut removed = Removed::default();
+        let mut removed = Removed { stopped_by: fresh.busy.iter().map(needed).collect(), ..Removed::default() };
         for one in fresh.allows(&recorded) {
             cx.guard().await?;
             cx.progress(format!("removing snapshot {} in {}", one.id, one.region), None, None);
@@ -240,10 +249,12 @@ async fn conclude(resources: &Resources, cx: &StepContext, ending: &Ending) -> R
     let removed: Removed = cx.output_if_any("delete")?.unwrap_or_default();
     let checks: Vec<Check> = cx.output_if_any("check")?.unwrap_or_default();
     let (judged, mut findings) = super::judged(ending, Verdict::Pass);
+    findings.extend(plan.iter().filter_map(|plan| plan.busy.as_ref()).map(needed));
     findings.extend(removed.stopped_by.iter().map(|why| format!("removing ended early: {why}")));
     let failed = checks.iter().filter(|check| check.verdict != Verdict::Pass);
     findings.extend(failed.clone().map(|check| format!("{}: {}, not {}", check.name, check.actual, check.expected)));
-    let stopped = (!removed.stopped_by.is_empty()).then_some(Verdict::Aborted);
+    let is_busy = plan.as_ref().is_some_and(|plan| plan.busy.is_some());
+    let stopped = (is_busy || !removed.stopped_by.is_empty()).then_some(Verdict::Aborted);
     let verdict = Verdict::worst(failed.map(|check| check.verdict).chain(stopped).chain([judged]));
     let why = Why { scenario: plan.as_ref().map(scenario), ..Why::of(params.due_at, cx.requester()) };
     let schedule = database.map(|database| database.schedule.as_ref());

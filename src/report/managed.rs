@@ -35,6 +35,9 @@ pub struct ManagedStatus {
     pub regions: Vec<RegionStatus>,
     /// The newest of all regions that can be restored from.
     pub newest_snapshot: Option<Snapshot>,
+    /// When the newest heartbeat was acknowledged, by which a restore test measures what is
+    /// lost; none when none ever was.
+    pub last_heartbeat: Option<Timestamp>,
     /// The last one that came to a judgement.
     pub last_restore_test: Option<LastRestoreTest>,
     /// The last one that passed.
@@ -197,6 +200,7 @@ mod tests {
             away: None,
             regions: vec![region],
             newest_snapshot: None,
+            last_heartbeat: None,
             last_restore_test: Some(test.clone()),
             last_proven: Some(test),
             next_runs: Vec::new(),

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::{Secret, Secrets};
 use crate::{
     aws::{AccessKey, KeySource},
-    config::vault::CredentialsConfig,
+    config::CredentialsConfig,
 };
 
 #[derive(Debug)]

@@ -20,7 +20,7 @@ pub enum SecretError {
     NoProgram,
     #[error("`{program}` did not print a secret ({reason}); run it by hand to see why")]
     Command { program: String, reason: String },
-    #[error("the secret from {0} is empty; store it there")]
+    #[error("{0} is empty; store the secret there")]
     Empty(String),
     #[error("{origin} is not text; store it as text, or as a JSON object of texts")]
     NoText { origin: String },

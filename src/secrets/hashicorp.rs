@@ -193,15 +193,14 @@ impl Server {
         let entered = self.entered.lock().await.clone();
         let own =
             entered.iter().find(|token| token.lease.as_ref().is_some_and(|own| std::ptr::eq(own.as_ref(), lease)));
-        let (path, body, token) = match own {
-            Some(token) => ("auth/token/renew-self", json!({"increment": increment}), Arc::clone(token)),
-            None => {
-                let token = match entered.last() {
-                    Some(token) => Arc::clone(token),
-                    None => Arc::new(Token { text: self.file_token().await?, lease: None }),
-                };
-                ("sys/leases/renew", json!({"lease_id": lease.id(), "increment": increment}), token)
-            }
+        let (path, body) = if own.is_some() {
+            ("auth/token/renew-self", json!({"increment": increment}))
+        } else {
+            ("sys/leases/renew", json!({"lease_id": lease.id(), "increment": increment}))
+        };
+        let token = match own.or_else(|| entered.last()) {
+            Some(token) => Arc::clone(token),
+            None => Arc::new(Token { text: self.file_token().await?, lease: None }),
         };
         let answer = self.call(Method::POST, path, Some(&body), Some(&token.text)).await?;
         if answer.status == 403 {

@@ -105,7 +105,10 @@ impl Pruner {
 
     async fn look_at(&mut self, database: &ManagedDatabase) -> Result<(), StepError> {
         let now = self.app.clock.now();
-        let plan: Plan = prune_snapshots::survey(&self.app.resources, database).await?;
+        let plan: Plan = prune_snapshots::survey(&self.app.resources, database, None).await?;
+        if plan.busy.is_some() {
+            return Ok(());
+        }
         let newest = plan.keep.last().map(|kept| kept.id.clone());
         let seen = Seen { day: now.to_zoned(TimeZone::UTC).date(), newest };
         let before = self.seen.get(&database.name);

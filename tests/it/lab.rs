@@ -30,6 +30,10 @@ use aws_sdk_rds::{
     config::{BehaviorVersion, Credentials, Region},
 };
 use jiff::Timestamp;
+use sqlx::{
+    ConnectOptions, PgConnection,
+    postgres::{PgConnectOptions, PgSslMode},
+};
 
 pub(crate) use call::Call;
 pub(crate) use faults::{Faults, Refusal, Stuck};
@@ -70,7 +74,7 @@ impl RdsLab {
     pub(crate) async fn start() -> Self {
         let folder = scratch();
         certificate(folder.path(), "rds", "IP:127.0.0.1,DNS:localhost").await;
-        let moto = Moto::start().await;
+        let moto = Moto::start_with(&[("MOTO_RDS", "1")]).await;
         let estate = Arc::new(state::Estate::new(folder.path().to_owned(), &moto.endpoint));
         let proxy = Proxy::start(Arc::clone(&estate)).await;
         Self { proxy, estate, _moto: moto, folder }
@@ -109,6 +113,16 @@ impl RdsLab {
         new.master_username(MASTER).master_user_password(PASSWORD).send().await.unwrap();
         self.restorable(REGION, id).await;
         self.instance(REGION, id).unwrap()
+    }
+
+    /// Waits until an instance can be logged in to.
+    pub(crate) async fn available(&self, region: &str, id: &str) -> Instance {
+        eventually(&format!("{id} is available"), LIMIT, async || {
+            self.assert_sound();
+            self.instance(region, id).is_some()
+        })
+        .await;
+        self.instance(region, id).unwrap()
     }
 
     /// Waits until an instance can be restored to a point in time.
@@ -153,6 +167,13 @@ impl RdsLab {
     pub(crate) fn assert_sound(&self) {
         let failures = self.estate.failures();
         assert!(failures.is_empty(), "{failures:?}");
+    }
+
+    /// Logs in to `app` at an endpoint as clients of Amazon's do: over TLS, with a password,
+    /// and only where the certificate names the host.
+    pub(crate) async fn connect(&self, host: &str, port: u16) -> sqlx::Result<PgConnection> {
+        let login = PgConnectOptions::new().host(host).port(port).username(MASTER).password(PASSWORD).database("app");
+        login.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert(self.authority()).connect().await
     }
 
     /// All processes of all servers.

@@ -39,9 +39,9 @@ impl CredentialSource for Known {
 }
 
 /// The user of `postgres` with this password.
-fn known(postgres: &Postgres, password: &str) -> Option<Arc<dyn CredentialSource>> {
+fn known(postgres: &Postgres, password: &str) -> Arc<dyn CredentialSource> {
     let user = postgres.login.user.clone();
-    Some(Arc::new(Known(Credentials { user, password: Some(password.to_owned().into()) })))
+    Arc::new(Known(Credentials { user, password: Some(password.to_owned().into()) }))
 }
 
 /// A server of the lab over TCP, as `user`, without TLS.

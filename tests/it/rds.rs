@@ -6,6 +6,7 @@
 mod fixture;
 mod guard;
 mod instances;
+mod policy;
 mod promote;
 mod recorder;
 mod snapshots;

@@ -2,6 +2,7 @@
 //! receiver of webhooks, a proxy that fails on demand, free ports, waits on conditions with a bound.
 
 pub(crate) mod authority;
+pub(crate) mod iam;
 pub(crate) mod line;
 pub(crate) mod moto;
 pub(crate) mod openbao;

@@ -7,7 +7,7 @@ use super::{App, LOOKED_AHEAD, StatusError, tested};
 use crate::{
     app::looks::Look,
     config::schedule::EngineKind,
-    db::findings,
+    db::{DbError, findings, heartbeats},
     decide::agenda::Agenda,
     domain::{BackupKind, DatabaseName, Region, Snapshot, SnapshotState, Verdict},
     evidence::Entry,
@@ -57,11 +57,17 @@ impl App {
         entries: &[Entry],
         findings: &[findings::Finding],
         now: Timestamp,
-    ) -> Vec<ManagedStatus> {
+    ) -> Result<Vec<ManagedStatus>, DbError> {
         let databases = || self.resources.managed.values();
         let looks = join_all(databases().map(|database| self.looks.at(database, &self.clock))).await;
-        let status = |(database, look)| self.status_of_managed(database, look, (entries, findings), now);
-        databases().map(AsRef::as_ref).zip(looks.iter().map(AsRef::as_ref)).map(status).collect()
+        let mut statuses = Vec::new();
+        for (database, look) in databases().zip(looks) {
+            let heard = heartbeats::newest(&self.resources.db, &database.name).await?;
+            let status = self.status_of_managed(database, &look, (entries, findings), now);
+            let status = ManagedStatus { last_heartbeat: heard.map(|beat| beat.acknowledged_at), ..status };
+            statuses.push(status.judged(now));
+        }
+        Ok(statuses)
     }
 
     fn status_of_managed(
@@ -84,7 +90,7 @@ impl App {
         };
         let mut regions: Vec<RegionStatus> = all.iter().map(of).collect();
         regions.sort_by_key(|region| !is_home(&region.region));
-        let status = ManagedStatus {
+        ManagedStatus {
             database: name.clone(),
             engine: if config.engine == EngineKind::Aurora { "aurora" } else { "rds" }.to_owned(),
             source: source.map(|source| source.id.to_owned()).unwrap_or_default(),
@@ -102,8 +108,8 @@ impl App {
             last_proven: tested::last(entries, name, |verdict| verdict == Verdict::Pass),
             next_runs: next_runs(&self.resources.agenda(name), now),
             findings: findings.iter().filter(|f| f.subject == name.as_str()).map(|f| f.message.clone()).collect(),
-        };
-        status.judged(now)
+            last_heartbeat: None,
+        }
     }
 }
 

@@ -28,10 +28,7 @@ pub(super) fn summary(schedule: &ScheduleConfig) -> Option<String> {
     let source = schedule.managed()?;
     let objectives = schedule.objectives();
     let copies: BTreeSet<&str> = schedule.snapshot_copies.iter().map(|copy| copy.region.as_str()).collect();
-    let copies = match copies.is_empty() {
-        true => "nowhere".to_owned(),
-        false => copies.into_iter().collect::<Vec<_>>().join(", "),
-    };
+    let copies = if copies.is_empty() { "nowhere".to_owned() } else { Vec::from_iter(copies).join(", ") };
     let what = if source.is_cluster { "cluster" } else { "instance" };
     let tested = match &schedule.restore_test {
         Some(test) => format!("restore test at `{}` {}", test.cron, schedule.timezone),

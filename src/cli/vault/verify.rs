@@ -119,9 +119,11 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
         return record(options, invocation).await;
     }
     let estate = config::load(&invocation.config)?;
+    // What a provider keeps is in no vault.
+    let own = estate.schedules.iter().map(|schedule| &schedule.config).filter(|schedule| schedule.managed().is_none());
     let names: Vec<DatabaseName> = match &options.database {
         Some(name) => vec![name.clone()],
-        None => estate.schedules.iter().map(|schedule| schedule.config.database.clone()).collect(),
+        None => own.map(|schedule| schedule.database.clone()).collect(),
     };
     let mut reports = Vec::new();
     let (mut verdicts, mut unverified) = (Vec::new(), Vec::new());

@@ -1,5 +1,8 @@
 use super::*;
 
+type Change = fn(&mut InstanceSettings, &mut SettingsPolicy);
+type Setting = fn(&mut InstanceSettings);
+
 fn settings() -> InstanceSettings {
     InstanceSettings {
         engine: "postgres".to_owned(),
@@ -38,7 +41,6 @@ fn policy() -> SettingsPolicy {
 
 #[test]
 fn what_the_policy_asks_for_is_found_with_its_remedy() {
-    type Change = fn(&mut InstanceSettings, &mut SettingsPolicy);
     let cases: [(Change, &[&str]); 13] = [
         (|_, _| {}, &[]),
         (|settings, _| settings.backup_retention_days = 35, &[]),
@@ -103,8 +105,7 @@ fn differences_are_intended_or_not() {
     reordered.security_groups.reverse();
     assert_eq!(differences(&settings(), &reordered), []);
 
-    type Change = fn(&mut InstanceSettings);
-    let cases: [(&str, bool, Change); 21] = [
+    let cases: [(&str, bool, Setting); 21] = [
         ("engine", false, |of| of.engine = "aurora-postgresql".to_owned()),
         ("engine version", false, |of| of.engine_version = "16.3".to_owned()),
         ("storage type", false, |of| of.storage_type = "gp2".to_owned()),

@@ -52,6 +52,8 @@ pub struct Facts {
     pub snapshots: Vec<Snapshot>,
     /// Ids of those that a restore test has proven.
     pub proven: BTreeSet<String>,
+    /// Another run that works with the database now.
+    pub busy: Option<RunId>,
 }
 
 /// What the schedule says.
@@ -79,6 +81,8 @@ pub struct Plan {
     pub expire: Vec<Snapshot>,
     /// Those of others, which stay as long as they want.
     pub foreign: usize,
+    /// The run that may need any of them: nothing expires before it has ended.
+    pub busy: Option<RunId>,
 }
 
 impl Plan {
@@ -121,6 +125,7 @@ pub fn plan(facts: &Facts, policy: &Policy) -> Plan {
     let newest = restorable().map(|(_, at)| at).next();
     let mut plan = Plan {
         foreign: facts.snapshots.iter().filter(|one| one.origin != SnapshotOrigin::Ours).count(),
+        busy: facts.busy.clone(),
         ..Plan::default()
     };
     for family in families.into_iter().rev() {
@@ -132,6 +137,7 @@ pub fn plan(facts: &Facts, policy: &Policy) -> Plan {
             plan.keep.push(Kept { id: family.id.to_owned(), regions, reasons: of_family });
         } else {
             let mut members = family.members;
+            members.retain(|_| facts.busy.is_none());
             members.sort_by_key(|one| one.copy_of.is_none());
             plan.expire.extend(members.into_iter().cloned());
         }

@@ -49,8 +49,8 @@ impl Caller {
 }
 
 /// Tags as the service takes them.
-pub(super) fn tag_list(tags: &BTreeMap<String, String>) -> Option<Vec<Tag>> {
-    Some(tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect())
+pub(super) fn tag_list(tags: &BTreeMap<String, String>) -> Vec<Tag> {
+    tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
 }
 
 /// Tags as it tells of them.

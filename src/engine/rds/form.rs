@@ -45,8 +45,8 @@ pub(super) trait SnapshotCalls: Send + Sync {
     /// What the provider tells of the database in its own region.
     async fn source(&self, caller: &Caller, id: &str) -> Result<SourceFacts, AwsError>;
 
-    /// Up to which instant the region of `caller` can restore the source, which has this
-    /// ARN; none where nothing of it is replicated there.
+    /// Up to which instant the region of `caller`, another one, can restore the source; none
+    /// where nothing of it is replicated there.
     async fn replicated_until(
         &self,
         caller: &Caller,

@@ -117,22 +117,22 @@ mod tests {
 
     use super::*;
 
-    fn mount(kind: &str, options: Value) -> Mount {
+    fn mount(kind: &str, options: &Value) -> Mount {
         let answer = json!({"data": {"path": "secret/", "type": kind, "options": options}});
         Mount::of(answer.as_object().unwrap()).unwrap()
     }
 
     #[test]
     fn a_path_is_that_of_the_command_line_or_that_of_the_api() {
-        let (one, two) = (mount("kv", json!({"version": "1"})), mount("kv", json!({"version": "2"})));
+        let (one, two) = (mount("kv", &json!({"version": "1"})), mount("kv", &json!({"version": "2"})));
         for (mount, path, wanted) in [
             (&two, "secret/wallet", "secret/data/wallet"),
             (&two, "secret/data/wallet", "secret/data/wallet"),
             (&two, "secret/a/data/wallet", "secret/data/a/data/wallet"),
             (&one, "secret/wallet", "secret/wallet"),
             (&one, "secret/data/wallet", "secret/data/wallet"),
-            (&mount("kv", Value::Null), "secret/wallet", "secret/wallet"),
-            (&mount("database", json!({})), "secret/creds/wallet", "secret/creds/wallet"),
+            (&mount("kv", &Value::Null), "secret/wallet", "secret/wallet"),
+            (&mount("database", &json!({})), "secret/creds/wallet", "secret/creds/wallet"),
         ] {
             assert_eq!(mount.api_path(path), wanted);
         }
@@ -144,11 +144,11 @@ mod tests {
     fn fields_lie_where_the_version_has_them() {
         let answer = json!({"data": {"data": {"password": "p"}, "metadata": {"version": 7}}});
         let answer = answer.as_object().unwrap();
-        let (fields, version) = mount("kv", json!({"version": "2"})).fields(answer, "").unwrap();
+        let (fields, version) = mount("kv", &json!({"version": "2"})).fields(answer, "").unwrap();
         assert_eq!((fields.get("password"), version.as_deref()), (Some(&json!("p")), Some("7")));
-        let (fields, version) = mount("kv", json!({"version": "1"})).fields(answer, "").unwrap();
+        let (fields, version) = mount("kv", &json!({"version": "1"})).fields(answer, "").unwrap();
         assert_eq!((fields.contains_key("data"), version), (true, None));
-        assert!(mount("kv", json!({"version": "2"})).fields(&Map::new(), "").is_err());
+        assert!(mount("kv", &json!({"version": "2"})).fields(&Map::new(), "").is_err());
     }
 
     #[test]

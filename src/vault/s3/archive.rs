@@ -1,7 +1,7 @@
 //! Objects in an archive: what listings and answers tell of them, and how a copy is asked
 //! for. The first version of a name is the object here too.
 
-use aws_sdk_s3::types::{GlacierJobParameters, RestoreRequest, Tier};
+use aws_sdk_s3::types::{ArchiveStatus, GlacierJobParameters, RestoreRequest, StorageClass, Tier};
 
 use super::{Bucket, failure::Ask};
 use crate::{
@@ -71,8 +71,8 @@ impl Bucket {
             .send()
             .await
             .map_err(|error| self.failed(Ask::object(key, "look at", right), &error))?;
-        let class = found.storage_class().map(|class| class.as_str());
-        Ok(standing(class, found.archive_status().map(|tier| tier.as_str()), found.restore()))
+        let class = found.storage_class().map(StorageClass::as_str);
+        Ok(standing(class, found.archive_status().map(ArchiveStatus::as_str), found.restore()))
     }
 
     pub(super) async fn ask_for(&self, key: &ObjectKey, from: ArchiveClass) -> Result<(), StoreError> {

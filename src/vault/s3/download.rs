@@ -7,6 +7,7 @@ use std::{io, sync::Arc, time::Duration};
 use aws_sdk_s3::{
     operation::get_object::{GetObjectError, GetObjectOutput},
     primitives::ByteStream,
+    types::{IntelligentTieringAccessTier, StorageClass},
 };
 use bytes::Bytes;
 use futures::stream;
@@ -80,8 +81,8 @@ impl Bucket {
             .await
             .map_err(|error| match error.as_service_error() {
                 Some(GetObjectError::InvalidObjectState(state)) => {
-                    let (class, tier) = (state.storage_class().map(|it| it.as_str()), state.access_tier());
-                    let class = archive::refused_from(class, tier.map(|it| it.as_str()));
+                    let (class, tier) = (state.storage_class().map(StorageClass::as_str), state.access_tier());
+                    let class = archive::refused_from(class, tier.map(IntelligentTieringAccessTier::as_str));
                     StoreError::Archived { vault: self.declared.vault.clone(), key: key.clone(), class }
                 }
                 _ => self.failed(Ask::object(key, "read", right), &error),

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use aws_sdk_s3::{
     operation::list_object_versions::ListObjectVersionsOutput,
     primitives::DateTime,
-    types::{BucketVersioningStatus, DeleteMarkerEntry, ObjectVersion as Listed},
+    types::{
+        BucketVersioningStatus, DeleteMarkerEntry, ObjectStorageClass, ObjectVersion as Listed,
+        ObjectVersionStorageClass,
+    },
 };
 
 use super::{Bucket, archive, failure::Ask};
@@ -68,7 +71,7 @@ impl Bucket {
             for listed in page.versions() {
                 // Within a name the newest comes first, so the oldest is what stays.
                 if let Some(key) = listed.key().and_then(|key| self.own(key)) {
-                    let class = listed.storage_class().map(|class| class.as_str());
+                    let class = listed.storage_class().map(ObjectVersionStorageClass::as_str);
                     found.insert(key, (size(listed.size()), archive::cold(class)));
                 }
             }
@@ -86,7 +89,7 @@ impl Bucket {
             let page = page.map_err(|error| self.failed(Ask::bucket("list", "s3:ListBucket"), &error))?;
             for listed in page.contents() {
                 if let Some(key) = listed.key().and_then(|key| self.own(key)) {
-                    let cold = archive::cold(listed.storage_class().map(|class| class.as_str()));
+                    let cold = archive::cold(listed.storage_class().map(ObjectStorageClass::as_str));
                     found.push(ObjectInfo { key, size_bytes: size(listed.size()), cold });
                 }
             }

@@ -116,18 +116,6 @@ async fn both_are_read_and_what_is_wrong_is_told() {
     assert!(found.len() == 2 && found.iter().all(|told| told.contains("cannot be read")), "{found:?}");
 }
 
-/// The emulator checks signatures here: this key belongs to nobody.
-#[tokio::test]
-async fn credentials_that_nobody_knows_are_told() {
-    let moto = Moto::start_with(&[("INITIAL_NO_AUTH_ACTION_COUNT", "1")]).await;
-    let site = Site::write(1);
-    know(&site, &moto.endpoint);
-    manager(&moto).create_secret().name("prod/wallet").secret_string(PASSWORD).send().await.unwrap();
-    let password = format!("{{secretsmanager: prod/wallet, region: {REGION}}}");
-    site.edit("schedules/wallet.yaml", "{file: wallet.password}", &password);
-    lacks(&site, &["`wallet`", "prod/wallet", "renew the credentials"]).await;
-}
-
 /// A stand-in, as the emulator has no key that cannot be used, and refuses no right by itself.
 #[tokio::test]
 async fn a_key_that_cannot_be_used_is_told_from_a_right_that_is_missing() {
@@ -178,7 +166,7 @@ async fn users_that_change_over_are_followed() {
     let login = format!("user: {}, member_of: lifeboat, password: {}", field("username"), field("password"));
     site.edit("schedules/wallet.yaml", "user: lifeboat, password: {file: wallet.password}", &login);
     let log = std::fs::File::create(site.path("log")).unwrap();
-    let mut command = with_credentials(site.command(&["--verbose", "serve"]));
+    let mut command = with_credentials(site.command(&["-vv", "serve"]));
     let mut daemon = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
     protects(&site, &["wallet"]).await;
 

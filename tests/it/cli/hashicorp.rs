@@ -166,7 +166,7 @@ async fn made(lab: &Lab, from: &str, column: &str) -> Vec<String> {
 async fn a_leased_login_is_kept_alive_and_given_back() {
     let (lab, bao) = tokio::join!(wallet(""), OpenBao::start());
     let site = leased(&lab, &bao, ("9s", "1h")).await;
-    let mut daemon = site.serve(&["--verbose"]);
+    let mut daemon = site.serve(&["-vv"]);
     protects(&site, &["wallet"]).await;
     let first = made(&lab, "pg_stat_activity", "usename").await;
     assert_eq!(first.len(), 1, "heartbeats and WAL share a lease: {first:?}");
@@ -192,7 +192,7 @@ async fn a_leased_login_is_kept_alive_and_given_back() {
 async fn a_lease_that_can_be_renewed_no_longer_makes_way_for_another() {
     let (lab, bao) = tokio::join!(wallet(""), OpenBao::start());
     let site = leased(&lab, &bao, ("3s", "8s")).await;
-    let mut daemon = site.serve(&["--verbose"]);
+    let mut daemon = site.serve(&["-vv"]);
     protects(&site, &["wallet"]).await;
     let first = made(&lab, "pg_stat_activity", "usename").await;
     let beats = async || lab.psql_in("wallet", "SELECT max(seq) FROM lifeboat.heartbeat").await.parse::<u64>().unwrap();
@@ -221,7 +221,7 @@ async fn a_rotated_password_is_found_without_a_restart() {
     know(&site, &bao, "token: {file: vault.token}");
     bao.api("POST", "kv/data/wallet", json!({"data": {"password": PASSWORD}})).await;
     site.edit("schedules/wallet.yaml", "{file: wallet.password}", "{vault: kv/wallet, key: password}");
-    let mut daemon = site.serve(&["--verbose"]);
+    let mut daemon = site.serve(&["-vv"]);
     protects(&site, &["wallet"]).await;
     let rotated = format!("{PASSWORD}-rotated");
     lab.psql(&format!("ALTER ROLE lifeboat PASSWORD '{rotated}'")).await;

@@ -1,6 +1,8 @@
 //! A database that Amazon runs, on moto: the truth of the API without rows. What an
 //! operator sees of its snapshots, and what never happens to those of others.
 
+mod faults;
+
 use std::{sync::Arc, time::Duration};
 
 use aws_sdk_rds::{
@@ -38,6 +40,15 @@ struct Estate {
 
 impl Estate {
     async fn start() -> Self {
+        let estate = Self::empty(SCHEDULED).await;
+        let made = estate.client(HOME).create_db_instance().db_instance_identifier("bets-prod").engine("postgres");
+        let made = made.db_instance_class("db.t3.medium").allocated_storage(20).master_username("master");
+        made.master_user_password("not-of-interest").backup_retention_period(7).send().await.unwrap();
+        estate
+    }
+
+    /// With nothing at the provider yet.
+    async fn empty(schedule: &str) -> Self {
         let (moto, site) = (Moto::start().await, Site::write(5432));
         std::fs::remove_file(site.path("schedules/wallet.yaml")).unwrap();
         site.put_private("aws.secret", SECRET);
@@ -46,12 +57,8 @@ impl Estate {
             moto.endpoint
         );
         site.edit("lifeboat.yaml", "api:", &format!("{aws}api:"));
-        site.put(SCHEDULE, schedule());
-        let estate = Self { moto, site };
-        let made = estate.client(HOME).create_db_instance().db_instance_identifier("bets-prod").engine("postgres");
-        let made = made.db_instance_class("db.t3.medium").allocated_storage(20).master_username("master");
-        made.master_user_password("not-of-interest").backup_retention_period(7).send().await.unwrap();
-        estate
+        site.put(SCHEDULE, schedule);
+        Self { moto, site }
     }
 
     /// Nobody's code but the SDK's, to prepare, look and meddle with.
@@ -86,8 +93,7 @@ impl Estate {
     }
 }
 
-fn schedule() -> &'static str {
-    r#"database: bets
+const SCHEDULED: &str = r#"database: bets
 engine: rds
 instance: bets-prod
 region: eu-south-1
@@ -99,8 +105,7 @@ snapshot_copies:
 timezone: Europe/Malta
 backups:
   - {kind: snapshot, cron: "0 3 29 2 *", keep: {daily: 1}}
-"#
-}
+"#;
 
 /// Drives a run of the bets in this process; nothing is open afterwards.
 async fn driven(app: &App, flow: &str, params: &impl serde::Serialize) -> Conclusion {
@@ -157,6 +162,25 @@ async fn a_snapshot_is_taken_copied_shared_and_told_of() {
     assert_eq!((&bets["database"], &bets["claimed_by"]), (&"bets".into(), &"provider".into()), "{status:#}");
     assert_eq!(bets["newest_snapshot"]["id"], id.as_str());
     assert_eq!((&bets["regions"][0]["ours"], &bets["regions"][0]["adopted"]), (&1.into(), &1.into()), "{bets:#}");
+}
+
+/// As roles of their own, with the database and the duty in the tags of their sessions.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_backed_up_by_the_role_of_the_duty() {
+    let roles = "roles: {backup: \"arn:aws:iam::123456789012:role/lifeboat-backup\"}\nlogin:";
+    let schedule = SCHEDULED.replace("engine: rds", "engine: aurora").replace("instance:", "cluster:");
+    let estate = Estate::empty(&schedule.replace("login:", roles)).await;
+    let made = estate.client(HOME).create_db_cluster().db_cluster_identifier("bets-prod").engine("aurora-postgresql");
+    made.master_username("master").master_user_password("not-of-interest").send().await.unwrap();
+    let taken = estate.run(&["backup", "bets"]).await.json(0);
+    let id = taken["id"].as_str().unwrap();
+    for region in [HOME, OTHER] {
+        let listed = estate.client(region).describe_db_cluster_snapshots().send().await.unwrap();
+        let ids = listed.db_cluster_snapshots().iter().filter_map(|one| one.db_cluster_snapshot_identifier());
+        assert!(ids.clone().any(|one| one == id), "{id} is not in {region}: {:?}", ids.collect::<Vec<_>>());
+    }
+    let shown = estate.run(&["evidence", "show", taken["run_id"].as_str().unwrap()]).await;
+    assert!(shown.stdout.contains("assumed-role/lifeboat-backup/lifeboat-backup-bets"), "{shown:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,12 +47,16 @@ async fn make(estate: Arc<Estate>, arn: String, cluster: String) -> anyhow::Resu
     reached.map(drop)
 }
 
-/// Closes a cluster that has no instance any more.
+/// Closes a cluster that has no instance any more, and stays.
 pub(super) async fn left(estate: &Estate, cluster: &str) -> anyhow::Result<()> {
+    let work = estate.state().databases.get(cluster).map(|one| Arc::clone(&one.work));
+    let Some(work) = work else { return Ok(()) };
+    let _alone = work.lock().await;
     let server = {
         let state = estate.state();
         let is_empty = state.members_of(cluster).next().is_none();
-        state.databases.get(cluster).filter(|_| is_empty).and_then(|one| one.server.clone())
+        let stays = state.databases.get(cluster).filter(|one| is_empty && one.phase == Phase::Available);
+        stays.and_then(|one| one.server.clone())
     };
     match server {
         Some(server) => server.set_reached(false).await,

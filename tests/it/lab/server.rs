@@ -92,12 +92,28 @@ impl Server {
         std::fs::write(data.join("recovery.signal"), "")?;
         server.own(&data.join("recovery.signal"))?;
         let recovery = format!(
-            "restore_command = 'cp \"{}/%f\" \"%p\"'\nrecovery_target_time = '{to}'\n\
+            "restore_command = 'cp \"{}/%f\" \"%p\"'\nrecovery_target_time = '{}'\n\
              recovery_target_action = promote\nrecovery_target_timeline = current\n",
-            wal.display()
+            wal.display(),
+            // Abbreviations of time zones, `Z` too, are not known yet where this is read.
+            to.to_string().replace('Z', "+00")
         );
         server.start(is_reached, &recovery).await.with_context(|| format!("restored to {to}"))?;
+        server.recovered().await.with_context(|| format!("restored to {to}"))?;
         Ok(server)
+    }
+
+    /// Waits until recovery has ended: it takes no connections before.
+    async fn recovered(&self) -> anyhow::Result<()> {
+        let is_over = async {
+            while self.psql("postgres", &["SELECT"]).await.is_err() {
+                let log = || std::fs::read_to_string(self.cluster.log()).unwrap_or_default();
+                anyhow::ensure!(self.cluster.is_running(), "recovery ended the server: {}", log());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(LIMIT, is_over).await.context("recovery does not end")?
     }
 
     /// Where it archives its WAL.

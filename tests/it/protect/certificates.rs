@@ -73,11 +73,11 @@ async fn a_certificate_lets_in_the_role_that_it_names_and_nobody_else() {
     // A password and the certificate, both.
     set_hba(&lab, "hostssl all,replication all 127.0.0.1/32 scram-sha-256 clientcert=verify-full").await;
     carol.login.certificate = shown("carol");
-    carol.login.credentials = known(&carol, "p");
+    carol.login.credentials = Some(known(&carol, "p"));
     is_let_in(&carol).await;
-    carol.login.credentials = known(&carol, "q");
+    carol.login.credentials = Some(known(&carol, "q"));
     refused(&carol, login, "password authentication failed").await;
-    carol.login.credentials = known(&carol, "p");
+    carol.login.credentials = Some(known(&carol, "p"));
     carol.login.certificate = None;
     refused(&carol, login, "client certificate").await;
 }

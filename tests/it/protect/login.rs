@@ -46,10 +46,10 @@ async fn passwords_are_proven_with_scram_and_md5_and_a_wrong_one_is_named() {
         .await;
         set_hba(&lab, &format!("host all all 127.0.0.1/32 {method}\nhost replication all 127.0.0.1/32 {method}")).await;
         let mut postgres = over_tcp(&lab, &role);
-        postgres.login.credentials = known(&postgres, "käse '1");
+        postgres.login.credentials = Some(known(&postgres, "käse '1"));
         is_let_in(&postgres).await;
 
-        for wrong in [known(&postgres, "other"), None] {
+        for wrong in [Some(known(&postgres, "other")), None] {
             postgres.login.credentials = wrong;
             for result in log_in(&postgres).await {
                 let error = result.unwrap_err();
@@ -122,7 +122,7 @@ async fn a_clear_password_is_sent_over_a_socket_only() {
     lab.psql("CREATE ROLE plain LOGIN REPLICATION PASSWORD 'p'").await;
     set_hba(&lab, "local all,replication plain password\nhost all,replication plain 127.0.0.1/32 password").await;
     let mut postgres = over_tcp(&lab, "plain");
-    postgres.login.credentials = known(&postgres, "p");
+    postgres.login.credentials = Some(known(&postgres, "p"));
     let error = Connection::open(&postgres, &postgres.members[0]).await.err().expect("refused");
     assert!(error.to_string().contains("without TLS"), "{error}");
     postgres.members = vec![member("a", lab.cluster.socket_folder().to_str().unwrap(), lab.port)];
@@ -202,7 +202,7 @@ async fn tls_checks_authority_and_name_when_it_is_to() {
     set_hba(&lab, "hostssl all all 127.0.0.1/32 scram-sha-256\nhostssl replication all 127.0.0.1/32 scram-sha-256")
         .await;
     postgres.login.user = "scram".to_owned();
-    postgres.login.credentials = known(&postgres, "p");
+    postgres.login.credentials = Some(known(&postgres, "p"));
     is_let_in(&postgres).await;
 
     let refused = async |postgres: &Postgres| {

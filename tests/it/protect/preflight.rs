@@ -60,7 +60,7 @@ async fn the_lines_that_pg_hba_lacks_are_told_as_they_must_be_written() {
     let lab = Lab::start("").await;
     lab.psql("CREATE ROLE plain LOGIN REPLICATION PASSWORD 'p'").await;
     let mut postgres = over_tcp(&lab, "plain");
-    postgres.login.credentials = known(&postgres, "p");
+    postgres.login.credentials = Some(known(&postgres, "p"));
     set_hba(&lab, "host all other 127.0.0.1/32 scram-sha-256").await;
     let found = texts(&postgres.preflight().await.unwrap_err());
     let lines = ["host postgres plain 127.0.0.1/32 scram-sha-256", "host replication plain 127.0.0.1/32 scram-sha-256"];

@@ -13,7 +13,7 @@ use aws_sdk_rds::{
 use lifeboat::{
     aws::{Access, AwsError},
     engine::{
-        managed::{InstanceOrder, RestoreFrom, tag},
+        managed::{Duty, InstanceOrder, RestoreFrom, tag},
         rds::{Form, Rds, RdsOptions},
     },
 };
@@ -57,12 +57,12 @@ pub(super) fn assert_told(error: &AwsError, kind: lifeboat::aws::Kind, parts: &[
     }
 }
 
-fn access(endpoint: &str) -> Access {
+fn access(endpoint: &str, key: &'static str) -> Access {
     Access {
         region: region(HOME),
         endpoint: Some(endpoint.to_owned()),
         use_fips: false,
-        keys: Some(Arc::new(Known(KEY_ID))),
+        keys: Some(Arc::new(Known(key))),
         role: None,
     }
 }
@@ -73,7 +73,7 @@ fn options(endpoint: &str, form: Form) -> RdsOptions {
         database: DATABASE.to_owned(),
         source: SOURCE.to_owned(),
         region: region(HOME),
-        access: access(endpoint),
+        access: access(endpoint, KEY_ID),
         duties: BTreeMap::new(),
         replicated_to: BTreeSet::new(),
         regions: BTreeSet::from([region(FAR)]),
@@ -110,7 +110,14 @@ impl Lab {
     }
 
     pub(super) fn access(&self) -> Access {
-        access(&self.recorder.endpoint)
+        access(&self.recorder.endpoint, KEY_ID)
+    }
+
+    /// The same with access of its own for each of these duties.
+    pub(super) fn with_duties(&self, keys: &[(Duty, &'static str)]) -> Rds {
+        let endpoint = &self.recorder.endpoint;
+        let duties = keys.iter().map(|(duty, key)| (*duty, access(endpoint, key))).collect();
+        Rds::new(RdsOptions { duties, ..options(endpoint, self.form) })
     }
 
     /// The same for a database that does not exist.
@@ -207,17 +214,17 @@ impl Lab {
         let told: serde_json::Value = serde_json::from_str(&told).unwrap();
         told["KeyMetadata"]["Arn"].as_str().unwrap().to_owned()
     }
+}
 
-    pub(super) fn order(&self, id: &str, place: &str, from: RestoreFrom, run_id: &str) -> InstanceOrder {
-        InstanceOrder {
-            id: id.to_owned(),
-            region: region(place),
-            from,
-            instance_class: "db.t4g.medium".to_owned(),
-            subnet_group: "isolated".to_owned(),
-            security_groups: vec!["sg-isolated".to_owned()],
-            parameter_group: None,
-            tags: run(run_id),
-        }
+pub(super) fn order(id: &str, place: &str, from: RestoreFrom, run_id: &str) -> InstanceOrder {
+    InstanceOrder {
+        id: id.to_owned(),
+        region: region(place),
+        from,
+        instance_class: "db.t4g.medium".to_owned(),
+        subnet_group: "isolated".to_owned(),
+        security_groups: vec!["sg-isolated".to_owned()],
+        parameter_group: None,
+        tags: run(run_id),
     }
 }

@@ -3,13 +3,16 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use lifeboat::engine::managed::{Duty, Instances, RestoreFrom, SnapshotCopy, Snapshots, tag};
+use lifeboat::engine::{
+    managed::{Duty, Instances, RestoreFrom, SnapshotCopy, Snapshots, tag},
+    rds::Rds,
+};
 
-use super::fixture::{DATABASE, FAR, FORMS, HOME, Lab, SOURCE, Setup, region, run};
-use crate::tidy::rust_files;
+use super::fixture::{DATABASE, FAR, FORMS, HOME, Lab, SOURCE, Setup, order, region, run};
+use crate::{support::moto::KEY_ID, tidy::rust_files};
 
 /// All that are made, and the parameter that names what they act on; none where they look.
-const CALLS: [(&str, Option<&str>); 23] = [
+pub(super) const CALLS: [(&str, Option<&str>); 23] = [
     ("CopyDBClusterSnapshot", Some("TargetDBClusterSnapshotIdentifier")),
     ("CopyDBSnapshot", Some("TargetDBSnapshotIdentifier")),
     ("CreateDBClusterSnapshot", Some("DBClusterSnapshotIdentifier")),
@@ -36,8 +39,7 @@ const CALLS: [(&str, Option<&str>); 23] = [
 ];
 
 /// All that the engine can do, once.
-async fn live(lab: &Lab) {
-    let rds = &lab.rds;
+pub(super) async fn live(lab: &Lab, rds: &Rds) {
     rds.identity(Duty::Restore).await.unwrap();
     rds.source().await.unwrap();
     let taken = rds.take_snapshot("lifeboat-1", &run("r1")).await.unwrap();
@@ -45,8 +47,8 @@ async fn live(lab: &Lab) {
     let copied = rds.copy_snapshot(&taken, &to).await.unwrap();
     rds.share_snapshot(&copied, &["210987654321".to_owned()]).await.unwrap();
     rds.snapshots(&region(FAR)).await.unwrap();
-    rds.restore(&lab.order("lifeboat-a", HOME, RestoreFrom::Snapshot(taken.arn.clone()), "r1")).await.unwrap();
-    rds.restore(&lab.order("lifeboat-b", HOME, RestoreFrom::Latest, "r1")).await.unwrap();
+    rds.restore(&order("lifeboat-a", HOME, RestoreFrom::Snapshot(taken.arn.clone()), "r1")).await.unwrap();
+    rds.restore(&order("lifeboat-b", HOME, RestoreFrom::Latest, "r1")).await.unwrap();
     let ours = [(tag::DATABASE, DATABASE), (tag::RUN, "r1")];
     lab.database("lifeboat-c", &ours, Setup::default()).await;
     for copy in rds.ours(&region(HOME)).await.unwrap() {
@@ -63,7 +65,7 @@ async fn every_call_that_changes_something_names_what_is_ours() {
     let mut made = BTreeSet::new();
     for form in FORMS {
         let lab = Lab::of(form).await;
-        live(&lab).await;
+        live(&lab, &lab.rds).await;
         for call in lab.recorder.calls() {
             let known = CALLS.iter().find(|(action, _)| *action == call.action);
             let Some((_, named)) = known else { panic!("a call that nobody knows of: {call:?}") };
@@ -77,6 +79,27 @@ async fn every_call_that_changes_something_names_what_is_ours() {
     }
     let known: BTreeSet<String> = CALLS.iter().map(|(action, _)| (*action).to_owned()).collect();
     assert_eq!(made, known);
+}
+
+#[tokio::test]
+async fn each_duty_is_done_with_its_own_access() {
+    for form in FORMS {
+        let lab = Lab::of(form).await;
+        let rds = lab.with_duties(&[(Duty::Restore, "AKIALIFEBOATRESTORE"), (Duty::Delete, "AKIALIFEBOATDELETE")]);
+        let taken = rds.take_snapshot("lifeboat-1", &run("r1")).await.unwrap();
+        rds.restore(&order("lifeboat-a", HOME, RestoreFrom::Latest, "r1")).await.unwrap();
+        rds.remove(&region(HOME), "lifeboat-a", "r1").await.unwrap();
+        rds.delete_snapshot(&taken).await.unwrap();
+        for call in lab.recorder.calls() {
+            let wanted = match call.action.as_str() {
+                action if action.starts_with("Delete") => "AKIALIFEBOATDELETE",
+                action if action.starts_with("Restore") => "AKIALIFEBOATRESTORE",
+                action if action.starts_with("Create") && action.ends_with("Snapshot") => KEY_ID,
+                _ => continue,
+            };
+            assert_eq!(call.key, wanted, "{call:?}");
+        }
+    }
 }
 
 #[test]

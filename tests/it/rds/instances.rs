@@ -9,9 +9,11 @@ use lifeboat::{
 };
 
 use super::{
-    fixture::{DATABASE, FAR, FORMS, HOME, Lab, SOURCE, Setup, assert_told, region, run},
+    fixture::{DATABASE, FAR, FORMS, HOME, Lab, SOURCE, Setup, assert_told, order, region, run},
     recorder::Recorded,
 };
+
+type Tags = &'static [(&'static str, &'static str)];
 
 /// How every copy is asked for.
 fn assert_isolated(form: Form, asked: &Recorded) {
@@ -44,10 +46,10 @@ async fn a_snapshot_is_restored_and_the_copy_removed() {
     for form in FORMS {
         let lab = Lab::of(form).await;
         let snapshot = lab.rds.take_snapshot("lifeboat-1", &run("r1")).await.unwrap();
-        let order = lab.order("lifeboat-copy", HOME, RestoreFrom::Snapshot(snapshot.arn.clone()), "r1");
+        let wanted = order("lifeboat-copy", HOME, RestoreFrom::Snapshot(snapshot.arn.clone()), "r1");
         assert_eq!(lab.rds.instance(&region(HOME), "lifeboat-copy").await.unwrap(), None);
         for _ in 0..2 {
-            lab.rds.restore(&order).await.unwrap();
+            lab.rds.restore(&wanted).await.unwrap();
         }
         let action =
             if form == Form::Single { "RestoreDBInstanceFromDBSnapshot" } else { "RestoreDBClusterFromSnapshot" };
@@ -89,11 +91,11 @@ async fn a_copied_snapshot_is_restored_in_its_region() {
         let taken = lab.rds.take_snapshot("lifeboat-1", &run("r1")).await.unwrap();
         let to = SnapshotCopy { id: "lifeboat-1-far".to_owned(), region: region(FAR), kms_key: None, tags: run("r1") };
         let copied = lab.rds.copy_snapshot(&taken, &to).await.unwrap();
-        let wrong = lab.order("lifeboat-copy", FAR, RestoreFrom::Snapshot(taken.arn.clone()), "r1");
+        let wrong = order("lifeboat-copy", FAR, RestoreFrom::Snapshot(taken.arn.clone()), "r1");
         let error = lab.rds.restore(&wrong).await.unwrap_err();
         assert_told(&error, Kind::Refused, &[&taken.arn, HOME, "copy it to eu-west-1"]);
-        let order = lab.order("lifeboat-copy", FAR, RestoreFrom::Snapshot(copied.arn), "r1");
-        lab.rds.restore(&order).await.unwrap();
+        let wanted = order("lifeboat-copy", FAR, RestoreFrom::Snapshot(copied.arn), "r1");
+        lab.rds.restore(&wanted).await.unwrap();
         assert!(lab.rds.instance(&region(FAR), "lifeboat-copy").await.unwrap().unwrap().is_available);
         assert_eq!(lab.rds.ours(&region(HOME)).await.unwrap(), []);
         lab.rds.remove(&region(FAR), "lifeboat-copy", "r1").await.unwrap();
@@ -109,11 +111,11 @@ async fn points_in_time_are_restored() {
             if form == Form::Single { "RestoreDBInstanceToPointInTime" } else { "RestoreDBClusterToPointInTime" };
         let time = if form == Form::Single { "RestoreTime" } else { "RestoreToTime" };
         let at = RestoreFrom::Time("2026-11-29T11:22:33.9Z".parse().unwrap());
-        lab.rds.restore(&lab.order("lifeboat-then", HOME, at, "r1")).await.unwrap();
+        lab.rds.restore(&order("lifeboat-then", HOME, at, "r1")).await.unwrap();
         let asked = lab.recorder.last(action);
         assert_isolated(form, &asked);
         assert_eq!((asked.get(time), asked.get("UseLatestRestorableTime")), (Some("2026-11-29T11:22:33Z"), None));
-        lab.rds.restore(&lab.order("lifeboat-now", HOME, RestoreFrom::Latest, "r1")).await.unwrap();
+        lab.rds.restore(&order("lifeboat-now", HOME, RestoreFrom::Latest, "r1")).await.unwrap();
         let asked = lab.recorder.last(action);
         assert_eq!((asked.get(time), asked.get("UseLatestRestorableTime")), (None, Some("true")));
         let ours = lab.rds.ours(&region(HOME)).await.unwrap();
@@ -127,11 +129,11 @@ async fn nothing_but_our_own_is_removed() {
     for form in FORMS {
         let lab = Lab::of(form).await;
         let ours = [(tag::DATABASE, DATABASE), (tag::RUN, "r1")];
-        let cases: [(&str, &[(&str, &str)], &str); 4] = [
+        let cases: [(&str, Tags, &str); 4] = [
             ("lifeboat-untagged", &[("owner", "dba")], tag::DATABASE),
             ("lifeboat-other-run", &[(tag::DATABASE, DATABASE), (tag::RUN, "r9")], "`r9`, not `r1`"),
             ("lifeboat-other-database", &[(tag::DATABASE, "prod/ledger"), (tag::RUN, "r1")], "`prod/ledger`"),
-            ("copy-of-wallet", &ours, "`lifeboat-`"),
+            ("copy-of-wallet", &[(tag::DATABASE, DATABASE), (tag::RUN, "r1")], "`lifeboat-`"),
         ];
         for (id, tags, why) in cases {
             lab.database(id, tags, Setup::default()).await;
@@ -156,11 +158,11 @@ async fn a_name_that_others_have_is_not_restored_into() {
     for form in FORMS {
         let lab = Lab::of(form).await;
         lab.database("lifeboat-copy", &[("owner", "dba")], Setup::default()).await;
-        let order = lab.order("lifeboat-copy", HOME, RestoreFrom::Latest, "r1");
-        let error = lab.rds.restore(&order).await.unwrap_err();
+        let wanted = order("lifeboat-copy", HOME, RestoreFrom::Latest, "r1");
+        let error = lab.rds.restore(&wanted).await.unwrap_err();
         assert_told(&error, Kind::Refused, &["lifeboat-copy", tag::DATABASE]);
         for id in [SOURCE, "copy"] {
-            let error = lab.rds.restore(&lab.order(id, HOME, RestoreFrom::Latest, "r1")).await.unwrap_err();
+            let error = lab.rds.restore(&order(id, HOME, RestoreFrom::Latest, "r1")).await.unwrap_err();
             assert_told(&error, Kind::Refused, &[id]);
         }
     }
@@ -169,13 +171,13 @@ async fn a_name_that_others_have_is_not_restored_into() {
 #[tokio::test]
 async fn a_cluster_that_lacks_its_instance_gets_it() {
     let lab = Lab::of(Form::Cluster).await;
-    let order = lab.order("lifeboat-copy", HOME, RestoreFrom::Latest, "r1");
-    lab.rds.restore(&order).await.unwrap();
+    let wanted = order("lifeboat-copy", HOME, RestoreFrom::Latest, "r1");
+    lab.rds.restore(&wanted).await.unwrap();
     let client = lab.client(HOME);
     client.delete_db_instance().db_instance_identifier("lifeboat-copy-1").send().await.unwrap();
     let copy = lab.rds.instance(&region(HOME), "lifeboat-copy").await.unwrap().unwrap();
     assert!(!copy.is_available, "nothing serves it: {copy:?}");
-    lab.rds.restore(&order).await.unwrap();
+    lab.rds.restore(&wanted).await.unwrap();
     assert!(lab.rds.instance(&region(HOME), "lifeboat-copy").await.unwrap().unwrap().is_available);
 
     // What a person added to it is theirs.
@@ -191,8 +193,8 @@ async fn a_cluster_that_lacks_its_instance_gets_it() {
 #[tokio::test]
 async fn replicated_backups_are_restored_in_their_region() {
     let lab = Lab::of(Form::Single).await;
-    let order = lab.order("lifeboat-copy", FAR, RestoreFrom::Latest, "r1");
-    let error = lab.replicated().restore(&order).await.unwrap_err();
+    let wanted = order("lifeboat-copy", FAR, RestoreFrom::Latest, "r1");
+    let error = lab.replicated().restore(&wanted).await.unwrap_err();
     assert_told(&error, Kind::NotFound, &["wallet", HOME, FAR]);
     // moto replicates nothing: these answers are the service's own, from its reference.
     let backup = |instance: &str, id: &str| {
@@ -207,7 +209,7 @@ async fn replicated_backups_are_restored_in_their_region() {
     let all = format!("<DBInstanceAutomatedBackups>{others}{ours}</DBInstanceAutomatedBackups>");
     lab.recorder.answer("DescribeDBInstanceAutomatedBackups", FAR, &all);
     lab.recorder.fail("RestoreDBInstanceToPointInTime", FAR, 400, "InsufficientDBInstanceCapacity");
-    let error = lab.replicated().restore(&order).await.unwrap_err();
+    let error = lab.replicated().restore(&wanted).await.unwrap_err();
     assert_told(&error, Kind::Capacity, &["lifeboat-copy", FAR, "name another instance class"]);
     let asked = lab.recorder.last("RestoreDBInstanceToPointInTime");
     let arn = format!("arn:aws:rds:{FAR}:123456789012:auto-backup:ab-replica");
@@ -216,7 +218,7 @@ async fn replicated_backups_are_restored_in_their_region() {
     assert_isolated(Form::Single, &asked);
 
     let cluster = Lab::of(Form::Cluster).await;
-    let error = cluster.rds.restore(&cluster.order("lifeboat-copy", FAR, RestoreFrom::Latest, "r1")).await.unwrap_err();
+    let error = cluster.rds.restore(&order("lifeboat-copy", FAR, RestoreFrom::Latest, "r1")).await.unwrap_err();
     assert_told(&error, Kind::Refused, &["wallet", FAR, "a snapshot that was copied"]);
 }
 
@@ -229,7 +231,7 @@ async fn a_right_that_is_missing_is_named() {
             Form::Cluster => ("RestoreDBClusterToPointInTime", "`rds:RestoreDBClusterToPointInTime`"),
         };
         lab.recorder.fail(action, HOME, 403, "AccessDenied");
-        let error = lab.rds.restore(&lab.order("lifeboat-copy", HOME, RestoreFrom::Latest, "r1")).await.unwrap_err();
+        let error = lab.rds.restore(&order("lifeboat-copy", HOME, RestoreFrom::Latest, "r1")).await.unwrap_err();
         assert_told(&error, Kind::Denied, &["lifeboat-copy", HOME, right]);
     }
 }

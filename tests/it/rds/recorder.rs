@@ -19,6 +19,8 @@ use lifeboat::process::Tasks;
 pub(super) struct Recorded {
     pub action: String,
     pub region: String,
+    /// The id of the access key that signed it.
+    pub key: String,
     pub parameters: BTreeMap<String, String>,
 }
 
@@ -112,11 +114,11 @@ impl Recorder {
     }
 }
 
-/// `Credential=KEY/DATE/REGION/SERVICE/aws4_request`
-fn region(headers: &HeaderMap) -> String {
+/// Access key and region: `Credential=KEY/DATE/REGION/SERVICE/aws4_request`
+fn signed_for(headers: &HeaderMap) -> (String, String) {
     let text = headers["authorization"].to_str().unwrap();
-    let scope = text.split("Credential=").nth(1).unwrap();
-    scope.split('/').nth(2).unwrap().to_owned()
+    let scope: Vec<&str> = text.split("Credential=").nth(1).unwrap().split('/').collect();
+    (scope[0].to_owned(), scope[2].to_owned())
 }
 
 async fn pass(State(between): State<Between>, request: Request) -> (StatusCode, HeaderMap, Bytes) {
@@ -125,11 +127,11 @@ async fn pass(State(between): State<Between>, request: Request) -> (StatusCode, 
     let form = reqwest::Url::parse(&format!("http://form/?{}", String::from_utf8_lossy(&body))).unwrap();
     let parameters: BTreeMap<String, String> = form.query_pairs().into_owned().collect();
     let action = parameters.get("Action").cloned().unwrap_or_default();
-    let region = region(&head.headers);
+    let (key, region) = signed_for(&head.headers);
     let canned = {
         let mut kept = between.kept.lock().unwrap();
         let canned = kept.canned.iter().rfind(|canned| canned.action == action && canned.region == region).cloned();
-        kept.calls.push(Recorded { action, region, parameters });
+        kept.calls.push(Recorded { action, region, key, parameters });
         canned
     };
     let mut headers = HeaderMap::new();

@@ -7,6 +7,11 @@
 # moto keeps all in memory; where MOTO_JOURNAL names a file, what it is asked to
 # change is written there first, and done again before it listens: one that was
 # killed comes back with all that it had answered, and perhaps with what it had not.
+# Where MOTO_RDS is set, a restore makes what Amazon makes: moto heeds no "false" that is
+# asked for and takes the source's setting instead, so that a copy of a database that is
+# protected from deletion could not be removed; it gives all databases the same resource
+# id, takes what was restored to a point in time for a replica, and knows no snapshot of
+# a cluster by its ARN.
 import collections
 import datetime
 import hashlib
@@ -108,6 +113,39 @@ def keep(path):
     journal = open(path, "ab")
 
 
+def mend_rds():
+    from moto.rds import models as rds
+
+    backend = rds.RDSBackend
+    off = ("deletion_protection", "publicly_accessible", "multi_az", "enable_iam_database_authentication")
+
+    def as_asked(restore):
+        def restored(self, *args):
+            database = restore(self, *args)
+            for name in off:
+                if name in vars(database):
+                    setattr(database, name, bool(args[-1].get(name)))
+            database.source_db_instance_identifier = None
+            return database
+
+        return restored
+
+    def numbered(self, *args, real=rds.DBInstance.__init__, **kwargs):
+        real(self, *args, **kwargs)
+        made = f"{self.db_instance_arn} {self.created.isoformat()}"
+        self.dbi_resource_id = f"db-{hashlib.sha256(made.encode()).hexdigest()[:26].upper()}"
+
+    def by_arn(self, snapshot, overrides, real=backend.restore_db_cluster_from_snapshot):
+        return real(self, rds.split_arn(snapshot)[3] if snapshot.startswith("arn:") else snapshot, overrides)
+
+    rds.DBInstance.__init__ = numbered
+    backend.restore_db_cluster_from_snapshot = as_asked(by_arn)
+    for name in ("restore_db_instance_from_db_snapshot", "restore_db_instance_to_point_in_time"):
+        setattr(backend, name, as_asked(getattr(backend, name)))
+
+
+if "MOTO_RDS" in os.environ:
+    mend_rds()
 if "MOTO_JOURNAL" in os.environ:
     keep(os.environ["MOTO_JOURNAL"])
 main()

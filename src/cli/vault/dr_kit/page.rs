@@ -18,7 +18,9 @@ pub(super) fn written(estate: &Estate, verifier: &Verifier, kit: &str, now: Time
         format!("| {name} | {kind} | {region} | `{place}` |")
     });
     let blocks = |command: &dyn Fn(&ScheduleConfig) -> String| {
-        lines(schedules().map(|schedule| format!("```sh\n{}\n```", command(schedule))).collect())
+        // What a provider keeps is restored there alone.
+        let own = schedules().filter(|schedule| schedule.managed().is_none());
+        lines(own.map(|schedule| format!("```sh\n{}\n```", command(schedule))).collect())
     };
     let with = |schedule: &ScheduleConfig| {
         let name = &schedule.database;
@@ -56,6 +58,11 @@ pub(super) fn written(estate: &Estate, verifier: &Verifier, kit: &str, now: Time
 }
 
 fn database(schedule: &ScheduleConfig) -> String {
+    if let Some(source) = schedule.managed() {
+        let (name, objectives) = (&schedule.database, schedule.objectives());
+        let rto_rpo = format!("{}, {}", objectives.rto, objectives.rpo);
+        return format!("| {name} | snapshots of its provider | {rto_rpo} | {} in {} |", source.id, source.region);
+    }
     let vaults: Vec<&str> = schedule.vaults.iter().map(crate::domain::VaultName::as_str).collect();
     let members = schedule.all_members();
     let servers: Vec<String> = members.values().map(|member| format!("{}:{}", member.host, member.port)).collect();

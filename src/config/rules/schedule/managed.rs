@@ -122,7 +122,7 @@ fn automated(schedule: Spot<'_>, report: &mut Report<'_>) {
     let automated = schedule.get("automated_backups");
     let retention = automated.get("retention");
     if let Some(span) = retention.parsed::<Span>() {
-        let is_whole = span.as_duration().as_secs() % DAY.as_duration().as_secs() == 0;
+        let is_whole = span.as_duration().as_secs().is_multiple_of(DAY.as_duration().as_secs());
         if !is_whole || !(DAY..=RETENTION_MAX).contains(&span) {
             report.add(
                 retention.place,

@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 use super::*;
 
 fn at(text: &str) -> Timestamp {
@@ -84,6 +82,14 @@ fn what_is_being_made_stays_and_what_failed_goes_once_another_is_there() {
     assert!(alone.expire.is_empty(), "{alone:?}");
     let beside = plan(&facts(vec![failed, making, ours("new", "2026-11-02T02:00:00Z")]), &daily(1));
     assert_eq!(goes(&beside), [("failed", "eu-south-1")]);
+}
+
+#[test]
+fn nothing_goes_while_another_run_may_need_it() {
+    let all = vec![ours("old", "2026-11-01T02:00:00Z"), ours("new", "2026-11-02T02:00:00Z")];
+    let run = RunId::new("restore_test", "bets", "rds", "2026-11-02T05:00:00Z");
+    let plan = plan(&Facts { busy: Some(run.clone()), ..facts(all) }, &daily(1));
+    assert!(plan.expire.is_empty() && plan.busy == Some(run), "{plan:?}");
 }
 
 #[test]

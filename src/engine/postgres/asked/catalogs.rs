@@ -90,7 +90,9 @@ async fn indexes_of(connection: &mut PgConnection, dbname: &str) -> Result<Looke
     sqlx::raw_sql(FREE).execute(&mut *connection).await?;
     match sqlx::raw_sql(NO_TRIGGERS).execute(&mut *connection).await {
         Err(sqlx::Error::Database(answer)) if answer.code().as_deref() == Some(DENIED) => {}
-        done => drop(done?),
+        done => {
+            done?;
+        }
     }
     let installed = "select exists (select from pg_available_extensions where name = 'amcheck')";
     if !sqlx::query_scalar::<_, bool>(installed).fetch_one(&mut *connection).await? {

@@ -59,7 +59,7 @@ impl InstanceCalls for Cluster {
             .db_instance_class(&order.order.instance_class)
             .publicly_accessible(false)
             .auto_minor_version_upgrade(false)
-            .set_tags(tag_list(order.tags));
+            .set_tags(Some(tag_list(order.tags)));
         match request.send().await.map_err(|error| call.failed(error)) {
             Err(error) if error.kind != Kind::Exists => Err(error),
             _ => Ok(()),
@@ -102,7 +102,7 @@ macro_rules! isolated {
             .deletion_protection(false)
             .copy_tags_to_snapshot(false)
             .backup_retention_period(RETENTION_DAYS)
-            .set_tags(tag_list($order.tags))
+            .set_tags(Some(tag_list($order.tags)))
     };
 }
 

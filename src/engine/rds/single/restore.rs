@@ -74,7 +74,7 @@ macro_rules! isolated {
             .copy_tags_to_snapshot(false)
             .auto_minor_version_upgrade(false)
             .backup_retention_period(RETENTION_DAYS)
-            .set_tags(tag_list($order.tags))
+            .set_tags(Some(tag_list($order.tags)))
     };
 }
 

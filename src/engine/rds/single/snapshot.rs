@@ -77,7 +77,7 @@ impl SnapshotCalls for Single {
         tags: &BTreeMap<String, String>,
     ) -> Result<SeenSnapshot, AwsError> {
         let (request, call) = caller.take_of_instance(name, source);
-        let answer = request.set_tags(tag_list(tags)).send().await.map_err(|error| call.failed(error))?;
+        let answer = request.set_tags(Some(tag_list(tags))).send().await.map_err(|error| call.failed(error))?;
         seen(answer.db_snapshot.ok_or_else(|| call.unreadable("no snapshot"))?, caller.region(), &call)
     }
 
@@ -102,7 +102,7 @@ impl SnapshotCalls for Single {
             .set_kms_key_id(order.kms_key.map(str::to_owned))
             .set_pre_signed_url(presigned)
             .copy_tags(false)
-            .set_tags(tag_list(order.tags));
+            .set_tags(Some(tag_list(order.tags)));
         let answer = request.send().await.map_err(|error| call.failed(error))?;
         seen(answer.db_snapshot.ok_or_else(|| call.unreadable("no snapshot"))?, caller.region(), &call)
     }

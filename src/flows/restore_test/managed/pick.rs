@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::ProviderTest;
 use crate::{
     decide::restorable::{Held, Restorable},
-    domain::{RecoveryAlgorithm, RecoveryTarget, Region, Snapshot, Verdict},
+    domain::{RecoveryAlgorithm, RecoveryTarget, Region, Snapshot, Span, Verdict},
     engine::managed::SourceFacts,
     flow::{StepContext, StepError},
     flows::restore_test::{
@@ -61,7 +61,7 @@ impl ProviderTest {
             (_, _, Some(picked)) => newest(picked, &restorable, region),
             (Some((target, _)), ..) => asked(target, &restorable, region)?,
             (None, Some(RecoveryAlgorithm::RandomWithinWindow), _) => {
-                let reach = self.config.recovery_point.window.map(|window| window.as_duration());
+                let reach = self.config.recovery_point.window.map(Span::as_duration);
                 random(&restorable, restorable.window(cx.clock().now(), reach), region)
             }
             (None, Some(RecoveryAlgorithm::Oldest), _) => oldest(&restorable, region, self.database.name.as_str()),

@@ -1,79 +1,40 @@
 //! The policies in `deploy/iam` against what a test calls: they allow that, and nothing that
-//! changes a database which no test made. What decides here is as much of Amazon's rules as
-//! these policies use: actions, resources and conditions on tags.
+//! changes a database which no test made.
 
 use super::*;
+use crate::support::iam::{Policy, Tags};
 
-const RESTORE: &str = include_str!("../../../../deploy/iam/restore.json");
-const DELETE: &str = include_str!("../../../../deploy/iam/delete.json");
-const ACCOUNT: &str = "123456789012";
-
-/// What is asked for, as Amazon looks at it.
-#[derive(Debug, Default)]
+/// A call as a policy looks at it.
+#[derive(Debug)]
 struct Request {
     action: String,
     resource: String,
-    /// `aws:RequestTag/…`, `aws:ResourceTag/…`, `aws:PrincipalTag/…`.
-    context: BTreeMap<String, String>,
+    tags: Tags,
 }
 
 impl Request {
     fn new(action: &str, resource: &str) -> Self {
-        let context = [("aws:PrincipalTag/lifeboat:database".to_owned(), "wallet".to_owned())].into();
-        Self { action: format!("rds:{action}"), resource: resource.to_owned(), context }
+        let tags = Tags { database: "wallet".to_owned(), ..Tags::default() };
+        Self { action: format!("rds:{action}"), resource: resource.to_owned(), tags }
     }
 
-    fn tagged(mut self, kind: &str, tags: &[(String, String)]) -> Self {
-        self.context.extend(tags.iter().map(|(key, value)| (format!("aws:{kind}/{key}"), value.clone())));
+    fn asking(mut self, tags: &[(String, String)]) -> Self {
+        self.tags.asked = tags.to_vec();
+        self
+    }
+
+    fn of_what_bears(mut self, tags: &[(String, String)]) -> Self {
+        self.tags.borne = tags.to_vec();
         self
     }
 }
 
-/// A pattern with `*`, as Amazon matches it.
-fn matches(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
-    let parts: Vec<&str> = parts.collect();
-    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
-    for part in middle {
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.ends_with(last)
-}
-
-fn texts(value: &Value) -> Vec<&str> {
-    match value {
-        Value::String(text) => vec![text],
-        other => other.as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect(),
-    }
-}
-
-fn allows(policy: &str, request: &Request) -> bool {
-    let policy: Value = serde_json::from_str(policy).unwrap();
-    policy["Statement"].as_array().unwrap().iter().any(|statement| {
-        assert_eq!(statement["Effect"], "Allow", "nothing else is decided here");
-        let is_action = texts(&statement["Action"]).into_iter().any(|one| matches(one, &request.action));
-        let is_resource = texts(&statement["Resource"]).into_iter().any(|one| matches(one, &request.resource));
-        let conditions = statement["Condition"].as_object().into_iter().flatten();
-        let holds = conditions.flat_map(|(how, keys)| keys.as_object().unwrap().iter().map(move |pair| (how, pair)));
-        let mut holds = holds.map(|(how, (key, wanted))| {
-            let (Some(found), wanted) = (request.context.get(key), wanted.as_str().unwrap()) else { return false };
-            let variable = wanted.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
-            match (how.as_str(), variable) {
-                ("StringEquals", Some(name)) => request.context.get(name) == Some(found),
-                ("StringEquals", None) => wanted == found,
-                ("StringLike", None) => matches(wanted, found),
-                other => panic!("{other:?} is not decided here"),
-            }
-        });
-        is_action && is_resource && holds.all(|holds| holds)
-    })
+fn allows(duty: &str, request: &Request) -> bool {
+    Policy::of(duty).allows(&request.action, &request.resource, &request.tags)
 }
 
 fn arn(id: &str) -> String {
-    format!("arn:aws:rds:{REGION}:{ACCOUNT}:db:{id}")
+    format!("arn:aws:rds:{REGION}:123456789012:db:{id}")
 }
 
 /// The tags that a call gives: `Tags.Tag.1.Key` and `.Value`.
@@ -96,10 +57,10 @@ async fn a_test_calls_no_more_than_its_roles_allow() {
     assert!(given.len() >= 3, "{made:?}");
     for call in &calls {
         let id = call.get("TargetDBInstanceIdentifier").or(call.get("DBInstanceIdentifier")).unwrap_or("*");
-        let request = Request::new(&call.action, &arn(id)).tagged("RequestTag", &tags(call));
+        let request = Request::new(&call.action, &arn(id)).asking(&tags(call));
         // What was made bears the tags that it was given.
-        let request = if id == SOURCE { request } else { request.tagged("ResourceTag", &given) };
-        let by = [allows(RESTORE, &request), allows(DELETE, &request)];
+        let request = if id == SOURCE { request } else { request.of_what_bears(&given) };
+        let by = [allows("restore", &request), allows("delete", &request)];
         assert!(by.contains(&true), "{request:?}");
         if !call.action.starts_with("Describe") && !call.action.starts_with("List") {
             changes.push((call.action.clone(), by));
@@ -138,35 +99,19 @@ fn no_role_of_a_test_may_change_what_no_test_made() {
     ] {
         // Whatever is said in the call, and whatever the source's own tags are.
         for tags in [&[][..], &ours] {
-            let request = Request::new(action, &arn(SOURCE)).tagged("RequestTag", &ours).tagged("ResourceTag", tags);
-            assert!(!allows(RESTORE, &request) && !allows(DELETE, &request), "{request:?}");
+            let request = Request::new(action, &arn(SOURCE)).asking(&ours).of_what_bears(tags);
+            assert!(!allows("restore", &request) && !allows("delete", &request), "{request:?}");
         }
     }
     let delete = |id: &str, tags: &[(String, String)]| {
-        allows(DELETE, &Request::new("DeleteDBInstance", &arn(id)).tagged("ResourceTag", tags))
+        allows("delete", &Request::new("DeleteDBInstance", &arn(id)).of_what_bears(tags))
     };
     assert!(delete("lifeboat-wallet-1", &ours));
     assert!(!delete("lifeboat-wallet-1", &[]), "no tags");
     assert!(!delete("lifeboat-wallet-1", &owned("restore_test/bets/manual/1", "bets")), "of another database");
     let restore = |tags: &[(String, String)]| {
         let request = Request::new("RestoreDBInstanceFromDBSnapshot", &arn("lifeboat-wallet-1"));
-        allows(RESTORE, &request.tagged("RequestTag", tags))
+        allows("restore", &request.asking(tags))
     };
-    assert!(restore(&ours) && !restore(&[]) && !restore(&owned("backup/wallet/manual/1", "wallet")));
-}
-
-#[test]
-fn patterns_are_matched_from_end_to_end() {
-    for (pattern, text, is_match) in [
-        ("*", "", true),
-        ("a*", "ab", true),
-        ("a*", "ba", false),
-        ("*:db:x-*", "arn:db:x-1", true),
-        ("*:db:x-*", "arn:db:y-1", false),
-        ("ab", "abc", false),
-        ("a*c", "abc", true),
-        ("a*c", "abd", false),
-    ] {
-        assert_eq!(matches(pattern, text), is_match, "{pattern} {text}");
-    }
+    assert!(restore(&ours) && !restore(&[]) && !restore(&owned("restore_test/bets/manual/1", "bets")));
 }

@@ -68,7 +68,7 @@ async fn each_answer_of_the_store_has_its_remedy() {
             ["`us-west-2`", "`eu-central-1`", "correct `region`"],
         ),
         (400, "AuthorizationHeaderMalformed", "", ["`bkt`", "`eu-central-1`", "correct `region`"]),
-        (400, "KMS.NotFoundException", "", ["`wallet/x`", "KMS.NotFoundException", "said so"]),
+        (400, "KMS.NotFoundException", "", ["`wallet/x`", "KMS.NotFoundException", "name another under `encryption`"]),
     ] {
         let error = answered(&moto, status, code, headers).await;
         let text = told(&error);
