@@ -5,6 +5,7 @@ use std::{error::Error, fmt};
 
 use aws_config::SdkConfig;
 use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
@@ -165,8 +166,7 @@ impl Call {
                 let what = if code.is_empty() { format!("HTTP status {status}") } else { format!("{said} ({code})") };
                 self.error(Kind::of(status, code), code, what)
             }
-            _ if has_no_credentials(&error) => self.error(Kind::Credentials, "", with_causes(&error)),
-            _ => self.error(Kind::Unanswered, "", with_causes(&error)),
+            _ => self.error(unsent(&error), "", with_causes(&error)),
         }
     }
 
@@ -200,16 +200,34 @@ impl Call {
     }
 }
 
-/// Whether nothing was sent, as nobody knows as whom.
-fn has_no_credentials(error: &(dyn Error + 'static)) -> bool {
+/// What it means that no answer came: nobody knows as whom to ask, or whoever lets us in
+/// did not answer, which passes.
+fn unsent(error: &(dyn Error + 'static)) -> Kind {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if error.is::<CredentialsError>() {
-            return true;
+        match error.downcast_ref::<CredentialsError>() {
+            Some(CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_)) => {
+                return Kind::Credentials;
+            }
+            Some(_) => return error.source().map_or(Kind::Unanswered, refused_entry),
+            None => cause = error.source(),
+        }
+    }
+    Kind::Unanswered
+}
+
+/// Why whoever gives credentials gave none: permanent where an answer said so.
+fn refused_entry(error: &(dyn Error + 'static)) -> Kind {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let assumed = error.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>();
+        if let Some(SdkError::ServiceError(answer)) = assumed {
+            let kind = Kind::of(answer.raw().status().as_u16(), answer.err().code().unwrap_or_default());
+            return if kind.is_permanent() { Kind::Credentials } else { kind };
         }
         cause = error.source();
     }
-    false
+    Kind::Unanswered
 }
 
 #[cfg(test)]

@@ -161,7 +161,7 @@ struct HeldIn {
 
 pub async fn list(options: ListOptions, invocation: &Invocation) -> Result<u8> {
     let app = open(invocation, Role::WithoutDns).await?;
-    let snapshots = snapshots::listed(&app, options.database.as_ref()).await?;
+    let (snapshots, unlisted) = snapshots::listed(&app, options.database.as_ref()).await?;
     let named = options.database.as_ref();
     let own = if named.is_some_and(|name| app.managed(name).is_some()) { Vec::new() } else { app.chosen(named)? };
     let mut listed: Vec<Listed> = Vec::new();
@@ -217,9 +217,14 @@ pub async fn list(options: ListOptions, invocation: &Invocation) -> Result<u8> {
                 vaults.iter().map(|held| held_in(held, backup.state)).collect::<Vec<_>>().join("\n"),
             ]);
         }
-        if rows.is_empty() { "no backup yet; take one with `lifeboat backup DB`".to_owned() } else { table.to_string() }
+        let known = match (rows.is_empty(), unlisted.is_empty()) {
+            (false, _) => table.to_string(),
+            (true, true) => "no backup yet; take one with `lifeboat backup DB`".to_owned(),
+            (true, false) => "no backup that is known of".to_owned(),
+        };
+        [known].into_iter().chain(unlisted.iter().cloned()).collect::<Vec<_>>().join("\n")
     })?;
-    Ok(0)
+    Ok(if unlisted.is_empty() { 0 } else { Verdict::Inconclusive.exit_code() })
 }
 
 /// The vault, with the state where it is not the one that is shown.

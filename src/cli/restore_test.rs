@@ -83,7 +83,8 @@ pub async fn run(options: Options, invocation: &Invocation) -> Result<u8> {
 /// What can be refused before there is a run, and evidence of it.
 async fn look(app: &App, name: &DatabaseName, point: &Point) -> Result<()> {
     if let Some(database) = app.managed(name) {
-        return refuse_untestable(&database.schedule.config);
+        refuse_untestable(&database.schedule.config)?;
+        return restore_test::refuse_of_vaults(point).map_err(|what| UsageError(what).into());
     }
     let database = testable(app, name)?;
     if *point == Point::By(RecoveryAlgorithm::OtherVault) && database.vaults.len() < 2 {

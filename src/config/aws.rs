@@ -14,7 +14,7 @@ use super::vault::CredentialsConfig;
 #[serde(deny_unknown_fields)]
 pub struct AwsConfig {
     /// `https://HOST` of all services, for private endpoints; Amazon's own when absent.
-    #[schemars(extend("format" = "endpoint"))]
+    #[schemars(extend("format" = "aws-endpoint"))]
     pub endpoint: Option<String>,
     /// Whether the endpoints are those that are validated by FIPS 140.
     #[serde(default)]

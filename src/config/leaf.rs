@@ -42,6 +42,7 @@ pub(super) fn refuse(kind: &str, text: &str) -> Option<(String, String)> {
         "prefix" => prefix(text),
         "endpoint" => endpoint(text),
         "hook" => hook(text),
+        "aws-endpoint" => endpoint(text).or_else(|| unencrypted(text, origin(text)?)),
         "vault-address" => vault_address(text),
         "mailbox" => mailbox(text),
         "role" => role(text),

@@ -61,7 +61,12 @@ impl Restorable<'_> {
 
     /// This instant, as it can be restored; why it cannot.
     pub fn reaches(&self, at: Timestamp) -> Result<Held, String> {
-        let whole = || Ok(Held::At(whole_second(at).unwrap_or(at)));
+        let whole = || match whole_second(at) {
+            Some(second) if second == at => Ok(Held::At(at)),
+            _ => Err(format!(
+                "a provider restores to whole seconds, and {at} is none: ask for the second before it or after it"
+            )),
+        };
         match (self.earliest, self.latest) {
             (Some(earliest), Some(latest)) if earliest <= at && at <= latest => whole(),
             (Some(earliest), Some(latest)) => {
@@ -153,6 +158,10 @@ mod tests {
         assert_eq!(all.window(at(60), Some(Duration::from_secs(5))), None);
         assert_eq!(Restorable { earliest: None, ..all }.window(at(60), None), None);
         assert!(all.reaches(at(11)).is_ok() && all.reaches(at(10)).is_err() && all.reaches(at(51)).is_err());
+        assert!(
+            all.reaches(half(11)).unwrap_err().contains("whole seconds"),
+            "no instant near the one that was asked for"
+        );
         let elsewhere = Restorable { earliest: None, ..all };
         assert!(elsewhere.reaches(at(1)).is_ok() && elsewhere.reaches(at(51)).is_err());
         assert!(Restorable { latest: None, ..all }.reaches(at(11)).is_err());

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::{Beat, Span, Timeline, Verdict};
 
@@ -108,6 +108,30 @@ fn verdict(rpo: &Rpo, before: &[&Beat], facts: DisasterFacts<'_>) -> (Verdict, S
     }
 }
 
+/// How far the clocks of a provider and of whoever acknowledged a heartbeat may be apart.
+const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(5);
+
+/// Whether a copy is of the instant that a provider says it is of, by what was acknowledged
+/// around it: all before and nothing after. Why, for people.
+pub fn at_instant(instant: Timestamp, acknowledged: &[Beat], present: &[i64]) -> (Verdict, String) {
+    let present: BTreeSet<i64> = present.iter().copied().collect();
+    let is_there = |beat: &&Beat| present.contains(&beat.seq);
+    let before = acknowledged.iter().filter(|beat| beat.acknowledged_at <= instant - CLOCKS_APART);
+    let after = acknowledged.iter().filter(|beat| beat.acknowledged_at >= instant + CLOCKS_APART);
+    let absent = before.filter(|beat| !is_there(beat)).count();
+    let newer = after.filter(is_there).count();
+    if newer > 0 {
+        return (Verdict::Fail, format!("it holds {newer} heartbeats that were acknowledged after {instant}"));
+    }
+    if absent > 0 {
+        return (Verdict::Fail, format!("{absent} heartbeats that were acknowledged before {instant} are absent"));
+    }
+    match acknowledged.iter().filter(is_there).count() {
+        0 => (Verdict::Inconclusive, format!("no heartbeat in it was acknowledged around {instant}")),
+        held => (Verdict::Pass, format!("{held} heartbeats that were acknowledged up to {instant}, and none after")),
+    }
+}
+
 /// Seconds after the newest heartbeat in the copy in which no other was acknowledged:
 /// what the copy holds ends somewhere therein, and no heartbeat tells where.
 fn silence(newest: Timestamp, facts: DisasterFacts<'_>) -> f64 {
@@ -165,6 +189,22 @@ mod tests {
     fn judged(acknowledged: &[Beat], present: &[i64], disaster: i64, objective: u64) -> Rpo {
         let (interval, objective) = (Span::from_secs(1), Span::from_secs(objective));
         judge(DisasterFacts { disaster_at: at(disaster), acknowledged, present, interval, objective })
+    }
+
+    #[test]
+    fn a_copy_of_another_instant_than_was_claimed_is_told() {
+        let all = beats(1..=100);
+        let of = |present: std::ops::RangeInclusive<i64>, instant| {
+            let present: Vec<i64> = present.collect();
+            at_instant(at(instant), &all, &present).0
+        };
+        assert_eq!(of(1..=50, 50), Verdict::Pass);
+        assert_eq!((of(1..=46, 50), of(1..=54, 50)), (Verdict::Pass, Verdict::Pass), "as far as clocks may be apart");
+        assert_eq!((of(1..=44, 50), of(1..=55, 50)), (Verdict::Fail, Verdict::Fail));
+        assert_eq!(at_instant(at(50), &all, &[]).0, Verdict::Fail);
+        assert_eq!(at_instant(at(50), &[], &[1, 2]).0, Verdict::Inconclusive, "nobody acknowledged any");
+        let (verdict, why) = at_instant(at(50), &all, &(1..=90).collect::<Vec<_>>());
+        assert!(verdict == Verdict::Fail && why.starts_with("it holds 36 heartbeats"), "{why}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
 
-use crate::domain::{DatabaseName, RunId};
+use crate::domain::{DatabaseName, Region, RunId};
 
 /// The longest name that the provider takes is one of 63; the instance of a cluster is
 /// called by two characters more.
@@ -17,11 +17,20 @@ const NAME_MAX: usize = 61;
 /// Enough to tell the runs of one database apart.
 const DIGITS: usize = 12;
 
+/// A database as names are made of it. Two estates may call two databases alike in one
+/// account, and have runs of one id: what the provider calls each tells them apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Of<'a> {
+    pub database: &'a DatabaseName,
+    /// Region and identifier of the source.
+    pub source: (&'a Region, &'a str),
+}
+
 /// What a run calls the instance that it makes: the prefix, the database as far as there
-/// is room, and digits of the run's id. Letters, digits and single hyphens, none at the
+/// is room, and digits of the source and the run's id. Letters, digits and single hyphens, none at the
 /// end, as the provider demands.
-pub fn instance_id(prefix: &str, database: &DatabaseName, run: &RunId) -> String {
-    let digest = hex::encode(Sha256::digest(run.as_str()));
+pub fn instance_id(prefix: &str, Of { database, source: (region, id) }: Of<'_>, run: &RunId) -> String {
+    let digest = hex::encode(Sha256::digest(format!("{region} {id} {}", run.as_str())));
     let digits = digest.get(..DIGITS).unwrap_or(&digest);
     let room = NAME_MAX.saturating_sub(prefix.len() + digits.len() + 1);
     let mut name = String::new();
@@ -47,8 +56,8 @@ pub struct Found<'a> {
     /// Whether it is on its way out.
     pub is_going: bool,
     pub journaled: Journaled,
-    /// Since when it is asked to go, by us; none where it was not asked.
-    pub asked_since: Option<Timestamp>,
+    /// Since when it is to go, as far as we know; none where it was neither asked nor seen to.
+    pub going_since: Option<Timestamp>,
 }
 
 /// What the journal says of the run that an instance names.
@@ -75,16 +84,18 @@ pub enum Fate {
 pub const GOING_MAX: Duration = Duration::from_secs(3600);
 
 /// Judges one instance of a database.
-pub fn judge(prefix: &str, database: &DatabaseName, found: &Found<'_>, now: Timestamp) -> Fate {
+pub fn judge(prefix: &str, of: Of<'_>, found: &Found<'_>, now: Timestamp) -> Fate {
     let doubted = |why: &str| Fate::Doubted(why.to_owned());
-    if !found.id.starts_with(prefix) || found.database != Some(database.as_str()) {
+    if !found.id.starts_with(prefix) || found.database != Some(of.database.as_str()) {
         return doubted("its tags name another database, or none");
     }
     let Some(run) = found.run.map(|run| RunId::from(run.to_owned())) else {
         return doubted("no tag says which run made it");
     };
-    if instance_id(prefix, database, &run) != found.id {
-        return doubted("it is not called as the run that its tag names would call it");
+    if instance_id(prefix, of, &run) != found.id {
+        return doubted(
+            "it is not called as the run that its tag names would call it, of this database at the provider",
+        );
     }
     let is_over = match (found.journaled, found.expires_at.map(str::parse::<Timestamp>)) {
         (Journaled::Unknown, _) => return doubted("the journal knows no such run"),
@@ -96,7 +107,7 @@ pub fn judge(prefix: &str, database: &DatabaseName, found: &Found<'_>, now: Time
         return Fate::Left;
     }
     let limit = SignedDuration::try_from(GOING_MAX).unwrap_or(SignedDuration::MAX);
-    if found.asked_since.is_some_and(|since| now.duration_since(since) > limit) {
+    if found.going_since.is_some_and(|since| now.duration_since(since) > limit) {
         return Fate::Doubted(format!("it was asked to go, and is still there after {GOING_MAX:?}"));
     }
     if found.is_going { Fate::Left } else { Fate::Removed(run) }
@@ -107,6 +118,10 @@ mod tests {
     use super::*;
 
     const PREFIX: &str = "lifeboat-";
+
+    fn of<'a>(database: &'a DatabaseName, region: &'a Region) -> Of<'a> {
+        Of { database, source: (region, "prod") }
+    }
 
     #[test]
     fn a_name_is_one_that_the_provider_takes() {
@@ -119,12 +134,14 @@ mod tests {
             (&"x".repeat(63), "lifeboat-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx-"),
         ] {
             let database: DatabaseName = database.parse().unwrap();
-            let id = instance_id(PREFIX, &database, &run);
+            let (here, there): (Region, Region) = ("eu-south-1".parse().unwrap(), "eu-west-1".parse().unwrap());
+            let id = instance_id(PREFIX, of(&database, &here), &run);
             assert!(id.starts_with(begins), "{id}");
             assert!(id.len() <= NAME_MAX && !id.contains("--") && !id.ends_with('-'), "{id}");
             assert!(id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{id}");
-            assert_eq!(id, instance_id(PREFIX, &database, &run));
-            assert_ne!(id, instance_id(PREFIX, &database, &other));
+            assert_eq!(id, instance_id(PREFIX, of(&database, &here), &run));
+            assert_ne!(id, instance_id(PREFIX, of(&database, &here), &other));
+            assert_ne!(id, instance_id(PREFIX, of(&database, &there), &run), "of another estate");
         }
     }
 
@@ -132,7 +149,8 @@ mod tests {
     fn only_what_all_agree_on_is_removed() {
         let database: DatabaseName = "wallet".parse().unwrap();
         let run = "restore_test/wallet/manual/1";
-        let id = instance_id(PREFIX, &database, &RunId::from(run.to_owned()));
+        let here: Region = "eu-south-1".parse().unwrap();
+        let id = instance_id(PREFIX, of(&database, &here), &RunId::from(run.to_owned()));
         let now: Timestamp = "2026-11-29T12:00:00Z".parse().unwrap();
         let (past, later) = ("2026-11-29T11:59:59Z", "2026-11-29T12:00:01Z");
         let found = Found {
@@ -142,11 +160,11 @@ mod tests {
             expires_at: Some(later),
             is_going: false,
             journaled: Journaled::UnderWay,
-            asked_since: None,
+            going_since: None,
         };
         let ended = Found { journaled: Journaled::Ended, ..found.clone() };
         let removed = Fate::Removed(RunId::from(run.to_owned()));
-        let told = |found: &Found<'_>| judge(PREFIX, &database, found, now);
+        let told = |found: &Found<'_>| judge(PREFIX, of(&database, &here), found, now);
         assert_eq!(told(&found), Fate::Left, "its run goes on");
         assert_eq!(told(&Found { expires_at: Some(past), ..found.clone() }), removed, "whatever became of the test");
         assert_eq!(told(&ended), removed);
@@ -161,11 +179,11 @@ mod tests {
             Found { journaled: Journaled::Unknown, ..ended.clone() },
             Found { expires_at: None, ..found.clone() },
             Found { expires_at: Some("soon"), ..found.clone() },
-            Found { asked_since: Some(now - SignedDuration::from_hours(2)), is_going: true, ..ended.clone() },
+            Found { going_since: Some(now - SignedDuration::from_hours(2)), is_going: true, ..ended.clone() },
         ] {
             assert!(matches!(told(&doubtful), Fate::Doubted(_)), "{doubtful:?}");
         }
-        let asked = Found { asked_since: Some(now - SignedDuration::from_mins(5)), ..ended };
+        let asked = Found { going_since: Some(now - SignedDuration::from_mins(5)), ..ended };
         assert_eq!(told(&asked), removed, "asked again: it may have come to nothing");
     }
 }

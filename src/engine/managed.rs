@@ -44,6 +44,9 @@ pub struct SourceFacts {
     /// Up to which instant it can be restored, by region: its own, and those that its
     /// automated backups are replicated to.
     pub latest_restorable: BTreeMap<Region, Timestamp>,
+    /// Why it is not known of a region.
+    #[serde(default)]
+    pub unread: BTreeMap<Region, String>,
     /// From which instant on it can be restored in its own region.
     pub earliest_restorable: Option<Timestamp>,
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use crate::{
     config::{Loaded, ScheduleConfig, managed::ManagedSource},
-    decide::managed::{self, EncryptionPolicy, SettingsPolicy},
+    decide::{
+        managed::{self, EncryptionPolicy, SettingsPolicy},
+        sweep,
+    },
     domain::{DatabaseName, Placement, Region, record::PlanFile},
     engine::{
         managed::{Managed, SourceFacts},
@@ -33,6 +36,12 @@ impl ManagedDatabase {
     pub fn source(&self) -> Result<ManagedSource<'_>, StepError> {
         let absent = || StepError::permanent(format!("the schedule of `{}` names no instance any more", self.name));
         self.schedule.config.managed().ok_or_else(absent)
+    }
+
+    /// What the names of its isolated instances are made of.
+    pub fn named(&self) -> Result<sweep::Of<'_>, StepError> {
+        let source = self.source()?;
+        Ok(sweep::Of { database: &self.name, source: (source.region, source.id) })
     }
 
     /// The file that defines this database's runs, for evidence.
@@ -70,8 +79,9 @@ impl ManagedDatabase {
         };
         let mut found = managed::findings(&facts.settings, &policy);
         let lacking = wanted.replicated_to.iter().filter(|region| !facts.latest_restorable.contains_key(region));
-        found.extend(lacking.map(|region| {
-            format!("its automated backups are not replicated to {region}: start their replication there")
+        found.extend(lacking.map(|region| match facts.unread.get(region) {
+            Some(why) => format!("whether its automated backups are replicated to {region} is not known: {why}"),
+            None => format!("its automated backups are not replicated to {region}: start their replication there"),
         }));
         found
     }

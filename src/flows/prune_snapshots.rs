@@ -76,13 +76,15 @@ fn policy(database: &ManagedDatabase) -> Keep {
     }
 }
 
-/// The ids of the snapshots that a restore test has proven.
+/// The ARNs of the snapshots that a restore test has proven: copies of one snapshot in
+/// several regions may have one id, and each is proven by itself.
 pub async fn proven(resources: &Resources, database: &DatabaseName) -> Result<BTreeSet<String>, StepError> {
     let filter =
         Filter { kind: Some(kind::RESTORE_TEST.to_owned()), subject: Some(database.to_string()), ..Filter::default() };
     let entries = resources.evidence.records(&filter).await?;
     let passed = entries.into_iter().filter(|entry| entry.record.verdict == Verdict::Pass);
-    Ok(passed.filter_map(|entry| entry.record.source).map(|source| source.backup_id).collect())
+    let snapshots = passed.filter_map(|entry| entry.record.source?.snapshot);
+    Ok(snapshots.map(|snapshot| snapshot.arn).collect())
 }
 
 /// The workflow.

@@ -115,6 +115,25 @@ pub fn no_further_vault(database: &DatabaseName) -> String {
     format!("`{database}` has one vault, and `other_vault` restores from a further one; name it under `vaults`")
 }
 
+/// Refuses what can be asked of what lies in vaults alone, and not of a provider.
+pub fn refuse_of_vaults(point: &Point) -> Result<(), String> {
+    use RecoveryAlgorithm::{LatestAtDisaster, Oldest, RandomWithinWindow};
+    use RecoveryTarget::{Immediate, Latest, Time};
+    match point {
+        Point::Scheduled
+        | Point::By(LatestAtDisaster | RandomWithinWindow | Oldest)
+        | Point::Asked(Latest | Time(_) | Immediate) => Ok(()),
+        Point::By(other) => Err(format!(
+            "`{}` is of databases with vaults; a provider restores `latest_at_disaster`, `random_within_window` and `oldest`",
+            other.as_str()
+        )),
+        Point::Asked(other) => Err(format!(
+            "a provider does not restore to {other}, but to a time, to the latest state, or a snapshot as it is"
+        )),
+        Point::Along(..) => Err("a provider knows no timelines; leave `--timeline` out".to_owned()),
+    }
+}
+
 /// The workflow.
 #[derive(Debug)]
 pub struct RestoreTestFlow {

@@ -117,8 +117,10 @@ impl ManagedStatus {
     #[must_use]
     pub fn judged(mut self, now: Timestamp) -> Self {
         let objective = self.objectives.rpo.as_secs_f64();
-        for region in &mut self.regions {
-            region.exposure_seconds = region.latest_restorable.map(|at| words::between(&at, &now).max(0.0));
+        for (place, region) in self.regions.iter_mut().enumerate() {
+            // Where no instants can be restored, the newest snapshot is all there is.
+            let newest = region.latest_restorable.max(region.newest_snapshot_at.filter(|_| place == 0));
+            region.exposure_seconds = newest.map(|at| words::between(&at, &now).max(0.0));
             region.over_objective = region.exposure_seconds.is_some_and(|seconds| seconds > objective);
         }
         (self.verdict, self.headline) = self.alarm().or_else(|| self.doubt()).unwrap_or_else(|| {

@@ -21,10 +21,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Between looks whether something expires.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
+/// Those whose provider may be asked from where this node stands.
+pub(super) fn near(app: &App) -> impl Iterator<Item = &Arc<ManagedDatabase>> {
+    let region = &app.estate.daemon.node.region;
+    app.resources.managed.values().filter(|database| database.placement().allows(region))
+}
+
 /// Holds how each is set up against its schedule until told to stop.
 pub async fn watch(app: Arc<App>, stop: CancellationToken) {
     let finding = |what: &str, name: &DatabaseName| Finding::new(what, &app, name);
-    let names = || app.resources.managed.keys();
+    let names = || near(&app).map(|database| &database.name);
     let mut kept: BTreeMap<DatabaseName, (Finding, Finding)> =
         names().map(|name| (name.clone(), (finding("setup", name), finding("provider", name)))).collect();
     let mut ticker = tokio::time::interval(LOOK_EVERY);
@@ -34,7 +40,8 @@ pub async fn watch(app: Arc<App>, stop: CancellationToken) {
             () = stop.cancelled() => break,
             _ = ticker.tick() => {}
         }
-        for (name, database) in &app.resources.managed {
+        for database in near(&app) {
+            let name = &database.name;
             let Some((setup, provider)) = kept.get_mut(name) else { continue };
             let Some(look) = stop.run_until_cancelled(app.looks.at(database, &app.clock)).await else { return };
             match &look.source {
@@ -86,16 +93,16 @@ struct Pruner {
 impl Pruner {
     fn new(app: &Arc<App>) -> Self {
         let finding = |name: &DatabaseName| (name.clone(), Finding::new("expiry", app, name));
-        let findings = app.resources.managed.keys().map(finding).collect();
+        let findings = near(app).map(|database| finding(&database.name)).collect();
         Self { app: Arc::clone(app), seen: BTreeMap::new(), findings }
     }
 
     /// Submits runs where something expires.
     async fn look_at_all(&mut self) {
         let app = Arc::clone(&self.app);
-        for (name, database) in &app.resources.managed {
+        for database in near(&app) {
             let looked = self.look_at(database).await;
-            let Some(finding) = self.findings.get_mut(name) else { continue };
+            let Some(finding) = self.findings.get_mut(&database.name) else { continue };
             match looked {
                 Ok(()) => finding.close().await,
                 Err(error) => finding.open(&format!("no snapshot expires: {error}")).await,

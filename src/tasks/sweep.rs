@@ -14,12 +14,13 @@ use std::{
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use super::managed::near;
 use crate::{
     app::App,
     config::schedule::RestoreTargetConfig,
     db::{DbError, findings, runs},
     decide::sweep::{self, Fate, Found, Journaled},
-    domain::{Region, RunId, with_causes},
+    domain::{DatabaseName, Region, RunId, with_causes},
     engine::managed::{PREFIX, RestoredInstance, tag},
     flows::{ManagedDatabase, Resources},
 };
@@ -32,11 +33,8 @@ const GOING: &str = "deleting";
 pub async fn run(app: Arc<App>, stop: CancellationToken) {
     let mut sweeper = Sweeper::default();
     loop {
-        for database in app.resources.managed.values() {
+        for database in near(&app) {
             let name = &database.name;
-            if !database.placement().allows(&app.estate.daemon.node.region) {
-                continue;
-            }
             let looked = tokio::select! {
                 () = stop.cancelled() => return,
                 looked = sweeper.sweep(&app.resources, database, app.clock.now()) => looked,
@@ -52,11 +50,13 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
     }
 }
 
-/// What was asked to go, and since when.
+/// What is to go, and since when: asked by us, or seen to go.
 #[derive(Debug, Default)]
 pub struct Sweeper {
-    asked: BTreeMap<(Region, String), Timestamp>,
+    going: BTreeMap<Going, Timestamp>,
 }
+
+type Going = (DatabaseName, Region, String);
 
 impl Sweeper {
     /// Looks at all regions of a database once. What is wrong with one of them, or with an
@@ -68,13 +68,14 @@ impl Sweeper {
         now: Timestamp,
     ) -> Result<(), DbError> {
         let (db, subject) = (&resources.db, database.name.as_str());
-        let mut wrong: BTreeMap<String, String> = BTreeMap::new();
+        let (mut wrong, mut silent) = (BTreeMap::<String, String>::new(), Vec::new());
         for region in regions(database) {
             let id = format!("sweep/{subject}/{region}");
             match database.provider.ours(&region).await {
                 Ok(instances) => {
                     let ids: BTreeSet<&str> = instances.iter().map(|instance| instance.id.as_str()).collect();
-                    self.asked.retain(|(at, id), _| *at != region || ids.contains(id.as_str()));
+                    self.going
+                        .retain(|(of, at, id), _| (of, at) != (&database.name, &region) || ids.contains(id.as_str()));
                     for instance in &instances {
                         if let Some(what) = self.look(resources, database, instance, now).await? {
                             wrong.insert(format!("{id}/{}", instance.id), what);
@@ -84,6 +85,7 @@ impl Sweeper {
                 Err(error) => {
                     let what =
                         format!("instances that tests left in {region} cannot be looked for: {}", with_causes(&error));
+                    silent.push(format!("{id}/"));
                     wrong.insert(id, what);
                 }
             }
@@ -93,7 +95,8 @@ impl Sweeper {
         }
         let prefix = format!("sweep/{subject}/");
         for open in findings::open_findings(db).await? {
-            if open.id.starts_with(&prefix) && !wrong.contains_key(&open.id) {
+            let is_looked_at = !silent.iter().any(|region| open.id.starts_with(region));
+            if open.id.starts_with(&prefix) && is_looked_at && !wrong.contains_key(&open.id) {
                 findings::close(db, &open.id).await?;
             }
         }
@@ -110,21 +113,26 @@ impl Sweeper {
     ) -> Result<Option<String>, DbError> {
         let RestoredInstance { id, region, settings, .. } = instance;
         let tag_of = |key: &str| settings.tags.get(key).map(String::as_str);
-        let place = (region.clone(), id.clone());
+        let (place, is_going) = ((database.name.clone(), region.clone(), id.clone()), instance.status == GOING);
+        if is_going {
+            self.going.entry(place.clone()).or_insert(now);
+        }
         let found = Found {
             id,
             database: tag_of(tag::DATABASE),
             run: tag_of(tag::RUN),
             expires_at: tag_of(tag::EXPIRES),
-            is_going: instance.status == GOING,
+            is_going,
             journaled: journaled(resources, tag_of(tag::RUN)).await?,
-            asked_since: self.asked.get(&place).copied(),
+            going_since: self.going.get(&place).copied(),
         };
         let (told, remedy) = (
             format!("instance {id} in {region}"),
             "remove it at the provider where nobody needs it: it costs money and holds a copy of the data",
         );
-        match sweep::judge(PREFIX, &database.name, &found, now) {
+        // What was opened as one of a provider has a source.
+        let Ok(of) = database.named() else { return Ok(None) };
+        match sweep::judge(PREFIX, of, &found, now) {
             Fate::Left => Ok(None),
             Fate::Doubted(why) => Ok(Some(format!("{told} bears our prefix, and is not removed: {why}; {remedy}"))),
             Fate::Removed(run) => Ok(self
@@ -142,7 +150,7 @@ impl Sweeper {
         run: &RunId,
         now: Timestamp,
     ) -> Option<String> {
-        self.asked.entry((region.clone(), id.clone())).or_insert(now);
+        self.going.entry((database.name.clone(), region.clone(), id.clone())).or_insert(now);
         match database.provider.remove(region, id, run.as_str()).await {
             Ok(()) => {
                 tracing::warn!(database = %database.name, instance = id, %region, %run, "removing what a restore test left");

@@ -40,7 +40,7 @@ impl App {
                     Ok(snapshots) => kept.snapshots.extend(snapshots.iter().map(|snapshot| ListedSnapshot {
                         database: database.name.clone(),
                         kind: BackupKind::Snapshot,
-                        is_proven: proven.contains(&snapshot.id),
+                        is_proven: proven.contains(&snapshot.arn),
                         snapshot: snapshot.clone(),
                     })),
                     Err(error) => kept.away.push((database.name.clone(), region.clone(), error.clone())),

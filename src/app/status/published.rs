@@ -43,9 +43,9 @@ pub(super) fn publish(status: &EstateStatus) {
             gauge!(telemetry::CLAIMED_EXPOSURE_SECONDS, &labels).set(seconds);
         }
         let age = |at: Timestamp| status.generated_at.duration_since(at).as_secs_f64();
-        if let Some(at) = database.newest_snapshot.as_ref().and_then(|snapshot| snapshot.taken_at) {
-            gauge!(telemetry::BACKUP_AGE_SECONDS, "database" => name.clone()).set(age(at));
-        }
+        // Not known is not as young as it was when it was.
+        let newest = database.newest_snapshot.as_ref().and_then(|snapshot| snapshot.taken_at);
+        gauge!(telemetry::BACKUP_AGE_SECONDS, "database" => name.clone()).set(newest.map_or(f64::NAN, age));
         if let Some(test) = &database.last_proven {
             gauge!(telemetry::LAST_PROVEN_AGE_SECONDS, "database" => name.clone()).set(age(test.at));
         }

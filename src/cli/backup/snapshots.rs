@@ -10,14 +10,16 @@ use crate::{
     report::managed::ListedSnapshot,
 };
 
-/// Those of a database, or of all; a region that does not answer is told of where others do.
-pub(super) async fn listed(app: &App, name: Option<&DatabaseName>) -> Result<Vec<ListedSnapshot>> {
+/// Those of a database, or of all, and a sentence for each region that does not answer.
+pub(super) async fn listed(app: &App, name: Option<&DatabaseName>) -> Result<(Vec<ListedSnapshot>, Vec<String>)> {
     let kept = app.snapshots(name).await?;
+    let mut unlisted = Vec::new();
     for (database, region, error) in &kept.away {
         anyhow::ensure!(!kept.snapshots.is_empty() || name.is_none(), "{error}");
         tracing::warn!(%database, %region, error, "this region is not listed");
+        unlisted.push(format!("what {region} keeps of `{database}` is not known: {error}"));
     }
-    Ok(kept.snapshots)
+    Ok((kept.snapshots, unlisted))
 }
 
 /// The cells of its row.

@@ -18,8 +18,8 @@ use crate::domain::{KeepPeriod, Region, RunId, Snapshot, SnapshotOrigin, Snapsho
 
 /// What the ids of copies in the database's own region end with.
 pub const COPY: &str = "-copy";
-/// What a provider takes as an id; a suffix of ours is within it.
-const ID_LEN_MAX: usize = 250;
+/// What a provider takes as the id of a cluster's snapshot, without the suffix of a copy.
+const ID_LEN_MAX: usize = 63 - COPY.len();
 
 /// The provider's id for the snapshot of a run, and for its copies in other regions: the
 /// same however often the run is taken anew. `made_at` lets people sort them.
@@ -29,10 +29,10 @@ pub fn id(prefix: &str, database: &str, run: &RunId, made_at: Timestamp) -> Stri
         let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
         words.collect::<Vec<_>>().join("-").to_ascii_lowercase()
     };
-    let stamp = made_at.strftime("%Y%m%dt%H%M%Sz");
-    let mut id = format!("{prefix}{}-{stamp}-{:08x}", plain(database), fnv(run.as_str()));
-    id.truncate(ID_LEN_MAX);
-    id
+    let end = format!("-{}-{:08x}", made_at.strftime("%Y%m%dt%H%M%Sz"), fnv(run.as_str()));
+    let mut database = plain(database);
+    database.truncate(ID_LEN_MAX.saturating_sub(prefix.len() + end.len()));
+    format!("{prefix}{}{end}", database.trim_end_matches('-'))
 }
 
 /// The id of its copy in this region.
@@ -50,7 +50,7 @@ fn fnv(text: &str) -> u32 {
 pub struct Facts {
     /// Of all regions where there may be any.
     pub snapshots: Vec<Snapshot>,
-    /// Ids of those that a restore test has proven.
+    /// ARNs of those that a restore test has proven, copies among them.
     pub proven: BTreeSet<String>,
     /// Another run that works with the database now.
     pub busy: Option<RunId>,
@@ -116,7 +116,9 @@ pub fn plan(facts: &Facts, policy: &Policy) -> Plan {
         count(restorable(), None, policy.zone, &mut reasons);
     }
     let last = restorable().map(|(id, _)| id).next();
-    let last_proven = restorable().map(|(id, _)| id).find(|id| facts.proven.contains(*id));
+    let is_proven = |family: &&Family<'_>| family.members.iter().any(|one| facts.proven.contains(&one.arn));
+    let last_proven =
+        families.iter().filter(|family| family.taken_at.is_some()).find(is_proven).map(|family| family.id);
     for (id, reason) in
         last.map(|id| (id, Reason::Last)).into_iter().chain(last_proven.map(|id| (id, Reason::LastProven)))
     {

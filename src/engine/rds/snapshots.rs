@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     aws::{self, AwsError, Identity, Kind},
-    domain::{Region, Snapshot, SnapshotOrigin},
+    domain::{Region, Snapshot, SnapshotOrigin, with_causes},
     engine::managed::{Duty, SnapshotCopy, Snapshots, SourceFacts, tag},
 };
 
@@ -33,9 +33,11 @@ impl Snapshots for Rds {
         let caller = self.caller(Duty::Backup, &self.options.region).await?;
         let mut facts = calls.source(&caller, id).await?;
         for region in &self.options.replicated_to {
+            // A region that is away keeps nobody from the database itself.
             let there = self.caller(Duty::Backup, region).await?;
-            if let Some(until) = calls.replicated_until(&there, &facts, id).await? {
-                facts.latest_restorable.insert(region.clone(), until);
+            match calls.replicated_until(&there, &facts, id).await {
+                Ok(until) => facts.latest_restorable.extend(until.map(|until| (region.clone(), until))),
+                Err(error) => drop(facts.unread.insert(region.clone(), with_causes(&error))),
             }
         }
         Ok(facts)

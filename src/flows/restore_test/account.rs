@@ -164,6 +164,7 @@ impl Told {
             acknowledged: beats,
             present: &proof.beats.present,
             last_commit_at: proof.recovery_point.last_commit_at,
+            claimed_at: None,
         };
         reached.judge(schedule, judged);
     }

@@ -30,11 +30,14 @@ pub(super) struct Reached<'a> {
     /// None where no disaster was drawn ahead.
     pub(super) disaster_at: Option<Timestamp>,
     pub(super) target: &'a RecoveryTarget,
-    /// What was acknowledged around the disaster.
+    /// What was acknowledged around the disaster, or the instant that was restored.
     pub(super) acknowledged: &'a [Beat],
     /// The heartbeats in the copy.
     pub(super) present: &'a [i64],
     pub(super) last_commit_at: Option<Timestamp>,
+    /// Of which instant a provider says that the copy is; none where the server was told
+    /// where to stop, and would have failed.
+    pub(super) claimed_at: Option<Timestamp>,
 }
 
 impl Reached<'_> {
@@ -61,6 +64,10 @@ impl Reached<'_> {
         if let RecoveryTarget::Time(asked) | RecoveryTarget::BeforeTime(asked) = self.target {
             measured.target_error_seconds = rpo::target_error_seconds(*asked, self.last_commit_at);
         }
+        if let Some(at) = self.claimed_at {
+            let (verdict, actual) = rpo::at_instant(at, self.acknowledged, self.present);
+            checks.push(Check::new("recovery_point", verdict, format!("the state of {at}"), actual));
+        }
         if schedule.restore_test.as_ref().is_some_and(wants_heartbeat) {
             let present = self.present.len();
             let actual = format!("{present} heartbeats");
@@ -69,13 +76,13 @@ impl Reached<'_> {
     }
 }
 
-/// What was acknowledged around a disaster; nothing where there was none.
+/// What was acknowledged around an instant, such as that of a disaster; nothing where there is none.
 pub(super) async fn acknowledged(
     resources: &Resources,
     database: &DatabaseName,
-    disaster_at: Option<Timestamp>,
+    at: Option<Timestamp>,
 ) -> Result<Vec<Beat>, StepError> {
-    let Some(at) = disaster_at else { return Ok(Vec::new()) };
+    let Some(at) = at else { return Ok(Vec::new()) };
     let (from, to) = (at - BEATS_WINDOW, at + SignedDuration::from_mins(1));
     Ok(heartbeats::between(&resources.db, database, from, to).await?)
 }

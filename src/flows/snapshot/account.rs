@@ -31,13 +31,16 @@ pub(in crate::flows) async fn conclude(
     let checked: Option<Checked> = cx.output_if_any(CHECK)?;
     let taken: Option<Snapshot> = cx.output_if_any(WAIT)?;
     let copies: Option<Vec<Snapshot>> = cx.output_if_any(COPIED)?;
-    let (verdict, findings) = judged(ending, Verdict::Pass);
+    let mut checks: Vec<Check> = checked.iter().map(identity).collect();
+    checks.extend(copies.iter().flatten().map(|copy| copied(copy, checked.as_ref())));
+    let (verdict, mut findings) = judged(ending, Verdict::worst(checks.iter().map(|check| check.verdict)));
+    let failed = checks.iter().filter(|check| check.verdict != Verdict::Pass);
+    findings.extend(failed.map(|check| format!("{}: {}, not {}", check.name, check.actual, check.expected)));
     let of_snapshot = if taken.is_some() { Verdict::Pass } else { verdict };
     let schedule = database.map(|database| database.schedule.as_ref());
     let mut record = record_of(cx, (name, schedule), kind::BACKUP, due_at);
     record.source = checked.as_ref().zip(taken.as_ref()).map(|(checked, snapshot)| source(checked, snapshot));
-    record.checks = checked.iter().map(identity).collect();
-    record.checks.extend(copies.iter().flatten().map(copied));
+    record.checks = checks;
     record.safety = unwinding(ending);
     record.verdicts = BTreeMap::from([("snapshot".to_owned(), of_snapshot), ("copies".to_owned(), verdict)]);
     record.verdict = verdict;
@@ -82,9 +85,14 @@ fn identity(checked: &Checked) -> Check {
     Check::judge("caller", expected, checked.identity.arn.clone(), checked.identity.account == owner)
 }
 
-fn copied(copy: &Snapshot) -> Check {
+/// Whether a copy is encrypted with the key that was asked for.
+fn copied(copy: &Snapshot, checked: Option<&Checked>) -> Check {
+    let ordered = checked.and_then(|checked| checked.copies.iter().find(|planned| planned.to.region == copy.region));
+    let ordered = ordered.and_then(|planned| planned.to.kms_key.as_deref());
     let key = copy.kms_key.as_deref().unwrap_or("no key");
-    Check::judge(format!("copy in {}", copy.region), "available", format!("{}, {key}", copy.arn), true)
+    let expected = format!("with {}", ordered.unwrap_or("whatever key"));
+    let is_so = ordered.is_none_or(|ordered| ordered == key);
+    Check::judge(format!("copy in {}", copy.region), expected, format!("{}, {key}", copy.arn), is_so)
 }
 
 fn source(checked: &Checked, snapshot: &Snapshot) -> Source {

@@ -83,6 +83,18 @@ pub(super) async fn available(
     }
 }
 
+/// Removes one of ours that cannot be restored from.
+pub(super) async fn removed_unless_whole(
+    database: &ManagedDatabase,
+    (region, id): (&Region, &str),
+    cx: &StepContext,
+) -> Result<(), StepError> {
+    match found(database, region, id).await? {
+        Some(copy) if copy.state == SnapshotState::Available => Ok(()),
+        _ => removed(database, (region, id), cx).await,
+    }
+}
+
 /// Removes a snapshot of ours and returns once it is gone; one that is being made has to be
 /// made first. Idempotent.
 pub(super) async fn removed(

@@ -23,6 +23,17 @@ use crate::{
 /// Whom an ACL names when it means everybody, or everybody with an account.
 const EVERYBODY: [&str; 2] =
     ["http://acs.amazonaws.com/groups/global/AllUsers", "http://acs.amazonaws.com/groups/global/AuthenticatedUsers"];
+/// What a store says that has nothing of what was asked for. Any other answer, such as the
+/// page of a proxy, tells nothing.
+const NOT_SET: [&str; 7] = [
+    "NoSuchBucketPolicy",
+    "NoSuchConfiguration",
+    "NoSuchLifecycleConfiguration",
+    "NoSuchPublicAccessBlockConfiguration",
+    "OwnershipControlsNotFoundError",
+    "ReplicationConfigurationNotFoundError",
+    "ServerSideEncryptionConfigurationNotFoundError",
+];
 /// Says where a bucket is, whoever asks.
 const REGION: &str = "x-amz-bucket-region";
 
@@ -156,7 +167,7 @@ impl Bucket {
             return Ok(Told::Unknown);
         }
         let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
-        if status == Some(404) && code != Some("NoSuchBucket") {
+        if code.is_some_and(|code| NOT_SET.contains(&code)) {
             return Ok(Told::Is(None));
         }
         match self.failed(Ask::bucket(action, right), &error) {

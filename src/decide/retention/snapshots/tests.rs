@@ -20,6 +20,11 @@ fn snapshot(id: &str, region: &str, taken_at: &str, origin: SnapshotOrigin) -> S
     }
 }
 
+/// Of one in the database's own region.
+fn arn(id: &str) -> String {
+    format!("arn:aws:rds:eu-south-1:123456789012:snapshot:{id}")
+}
+
 fn ours(id: &str, taken_at: &str) -> Snapshot {
     snapshot(id, "eu-south-1", taken_at, SnapshotOrigin::Ours)
 }
@@ -68,10 +73,20 @@ fn what_others_made_never_goes_and_counts_for_nothing() {
 #[test]
 fn the_last_proven_stays_however_old() {
     let all = ["a", "b", "c"].iter().zip(1..).map(|(id, day)| ours(id, &format!("2026-11-0{day}T02:00:00Z"))).collect();
-    let held = Facts { proven: ["a", "b"].map(str::to_owned).into(), ..facts(all) };
+    let held = Facts { proven: ["a", "b"].map(arn).into(), ..facts(all) };
     let plan = plan(&held, &daily(1));
     assert_eq!(goes(&plan), [("a", "eu-south-1")]);
     assert_eq!(plan.keep[0].reasons, [Reason::LastProven]);
+
+    // By its copy in its own region, too; one in another region is another one's proof.
+    let copied = [("a", 1), ("a-copy", 1), ("b", 2), ("c", 3)];
+    let all: Vec<_> = copied.iter().map(|(id, day)| ours(id, &format!("2026-11-0{day}T02:00:00Z"))).collect();
+    let kept = |proven: String| {
+        let plan = super::plan(&Facts { proven: [proven].into(), ..facts(all.clone()) }, &daily(1));
+        plan.keep.iter().map(|kept| kept.id.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(kept(arn("a-copy")), ["a", "c"]);
+    assert_eq!(kept(arn("a").replace("eu-south-1", "eu-west-1")), ["c"]);
 }
 
 #[test]
@@ -104,7 +119,7 @@ fn without_a_limit_nothing_goes() {
 fn only_what_both_plans_let_go_is_removed() {
     let (old, new) = (ours("old", "2026-11-01T02:00:00Z"), ours("new", "2026-11-02T02:00:00Z"));
     let recorded = plan(&facts(vec![old.clone(), new.clone()]), &daily(1));
-    let fresh = plan(&Facts { proven: ["old".to_owned()].into(), ..facts(vec![old, new]) }, &daily(1));
+    let fresh = plan(&Facts { proven: [arn("old")].into(), ..facts(vec![old, new]) }, &daily(1));
     assert_eq!(recorded.allows(&recorded).len(), 1);
     assert!(fresh.allows(&recorded).is_empty());
 }
@@ -121,4 +136,7 @@ fn an_id_is_what_the_provider_takes_and_the_run_s_own() {
     let [home, other] = ["eu-south-1", "eu-west-1"].map(|region| region.parse::<Region>().unwrap());
     assert_eq!(copy_id(&one, &home, &other), one);
     assert_eq!(copy_id(&one, &home, &home), format!("{one}-copy"));
+    let long = id("lifeboat-", &"x".repeat(80), &run("2026-11-29T02:00:00Z"), made_at);
+    let (_, end) = one.split_once("eu").unwrap();
+    assert!(long.ends_with(end) && copy_id(&long, &home, &home).len() <= 63, "{long}");
 }

@@ -40,6 +40,7 @@ impl SnapshotCalls for Cluster {
             settings: seen.settings,
             endpoint: seen.endpoint,
             latest_restorable: latest.into_iter().map(|latest| (caller.region().clone(), latest)).collect(),
+            unread: BTreeMap::new(),
             earliest_restorable: earliest,
         })
     }

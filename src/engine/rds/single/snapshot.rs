@@ -30,17 +30,23 @@ impl SnapshotCalls for Single {
         let instance = caller.instances(Some(id)).await?.pop().ok_or_else(absent)?;
         let incomplete = || call.unreadable("an instance without id, ARN or status");
         let resource_id = instance.dbi_resource_id.clone().ok_or_else(incomplete)?;
+        let arn = instance.db_instance_arn.clone().ok_or_else(incomplete)?;
         let latest = instance.latest_restorable_time.and_then(settings::instant);
-        let backups = caller.automated_backups(id).await?;
-        let own = backups.into_iter().find(|backup| backup.dbi_resource_id.as_ref() == Some(&resource_id));
+        // One that had the same name before may have left backups, too.
+        let is_own = |backup: &DbInstanceAutomatedBackup| match &backup.dbi_resource_id {
+            Some(id) => *id == resource_id,
+            None => backup.db_instance_arn.as_ref() == Some(&arn),
+        };
+        let own = caller.automated_backups(id).await?.into_iter().find(is_own);
         let window = own.and_then(|own| own.restore_window);
         Ok(SourceFacts {
             resource_id,
-            arn: instance.db_instance_arn.clone().ok_or_else(incomplete)?,
+            arn,
             status: instance.db_instance_status.clone().ok_or_else(incomplete)?,
             endpoint: super::restore::endpoint(&instance),
             settings: settings::of_instance(instance),
             latest_restorable: latest.into_iter().map(|latest| (caller.region().clone(), latest)).collect(),
+            unread: BTreeMap::new(),
             earliest_restorable: window.and_then(|window| window.earliest_time).and_then(settings::instant),
         })
     }

@@ -58,8 +58,8 @@ pub(in crate::flows::restore_test) async fn conclude(
         // The undo has seen to it where it succeeded.
         is_gone: is_gone || matches!(ending, Ending::Unwound { .. } | Ending::Aborted { .. }),
     };
-    let disaster_at = told.chosen.as_ref().and_then(|chosen| chosen.disaster_at);
-    let beats = reached::acknowledged(resources, &params.database, disaster_at).await?;
+    let around = told.chosen.as_ref().and_then(|chosen| chosen.disaster_at.or(chosen.claimed_at()));
+    let beats = reached::acknowledged(resources, &params.database, around).await?;
     let mut record = told.record(database, &params, cx, &beats);
     let (verdict, findings) = flows::judged(ending, record.verdict);
     record.verdict = verdict;
@@ -106,6 +106,7 @@ impl Told {
                         acknowledged: beats,
                         present: &proof.beats.present,
                         last_commit_at: proof.last_commit_at,
+                        claimed_at: chosen.claimed_at(),
                     };
                     reached.judge(&database.schedule.config, (&mut measured, &mut checks, &mut verdicts));
                 }

@@ -67,6 +67,11 @@ pub(super) struct SourceThen {
 }
 
 impl ChosenCopy {
+    /// Of which instant the provider says that what it restores is.
+    pub(super) fn claimed_at(&self) -> Option<Timestamp> {
+        self.source.as_ref()?.snapshot.as_ref()?.taken_at
+    }
+
     /// What is made, or was about to be.
     pub(super) fn instance(&self) -> TestInstance {
         self.made.clone()
@@ -91,7 +96,7 @@ impl Step for Choose {
     }
 
     async fn undo_plan(&self, cx: &StepContext) -> Result<Option<Value>, StepError> {
-        let id = sweep::instance_id(PREFIX, &self.test.database.name, cx.run_id());
+        let id = sweep::instance_id(PREFIX, self.test.database.named()?, cx.run_id());
         output(&TestInstance { id, region: self.test.region()? }).map(Some)
     }
 
@@ -123,6 +128,7 @@ impl Choose {
             Err(what) => (Some(Exhausted { resource: "cost".to_owned(), what }), None),
         };
         let PickedHeld { picked, held, source: facts, disaster_at } = picked;
+        refuse_other_account(held.as_ref(), &facts, &caller)?;
         let order = held.as_ref().map(|held| self.order(&made, held, &facts, cx)).transpose()?;
         let source = held.as_ref().map(|held| source(held, &facts, (&made.region, &caller)));
         let known = Check::new("caller", Verdict::Pass, "who the provider was called as", caller.arn.clone());
@@ -202,6 +208,20 @@ impl Choose {
             tags: tags.map(|(key, value)| (key.to_owned(), value)).into_iter().collect::<BTreeMap<_, _>>(),
         })
     }
+}
+
+/// A provider restores an instant in the account that has the database, and would take one of
+/// the same name in another.
+fn refuse_other_account(held: Option<&Held>, source: &SourceFacts, caller: &Identity) -> Result<(), StepError> {
+    // An ARN is `arn:partition:service:region:account:resource`.
+    let owner = source.arn.split(':').nth(4).unwrap_or_default();
+    if caller.account == owner || !matches!(held, Some(Held::At(_))) {
+        return Ok(());
+    }
+    Err(StepError::permanent(format!(
+        "an instant is restored in the account {owner} of the database alone, and `roles.restore` is of {}: name a role of that account, or restore a snapshot that is shared (`recovery_point: {{algorithm: oldest}}`)",
+        caller.account
+    )))
 }
 
 /// What is restored, for evidence: a snapshot, or the database itself as it was at an instant.

@@ -11,6 +11,7 @@ use crate::{
     flows::restore_test::{
         Point,
         pick::{Picked, drawn, drawn_ahead},
+        refuse_of_vaults,
     },
 };
 
@@ -41,6 +42,7 @@ impl ProviderTest {
         region: &Region,
         cx: &StepContext,
     ) -> Result<PickedHeld, StepError> {
+        refuse_of_vaults(point).map_err(StepError::permanent)?;
         let drawn_first = match (point.asked(), algorithm) {
             (None, Some(RecoveryAlgorithm::LatestAtDisaster)) => {
                 let kept = format!(" that the provider can restore in {region}");

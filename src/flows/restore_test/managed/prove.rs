@@ -16,7 +16,7 @@ use crate::{
     decide::apart::{self, ApartFacts, Ordered},
     domain::{Check, MemberName, Phase, RecoveryPoint, SiteName, with_causes},
     engine::{
-        CopiedBeats,
+        CopiedBeats, EngineError,
         managed::{InstanceOrder, RestoredInstance},
         postgres::{Member, remote::RemoteInstance},
     },
@@ -119,6 +119,13 @@ impl Prove {
         loop {
             let error = match RemoteInstance::open(&database.name, &database.login, &member).await {
                 Ok(copy) => return Ok(copy),
+                Err(error @ EngineError::Login { .. }) => {
+                    let what = format!(
+                        "{}; the copy knows roles and passwords as they were at the recovery point, and none that was made or changed since",
+                        with_causes(&error)
+                    );
+                    return Err(Failed::Exhausted(Exhausted { resource: "login".to_owned(), what }));
+                }
                 Err(error) if error.is_permanent() => return Err(StepError::from(error).into()),
                 Err(error) => error,
             };
