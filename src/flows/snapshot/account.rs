@@ -6,18 +6,19 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    CHECK, Checked,
+    CHECK, Checked, Planned,
     copies::COPIED,
+    found,
     make::{TAKE, WAIT},
 };
 use crate::{
     db::findings,
     domain::{
-        BackupKind, Check, DatabaseName, Snapshot, Verdict,
+        BackupKind, Check, DatabaseName, Snapshot, SnapshotState, Verdict,
         record::{SnapshotSource, Source, kind},
     },
     flow::{Conclusion, Ending, StepContext, StepError},
-    flows::{Resources, judged, merge, output, record_of, unwinding},
+    flows::{ManagedDatabase, Resources, judged, merge, output, record_of, unwinding},
 };
 
 pub(in crate::flows) async fn conclude(
@@ -30,7 +31,10 @@ pub(in crate::flows) async fn conclude(
     let database = resources.managed.get(name);
     let checked: Option<Checked> = cx.output_if_any(CHECK)?;
     let taken: Option<Snapshot> = cx.output_if_any(WAIT)?;
-    let copies: Option<Vec<Snapshot>> = cx.output_if_any(COPIED)?;
+    let copies = match (cx.output_if_any::<Vec<Snapshot>>(COPIED)?, database.zip(checked.as_ref())) {
+        (None, Some((database, checked))) if taken.is_some() => Some(kept(database, checked).await),
+        (copies, _) => copies,
+    };
     let mut checks: Vec<Check> = checked.iter().map(identity).collect();
     checks.extend(copies.iter().flatten().map(|copy| copied(copy, checked.as_ref())));
     let (verdict, mut findings) = judged(ending, Verdict::worst(checks.iter().map(|check| check.verdict)));
@@ -55,6 +59,17 @@ pub(in crate::flows) async fn conclude(
     let copies: Vec<Value> = copies.iter().flatten().map(shown).collect::<Result<_, _>>()?;
     merge(&mut figures, json!({"copies": copies, "phases": record.phases, "evidence": evidence}));
     Ok(Conclusion { verdict, output: figures })
+}
+
+/// The copies that stay though the run ended before all of them were there. Of a region that
+/// does not answer nothing is told.
+async fn kept(database: &ManagedDatabase, checked: &Checked) -> Vec<Snapshot> {
+    let mut kept = Vec::new();
+    for Planned { to, .. } in &checked.copies {
+        let copy = found(database, &to.region, &to.id).await.ok().flatten();
+        kept.extend(copy.filter(|copy| copy.state == SnapshotState::Available));
+    }
+    kept
 }
 
 /// What a schedule asked for and did not get is told until it gets it.

@@ -5,7 +5,9 @@ use std::{path::Path, sync::OnceLock};
 
 use async_trait::async_trait;
 use lifeboat::{
-    domain::{DatabaseName, RecoveryTarget},
+    clock::Clock,
+    db::heartbeats,
+    domain::{Beat, DatabaseName, Lsn, RecoveryTarget, Timeline},
     flow::NewRun,
     flows::restore_test,
 };
@@ -91,6 +93,13 @@ restore_test:
         );
         std::fs::write(folder.join("schedules/bets.yaml"), schedule).unwrap();
         assert!(self.0.set(lab).is_ok());
+    }
+
+    /// The heartbeats of the source were acknowledged.
+    async fn prepare(&self, lab: &mut Lab) {
+        let acknowledged_at = Clock::system().now();
+        let beat = |seq| Beat { seq, acknowledged_at, commit_lsn: Lsn(0), timeline: Timeline(1) };
+        heartbeats::append(&lab.app.resources.db, &bets(), &[beat(1), beat(2), beat(3)]).await.unwrap();
     }
 
     async fn run(&self, lab: &Lab) -> NewRun {
