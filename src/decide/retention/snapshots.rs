@@ -14,7 +14,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Reason, calendar};
-use crate::domain::{KeepPeriod, Region, RunId, Snapshot, SnapshotOrigin, SnapshotState};
+use crate::{
+    decide::sample,
+    domain::{KeepPeriod, Region, RunId, Snapshot, SnapshotOrigin, SnapshotState},
+};
 
 /// What the ids of copies in the database's own region end with.
 pub const COPY: &str = "-copy";
@@ -29,7 +32,8 @@ pub fn id(prefix: &str, database: &str, run: &RunId, made_at: Timestamp) -> Stri
         let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
         words.collect::<Vec<_>>().join("-").to_ascii_lowercase()
     };
-    let end = format!("-{}-{:08x}", made_at.strftime("%Y%m%dt%H%M%Sz"), fnv(run.as_str()));
+    // Runs that began within one second are told apart.
+    let end = format!("-{}-{:08x}", made_at.strftime("%Y%m%dt%H%M%Sz"), sample::place_of(run.as_str(), 1 << 32));
     let mut database = plain(database);
     database.truncate(ID_LEN_MAX.saturating_sub(prefix.len() + end.len()));
     format!("{prefix}{}{end}", database.trim_end_matches('-'))
@@ -38,11 +42,6 @@ pub fn id(prefix: &str, database: &str, run: &RunId, made_at: Timestamp) -> Stri
 /// The id of its copy in this region.
 pub fn copy_id(id: &str, home: &Region, region: &Region) -> String {
     if home == region { format!("{id}{COPY}") } else { id.to_owned() }
-}
-
-/// Tells apart runs that began within one second; FNV-1a, folded.
-fn fnv(text: &str) -> u32 {
-    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// What is known.

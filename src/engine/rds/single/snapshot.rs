@@ -127,7 +127,8 @@ impl SnapshotCalls for Single {
     }
 }
 
-/// The automated backups that a region keeps of the instance `id` of `source`.
+/// The automated backups that a region keeps of the instance `id` of `source`; those that one
+/// of this name has left, which is gone, are another's.
 pub(super) fn replica_of<'a>(
     backups: &'a [DbInstanceAutomatedBackup],
     id: &str,
@@ -138,7 +139,8 @@ pub(super) fn replica_of<'a>(
         let mut parts = arn.split(':').skip(3);
         parts.next() == Some(source.as_str()) && parts.nth(2) == Some(id)
     };
-    backups.iter().find(|backup| backup.db_instance_arn.as_deref().is_some_and(is_of))
+    let mut living = backups.iter().filter(|backup| backup.status.as_deref() != Some("retained"));
+    living.find(|backup| backup.db_instance_arn.as_deref().is_some_and(is_of))
 }
 
 fn seen(told: DbSnapshot, region: &Region, call: &Call) -> Result<SeenSnapshot, AwsError> {
